@@ -1,0 +1,12 @@
+"""The two ways in which work ends early, shared by every package."""
+
+
+class BadInput(Exception):
+    """The user's input cannot be used; ends a command with exit code 2.
+
+    The message says what happened, what it means and what to do, in that order.
+    """
+
+
+class Stopped(Exception):
+    """The user asked for a graceful stop; everything computed so far is on disk."""
