@@ -1,0 +1,76 @@
+# Everything a developer or a curious reader runs. On a fresh machine only Python (>= 3.11), git and make are needed:
+#   make demo     both methods, end to end, on synthetic cases; writes demo/report.html
+#   make test     the tests that CI runs
+# Variables: PYTHON (the interpreter .venv is made from), TORCH_INDEX (a package index for torch alone, for example
+# https://download.pytorch.org/whl/cpu for the small CPU build), PYTEST_ARGS (passed on to pytest).
+
+PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.13 python3,$(if $(shell $(name) -c "import sys; print(sys.version_info >= (3, 11) or '')" 2>/dev/null),$(name))))
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+STAMP := $(VENV)/.installed
+SOURCES := medmae Testing $(wildcard MedMAESegment MedMAETrain)
+
+# Shared libraries behind PySide6 (offscreen) and VTK, and the Debian packages that bring them.
+SYSTEM_LIBRARIES := libEGL.so.1 libGL.so.1 libglib-2.0.so.0 libxkbcommon.so.0 libdbus-1.so.3 libfontconfig.so.1 libX11.so.6 libXrender.so.1
+DEBIAN_PACKAGES := libegl1 libgl1 libgl1-mesa-dri libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1 libx11-6 libxrender1
+
+# Tiny networks do not profit from many threads, and a crowded machine suffers from them.
+export OMP_NUM_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+
+.PHONY: help venv system demo test test-all bench lint clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+venv: $(STAMP)  ## .venv with everything (repeated only when pyproject.toml or constraints.txt change)
+
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "No Python >= 3.11 was found. Install one, or name it: make venv PYTHON=/path/to/python3"; exit 1; }
+	@$(MAKE) --no-print-directory system
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "The virtual environment could not be made. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV); the first time this takes minutes."
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	@$(PIP) install -c constraints.txt -e '.[report,dicom,slicer,test]'
+	@touch $@
+
+system:  ## the system libraries of PySide6 and VTK (Debian, Ubuntu; installs only as root)
+	@missing=; known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null) || exit 0; \
+	for library in $(SYSTEM_LIBRARIES); do \
+	  case "$$known" in *"$$library "*) ;; *) missing="$$missing $$library";; esac; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "Missing system libraries:$$missing"; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "  skipped: no apt-get here. Install what brings them; only the tests of the Slicer modules need them."; \
+	elif [ "$$(id -u)" -ne 0 ]; then \
+	  echo "  skipped: not root. Only the tests of the Slicer modules need them. To install them:"; \
+	  echo "  sudo apt-get install --no-install-recommends $(DEBIAN_PACKAGES)"; \
+	elif ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }; then \
+	  echo "  skipped: apt-get failed (see above). Only the tests of the Slicer modules need them."; \
+	fi
+
+demo: venv  ## pretrain, finetune and segment synthetic cases with both methods; writes demo/report.html
+	@$(BIN)/medmae demo --out demo
+
+test: venv  ## the tests, without the slow ones
+	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-all: venv  ## all tests that this machine can run
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: venv  ## speed, measured side by side with the peers on this machine
+	@for script in Testing/benchmarks/bench_*.py; do [ -e "$$script" ] || continue; $(BIN)/python "$$script" || exit 1; done
+
+lint: venv  ## ruff and mypy
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+
+clean:  ## remove what the tools left behind (not .venv)
+	@rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find medmae Testing $(wildcard MedMAESegment MedMAETrain) -name __pycache__ -type d -prune -exec rm -rf {} +
