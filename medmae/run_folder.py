@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.report = self.path / "report.html"
+        self._state_lock = threading.Lock()
 
     @classmethod
     def create(cls, path: Path | str, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> RunFolder:
@@ -70,11 +72,11 @@ class RunFolder:
 
     def write_state(self, **changes: Any) -> None:
         """Merge `changes` into ``state.json`` atomically and stamp it with the time, host and process."""
-        state = read_json(self.state_file) if self.state_file.exists() else {}
-        state.update(changes, updated=time.time(), host=socket.gethostname(), pid=os.getpid(),
-                     pid_start=process_start(os.getpid()),
-                     slurm_job_id=os.environ.get("SLURM_JOB_ID"))
-        write_json(self.state_file, state)
+        with self._state_lock:
+            state = read_json(self.state_file) if self.state_file.exists() else {}
+            state.update(changes, updated=time.time(), host=socket.gethostname(), pid=os.getpid(),
+                         pid_start=process_start(os.getpid()), slurm_job_id=os.environ.get("SLURM_JOB_ID"))
+            write_json(self.state_file, state)
 
     def state(self) -> dict[str, Any]:
         """The state as written; "running" or "stopping" with a dead or silent process reads as "interrupted"."""

@@ -1,0 +1,71 @@
+"""What a pretraining run can be told, with defaults per method and preset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from medmae.config import from_json, with_overrides
+from medmae.errors import BadInput
+from medmae.pretraining.registry import method_class, method_names
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining run. None means the default of the method and preset, filled in by `resolve_pretrain_config`.
+
+    `batch_size` is over all processes; `spacing_mm` is in array order (k, j, i), None for the corpus's median spacing
+    (3-D) or for fitting slices by their longest side (2-D); `modality` is a DICOM code, needed for images without a
+    dataset file when it cannot be told from them; `settings` are the method's own (see its Settings class).
+    """
+
+    method: str = "gl-mae"
+    preset: str = "tiny"
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    clip_norm: float | None = 3.0
+    channels: int | None = None
+    modality: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    checkpoint_every: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
+        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
+            raise ValueError(f"spacing_mm must be positive, not {self.spacing_mm}")
+
+
+def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = ()) -> PretrainConfig:
+    """Fill in the defaults of the method and preset, then apply ``key=value`` overrides.
+
+    A key of the method's own settings may be given with or without the prefix ``settings.``.
+
+    Raises:
+        BadInput: the method, the preset or a key is unknown.
+    """
+    if config.method not in method_names():
+        raise BadInput(f"The method '{config.method}' is not known. Use {' or '.join(method_names())}.")
+    method = method_class(config.method)
+    defaults = method.defaults(config.preset)
+    settings = from_json(method.Settings, asdict(method.settings_for(config.preset)) | config.settings,
+                         f"settings of {config.method}")
+    config = replace(config, steps=config.steps or defaults.steps, batch_size=config.batch_size or defaults.batch_size,
+                     learning_rate=config.learning_rate or defaults.learning_rate, settings=asdict(settings))
+    names = set(config.settings)
+    prefixed = [f"settings.{text}" if text.partition("=")[0].strip() in names else text for text in overrides]
+    config = with_overrides(config, prefixed, "pretraining configuration")
+    from_json(method.Settings, config.settings, f"settings of {config.method}")
+    return config

@@ -1,0 +1,194 @@
+"""Execute a run folder in this process: ``python -m medmae.run FOLDER``, or under torchrun.
+
+The command line, the Slicer modules and remote jobs all come through here; what a kind of run does is its own
+``execute(run)``, this module adds what they share: state, log, signals, exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from medmae.errors import BadInput, Stopped
+from medmae.run_folder import RunFolder
+
+log = logging.getLogger("medmae.run")
+
+KINDS = {
+    "pretrain": "medmae.pretraining.run",
+    "finetune": "medmae.finetuning.run",
+    "curve": "medmae.finetuning.curve",
+    "segment": "medmae.inference.segment_run",
+    "classify": "medmae.inference.classify_run",
+    "evaluate": "medmae.inference.evaluate_run",
+}
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+HEARTBEAT_SECONDS = 20.0
+
+
+def execute(folder: Path | str) -> int:
+    """Run the specification in `folder` to its end; returns the exit code 0 (done or stopped), 1 (failed), 2 (bad input).
+
+    The outcome is in ``state.json`` (state, reason, remedy), everything else in ``log.txt``.
+
+    Raises:
+        BadInput: the folder is no run folder, or the run is going on in another process.
+    """
+    run = RunFolder.open(folder)
+    is_main = os.environ.get("RANK", "0") == "0"
+    spec = run.spec
+    if spec.get("kind") not in KINDS:
+        raise BadInput(f"The run {run.path} is of kind '{spec.get('kind')}', which this version cannot execute. "
+                       f"It knows {', '.join(KINDS)}.")
+    if is_main:
+        _refuse_if_running(run)
+        if run.state()["state"] != "queued":  # a STOP that came before the first start still counts
+            run.stop_file.unlink(missing_ok=True)
+        run.write_state(state="running", reason=None, remedy=None)
+    with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):
+        code, outcome = _outcome(run, spec["kind"])
+    if is_main:
+        run.write_state(**outcome)
+    return code
+
+
+def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:
+    try:
+        importlib.import_module(KINDS[kind]).execute(run)
+    except Stopped as stopped:
+        log.info("%s", stopped)
+        return DONE, {"state": "stopped", "reason": str(stopped), "remedy": "Continue it with --resume."}
+    except BadInput as error:
+        log.error("%s", error)
+        return BAD_INPUT, {"state": "failed", "reason": str(error), "remedy": "Mend the input and start again."}
+    except Exception as error:  # noqa: BLE001 - the last line of defence: recorded whole, reported, exit code 1
+        log.exception("the run failed")
+        reason = f"{type(error).__name__}: {error}"
+        return FAILED, {"state": "failed", "reason": reason, "remedy": _remedy(error)}
+    return DONE, {"state": "done", "reason": None, "remedy": None}
+
+
+def _remedy(error: Exception) -> str:
+    if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+        return "Use a smaller batch (--set batch_size=...), a smaller preset or another device."
+    if isinstance(error, OSError):
+        return "Check free disk space and permissions, then continue with --resume."
+    if isinstance(error, FloatingPointError):
+        return "Lower the learning rate or use --precision fp32, then start again."
+    return "See log.txt in the run folder; it has the full traceback."
+
+
+def _refuse_if_running(run: RunFolder) -> None:
+    if run.state_file.exists():
+        state = run.state()
+        if state["state"] in ("running", "stopping") and state["pid"] != os.getpid():
+            raise BadInput(f"The run {run.path} is going on already (process {state['pid']} on {state['host']}). "
+                           "Stop it first, or wait for it.")
+
+
+@contextlib.contextmanager
+def _logging_to(run: RunFolder, is_main: bool) -> Iterator[None]:
+    """Send the log of all packages to ``log.txt``; other processes than the main one write warnings only."""
+    handler = logging.FileHandler(run.log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO if is_main else logging.WARNING)
+    root = logging.getLogger("medmae")
+    level, propagate = root.level, root.propagate
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        root.propagate = propagate
+        handler.close()
+
+
+@contextlib.contextmanager
+def _graceful_signals(run: RunFolder) -> Iterator[None]:
+    """SIGTERM and Ctrl-C ask for a graceful stop; a second one ends the process as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, _frame: object) -> None:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+        run.request_stop()
+
+    for number in previous:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _heartbeat(run: RunFolder, is_main: bool) -> Iterator[None]:
+    """Refresh the state's time while long steps report nothing, so that a living run never reads as interrupted."""
+    if not is_main:
+        yield
+        return
+    finished = threading.Event()
+
+    def beat() -> None:
+        while not finished.wait(HEARTBEAT_SECONDS):
+            run.write_state()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def _exit_with_parent() -> None:
+    """End this process when its parent closes our standard input, as it does when it dies in any way."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(1):
+            pass
+        os._exit(130)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main() -> None:
+    """Entry point of ``python -m medmae.run``."""
+    parser = argparse.ArgumentParser(prog="python -m medmae.run", description="Execute a run folder.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--exit-with-parent", action="store_true",
+                        help="end at once when standard input closes (for interactive children)")
+    arguments = parser.parse_args()
+    if arguments.exit_with_parent:
+        _exit_with_parent()
+    begun = time.monotonic()
+    try:
+        code = execute(arguments.folder)
+    except BadInput as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(BAD_INPUT)
+    if code != DONE:
+        sys.stderr.write(f"{RunFolder.open(arguments.folder).state().get('reason')}\n")
+    log.debug("ended after %.1f s", time.monotonic() - begun)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

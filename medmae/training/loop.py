@@ -1,0 +1,134 @@
+"""The training loop: the same for every method, device and number of processes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medmae.errors import BadInput, Stopped
+from medmae.run_folder import RunFolder
+from medmae.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from medmae.training.distributed import ProcessGroup
+from medmae.training.precision import Precision, autocast
+from medmae.training.prefetch import prefetch
+from medmae.training.progress import ProgressWriter
+from medmae.training.randomness import DrawOrder, integer_seed, share
+from medmae.training.schedule import WarmupCosine
+from medmae.training.task import Batch, TrainingTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train. `batch_size` is over all processes."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+    precision: Precision = "fp32"
+    warmup: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float | None = 3.0
+    checkpoint_every: int | None = None
+    validate_every: int | None = None
+
+
+def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup) -> None:
+    """Train `task` from the newest checkpoint of `run` (or from the start) to the last step.
+
+    Bit-exact: killed anywhere and continued, on a processor, it gives the same losses as without interruption.
+
+    Raises:
+        BadInput: the batch cannot be shared by the processes, or the checkpoint is damaged.
+        Stopped: the run's STOP file appeared; a checkpoint was written first.
+    """
+    if settings.batch_size % group.size:
+        raise BadInput(f"The batch size {settings.batch_size} is not a multiple of the {group.size} processes. "
+                       f"Choose one that is, with --set batch_size={group.size * -(-settings.batch_size // group.size)}.")
+    module = task.module.to(group.device).train()
+    optimizer = torch.optim.AdamW(task.parameter_groups(), lr=settings.learning_rate, betas=settings.betas)
+    scaler = torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16")
+    start = _restore(run, module, optimizer, scaler)
+    if start:
+        log.info("continuing at step %d of %d", start, settings.steps)
+    _broadcast(module, group)
+    wrapped = DistributedDataParallel(module) if group.size > 1 else module
+    schedule = WarmupCosine(settings.learning_rate, settings.steps, settings.warmup)
+    order = DrawOrder(task.number_of_items, settings.seed)
+    every = settings.checkpoint_every or min(500, max(10, settings.steps // 20))
+    writer = ProgressWriter(run, settings.steps, start) if group.is_main else None
+
+    def load(step: int) -> Batch:
+        return task.load_batch(share(order.batch(step, settings.batch_size), group.rank, group.size))
+
+    def save(done: int) -> None:
+        if writer:
+            writer.flush()
+            save_checkpoint(run.checkpoints, done, module, optimizer, {"scaler": scaler.state_dict()})
+
+    for step, batch in enumerate(prefetch(load, start, settings.steps), start):
+        if group.any(group.is_main and run.stop_requested):
+            save(step)
+            raise Stopped(f"Stopped at step {step} of {settings.steps}, as asked. Continue with --resume.")
+        rate = schedule.at(step)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate * parameters["rate_scale"]
+        # Dropped paths come from torch's global generator: fix it per step and process, so that a resume repeats it.
+        torch.manual_seed(integer_seed(settings.seed, "step", step, group.rank))
+        figures = _step(wrapped, module, batch, optimizer, scaler, settings, group)
+        task.after_step(step, settings.steps)
+        done = step + 1
+        known: dict[str, object] = {"lr": rate}
+        if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
+            if group.is_main:
+                module.eval()
+                known.update(task.validate(done))
+                module.train()
+            group.barrier()
+        if writer:
+            writer.add(step, figures, **known)
+        if done % every == 0 or done == settings.steps:
+            save(done)
+            group.barrier()
+    module.eval()
+
+
+def _step(wrapped: nn.Module, module: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer,
+          scaler: torch.amp.GradScaler, settings: LoopSettings, group: ProcessGroup) -> dict[str, torch.Tensor]:
+    batch = {name: tensor.to(group.device, non_blocking=True) for name, tensor in batch.items()}
+    with autocast(group.device, settings.precision):
+        losses: dict[str, torch.Tensor] = wrapped(batch)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(losses["loss"]).backward()
+    if settings.clip_norm is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_((p for p in module.parameters() if p.requires_grad), settings.clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    if group.size == 1:
+        return {name: value.detach() for name, value in losses.items()}
+    means = group.mean(torch.stack([value.detach().float() for value in losses.values()]))
+    return dict(zip(losses, means, strict=True))
+
+
+def _restore(run: RunFolder, module: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> int:
+    checkpoints = list_checkpoints(run.checkpoints)
+    if not checkpoints:
+        return 0
+    step, extra = load_checkpoint(checkpoints[-1], module, optimizer)
+    if extra["scaler"]:
+        scaler.load_state_dict(extra["scaler"])
+    return step
+
+
+def _broadcast(module: nn.Module, group: ProcessGroup) -> None:
+    """Give every process the main one's weights; DistributedDataParallel does it, but not for frozen teachers."""
+    if group.size > 1:
+        for tensor in module.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)

@@ -1,0 +1,41 @@
+"""What the training loop needs to know of the thing it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from medmae.training.randomness import Draw
+
+Batch = dict[str, torch.Tensor]
+
+
+class TrainingTask(Protocol):
+    """A network with its losses and its data. Implemented by each pretraining method and by finetuning.
+
+    `module` is wrapped in DistributedDataParallel where there are several processes; its forward takes a batch and
+    returns scalar tensors, of which "loss" is minimised and all are logged. `load_batch` runs in a background thread
+    and must depend on its arguments alone.
+    """
+
+    module: nn.Module
+    number_of_items: int
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Groups with the keys params, weight_decay and rate_scale."""
+        ...
+
+    def load_batch(self, draws: Sequence[Draw]) -> Batch:
+        """Read and augment the samples of `draws`."""
+        ...
+
+    def after_step(self, step: int, total: int) -> None:
+        """Called after the optimiser's step number `step` (from 0), e.g. to move a teacher."""
+        ...
+
+    def validate(self, step: int) -> Mapping[str, Any]:
+        """Figures to log at a validation step, measured on the main process; empty where there is nothing to measure."""
+        ...
