@@ -1,0 +1,250 @@
+"""Writing a corpus so that an interruption at any moment loses nothing that was already written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medmae.datasets.corpus import (
+    CORPUS_FILE,
+    IMAGE_TYPE,
+    JOURNAL_FILE,
+    LABEL_TYPE,
+    VERSION,
+    CorpusItem,
+    LabelPlace,
+    item_from_json,
+    item_to_json,
+    sha256_of_array,
+    shard_name,
+)
+from medmae.errors import BadInput
+from medmae.files import read_json, write_text
+
+DEFAULT_SHARD_BYTES = 1 << 30
+
+
+class CorpusWriter:
+    """Writes items one after the other; what a former, interrupted writer left in the folder is kept.
+
+    An item's bytes are written first, then a line of the journal ``items.jsonl``; bytes without a whole line are cut
+    off at the next start. ``close`` writes ``corpus.json`` last and atomically, so a corpus is whole or absent. Leaving
+    the ``with`` block by an exception keeps the journal and writes no ``corpus.json``. One writer at a time.
+
+    Args:
+        folder: made when absent.
+        shard_bytes: a shard is closed when the next image would make it larger.
+        settings: how the corpus is made; going on with other settings is refused.
+
+    Raises:
+        BadInput: the folder holds a corpus with other settings, or one that cannot be read.
+    """
+
+    def __init__(self, folder: Path | str, shard_bytes: int = DEFAULT_SHARD_BYTES, *,
+                 settings: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._shard_bytes = shard_bytes
+        self._settings = json.loads(json.dumps(settings)) if settings is not None else None
+        self._items: dict[str, CorpusItem] = {}
+        self._read_finished()
+        self._read_journal()
+        self._drop_damaged_tail()
+        self._shard = max((item.shard for item in self._items.values()), default=0)
+        self._files = {kind: self._open_shard(kind) for kind in ("shard", "label")}
+        self._journal: IO[str] = self._start_journal()
+
+    def has(self, id: str) -> bool:
+        """Whether the item is already there."""
+        return id in self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, id: str, array: ArrayLike, spacing_mm: tuple[float, ...], modality: str,
+            normalisation: Mapping[str, Any], *, label: ArrayLike | None = None,
+            target: int | list[int] | tuple[int, ...] | None = None, subject: str | None = None) -> CorpusItem:
+        """Append one image of shape (C, k, j, i), already normalised; an item that is already there is left as it is.
+
+        Args:
+            id: the item's id.
+            array: the image, stored as float16.
+            spacing_mm: (k, j, i).
+            modality: DICOM code.
+            normalisation: how it was normalised.
+            label: class indices 0..255 of shape (k, j, i).
+            target: class index or indices.
+            subject: whom the image shows.
+
+        Raises:
+            BadInput: the image holds values that are not finite (in float16), or the label map does not fit it.
+        """
+        if id in self._items:
+            return self._items[id]
+        image = _image_bytes(id, array)
+        label_map = None if label is None else _label_bytes(id, label, image.shape[1:])
+        self._roll(image.nbytes)
+        place = None if label_map is None else LabelPlace(self._shard, self._append("label", label_map),
+                                                          sha256_of_array(label_map))
+        offset = self._append("shard", image)
+        item = CorpusItem(id, self._shard, offset, image.shape, tuple(float(value) for value in spacing_mm),
+                          modality, dict(normalisation), sha256_of_array(image), place,
+                          list(map(int, target)) if isinstance(target, (list, tuple)) else target, subject)
+        self._journal.write(json.dumps(item_to_json(item), allow_nan=False) + "\n")
+        self._journal.flush()
+        self._items[id] = item
+        return item
+
+    def close(self) -> None:
+        """Make everything durable and write ``corpus.json``."""
+        self._close_files()
+        lines = ",\n".join(" " + json.dumps(item_to_json(item), allow_nan=False) for item in self._items.values())
+        head = f'{{"version": {VERSION}, "settings": {json.dumps(self._settings)}, "items": [\n'
+        write_text(self.folder / CORPUS_FILE, head + lines + "\n]}\n")
+        (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
+
+    def __enter__(self) -> CorpusWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            _close_durably(file)
+            if Path(file.name).exists() and not Path(file.name).stat().st_size:
+                Path(file.name).unlink()  # a corpus without label maps has no label files
+        _close_durably(self._journal)
+
+    def _read_finished(self) -> None:
+        file = self.folder / CORPUS_FILE
+        if not file.exists():
+            return
+        data = read_json(file, "corpus")
+        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("items"), list):
+            raise BadInput(f"{file} is not a corpus of version {VERSION}. Delete it or choose another folder.")
+        self._take_settings(data.get("settings"))
+        for number, entry in enumerate(data["items"]):
+            item = item_from_json(entry, f"corpus {self.folder}, item {number}")
+            self._items[item.id] = item
+
+    def _read_journal(self) -> None:
+        file = self.folder / JOURNAL_FILE
+        if not file.exists():
+            return
+        for number, line in enumerate(file.read_bytes().splitlines(keepends=True)):
+            try:
+                entry = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                entry = None
+            if entry is None:
+                return  # the line that was being written when the writer was killed
+            if number == 0:
+                self._take_settings(entry["settings"])
+            else:
+                item = item_from_json(entry, f"journal {file}, line {number + 1}")
+                self._items.setdefault(item.id, item)
+
+    def _take_settings(self, found: Any) -> None:
+        if self._settings is not None and found is not None and found != self._settings:
+            raise BadInput(f"The corpus {self.folder} was made with other settings. "
+                           "Delete it, or choose another folder for this one.")
+        self._settings = self._settings if self._settings is not None else found
+
+    def _drop_damaged_tail(self) -> None:
+        """Forget the items of the last shard from the first whose bytes are not as recorded (after a power failure)."""
+        last = max((item.shard for item in self._items.values()), default=0)
+        tail = sorted((item for item in self._items.values() if item.shard == last), key=lambda item: item.offset)
+        for position, item in enumerate(tail):
+            if not self._is_intact(item):
+                for lost in tail[position:]:
+                    del self._items[lost.id]
+                return
+
+    def _is_intact(self, item: CorpusItem) -> bool:
+        wanted = [("shard", item.shard, item.offset, item.image_bytes, item.sha256)]
+        if item.label:
+            wanted.append(("label", item.label.shard, item.label.offset, item.label_bytes, item.label.sha256))
+        for kind, shard, offset, size, sha256 in wanted:
+            file = self.folder / shard_name(kind, shard)
+            if not file.is_file():
+                return False
+            with open(file, "rb") as stream:
+                stream.seek(offset)
+                if hashlib.sha256(stream.read(size)).hexdigest() != sha256:
+                    return False
+        return True
+
+    def _open_shard(self, kind: str) -> IO[bytes]:
+        if kind == "shard":
+            ends = [item.offset + item.image_bytes for item in self._items.values() if item.shard == self._shard]
+        else:
+            ends = [item.label.offset + item.label_bytes for item in self._items.values()
+                    if item.label and item.label.shard == self._shard]
+        file = open(self.folder / shard_name(kind, self._shard), "ab")  # noqa: SIM115 - kept open for the next items
+        file.truncate(max(ends, default=0))
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def _start_journal(self) -> IO[str]:
+        # Rewritten whole, so that a half line of a killed writer does not stick to the next line.
+        lines = [json.dumps({"settings": self._settings}), *(json.dumps(item_to_json(i)) for i in self._items.values())]
+        write_text(self.folder / JOURNAL_FILE, "\n".join(lines) + "\n")
+        return open(self.folder / JOURNAL_FILE, "a", encoding="utf-8")  # noqa: SIM115 - kept open for the next items
+
+    def _roll(self, size: int) -> None:
+        end = self._files["shard"].tell()
+        if end == 0 or end + size <= self._shard_bytes:
+            return
+        for file in self._files.values():
+            _close_durably(file)
+        self._shard += 1
+        self._files = {kind: self._open_shard(kind) for kind in ("shard", "label")}
+
+    def _append(self, kind: str, array: NDArray[Any]) -> int:
+        file = self._files[kind]
+        offset = file.tell()
+        file.write(array.data)
+        file.flush()
+        return offset
+
+
+def _close_durably(file: IO[Any]) -> None:
+    if file.closed:
+        return
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _image_bytes(identifier: str, array: ArrayLike) -> NDArray[np.float16]:
+    image = np.asarray(array)
+    if image.ndim != 4 or image.size == 0:
+        raise BadInput(f"The image '{identifier}' has the shape {image.shape}; (C, k, j, i) is needed.")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(image, dtype=IMAGE_TYPE)
+    if not np.isfinite(stored).all():
+        raise BadInput(f"The image '{identifier}' has values that are not finite after normalisation (or beyond 65504, "
+                       "the largest that a corpus holds). Check the image and its intensity settings.")
+    return stored
+
+
+def _label_bytes(identifier: str, label: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    label_map = np.asarray(label)
+    if label_map.shape != shape:
+        raise BadInput(f"The label map of '{identifier}' has the shape {label_map.shape}, but its image has {shape}.")
+    if not np.issubdtype(label_map.dtype, np.integer) or label_map.min() < 0 or label_map.max() > 255:
+        raise BadInput(f"The label map of '{identifier}' must hold class indices from 0 to 255.")
+    return np.ascontiguousarray(label_map, dtype=LABEL_TYPE)

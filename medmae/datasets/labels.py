@@ -1,0 +1,99 @@
+"""The label map and the channels of a ``dataset.json``, in every form found in the wild."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+# Names seen in Decathlon, nnU-Net and BraTS files; the default normalisation is chosen by the DICOM code.
+DICOM_CODES = {
+    "CT": "CT", "CTA": "CT", "CBCT": "CT", "NONE": "", "MR": "MR", "MRI": "MR", "T1": "MR", "T1W": "MR", "T1GD": "MR",
+    "T1GDW": "MR", "T1C": "MR", "T1CE": "MR", "T1N": "MR", "T2": "MR", "T2W": "MR", "T2F": "MR", "FLAIR": "MR",
+    "ADC": "MR", "DWI": "MR", "PD": "MR", "PT": "PT", "PET": "PT", "FDG": "PT", "SUV": "PT", "DX": "DX", "CR": "CR",
+    "XRAY": "DX", "X-RAY": "DX", "CXR": "DX", "RADIOGRAPHY": "DX", "MG": "MG", "US": "US", "ULTRASOUND": "US",
+}
+
+
+def dicom_code(name: str) -> str:
+    """The DICOM modality code of a channel name ("MRI", "T2w" → MR); an unknown name is kept in capitals."""
+    plain = name.strip().upper()
+    return DICOM_CODES.get(plain) or DICOM_CODES.get(plain.replace("-", "").replace("_", "")) or plain
+
+
+def parse_labels(raw: Any, task: str | None, problems: list[str]) -> dict[str, int]:
+    """Name to stored value from either direction; ascending values, the background of a segmentation first.
+
+    A segmentation without a background gets ``background: 0``.
+    """
+    if raw is None:
+        if task is not None:
+            problems.append("'labels' is missing; it maps each label's name to its stored value.")
+        return {}
+    if isinstance(raw, list) and raw and all(isinstance(name, str) for name in raw):
+        raw = {name: value for value, name in enumerate(raw)}
+    if not isinstance(raw, dict) or not raw:
+        problems.append("'labels' must be an object that maps names to stored values (or values to names).")
+        return {}
+    labels = _pairs(raw, problems)
+    labels = dict(sorted(labels.items(), key=lambda pair: pair[1]))
+    for value, count in Counter(labels.values()).items():
+        if count > 1:
+            names = ", ".join(name for name, other in labels.items() if other == value)
+            problems.append(f"'labels' gives the value {value} to several names ({names}).")
+    return _background_first(labels) if task == "segmentation" and labels else labels
+
+
+def _pairs(raw: dict[str, Any], problems: list[str]) -> dict[str, int]:
+    by_value = all(_is_integer_text(key) for key in raw) and any(isinstance(value, str) for value in raw.values())
+    labels: dict[str, int] = {}
+    for key, value in raw.items():
+        name, number = (value, int(key)) if by_value else (key, value)
+        if not isinstance(name, str) or not name.strip():
+            problems.append(f"'labels' gives {key!r} the name {name!r}; a name is needed.")
+        elif isinstance(number, bool) or not isinstance(number, int):
+            problems.append(f"'labels' gives '{name}' the value {number!r}; one whole number is needed.")
+        elif name in labels:
+            problems.append(f"'labels' uses the name '{name}' twice.")
+        else:
+            labels[name] = number
+    return labels
+
+
+def _is_integer_text(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal() and text.isascii()
+
+
+def _background_first(labels: dict[str, int]) -> dict[str, int]:
+    named = [name for name in labels if name.strip().lower() == "background"]
+    zero = [name for name, value in labels.items() if value == 0]
+    if not named and not zero:
+        return {"background": 0, **labels}
+    first = (named or zero)[0]
+    return {first: labels[first], **{name: value for name, value in labels.items() if name != first}}
+
+
+def parse_modalities(data: dict[str, Any], problems: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Channel names as written and their DICOM codes, from ``channel_names`` or ``modality``.
+
+    Each may be an object {"0": name, ...}, a list of names or one name.
+    """
+    given = {key: _channels(data[key], key, problems) for key in ("channel_names", "modality") if key in data}
+    distinct = {tuple(map(dicom_code, names)) for names in given.values()}
+    if len(distinct) > 1:
+        problems.append("'modality' and 'channel_names' say different things; give one of them.")
+    names = next(iter(given.values()), ())
+    return names, tuple(map(dicom_code, names))
+
+
+def _channels(raw: Any, key: str, problems: list[str]) -> tuple[str, ...]:
+    if isinstance(raw, str) and raw.strip():
+        raw = [raw]
+    if isinstance(raw, dict):
+        if sorted(raw) != sorted(map(str, range(len(raw)))):
+            problems.append(f"'{key}' must number its channels \"0\", \"1\", ...; found {', '.join(map(str, raw))}.")
+            return ()
+        raw = [raw[str(number)] for number in range(len(raw))]
+    if not isinstance(raw, list) or not raw or not all(isinstance(name, str) and name.strip() for name in raw):
+        problems.append(f"'{key}' must name the channels, for instance {{\"0\": \"CT\"}}.")
+        return ()
+    return tuple(raw)
