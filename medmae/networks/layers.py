@@ -1,0 +1,83 @@
+"""Small layers that the Swin and the ViT networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NORM_EPS = 1e-6  # both published systems use 1e-6 everywhere, not PyTorch's 1e-5
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them; (..., C) -> (..., C)."""
+
+    def __init__(self, *, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Apply the perceptron to (..., C)."""
+        return self.fc2(functional.gelu(self.fc1(tokens)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop a residual branch of a whole sample with probability `rate`."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Return the branch (B, ...), scaled so that its expectation is unchanged."""
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = 1.0 - self.rate
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        return branch * branch.new_empty(shape).bernoulli_(keep).div_(keep)
+
+
+def initialise(module: nn.Module) -> None:
+    """Published initialisation, for ``Module.apply``: linear layers Xavier-uniform, biases zero, norms one and zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Zero-pad (B, C, *spatial) at the end of every spatial axis to the next multiple."""
+    padding: list[int] = []
+    for size in reversed(images.shape[2:]):
+        padding += [0, -size % multiple]
+    return functional.pad(images, padding) if any(padding) else images
+
+
+def crop_to(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Keep the first `size` voxels of every spatial axis of (B, C, *spatial); undoes `pad_to_multiple`."""
+    for axis, length in enumerate(size, start=2):
+        images = images.narrow(axis, 0, length)
+    return images
+
+
+def normalised_patches(patches: Tensor) -> Tensor:
+    """Standardise every patch (B, N, values) by its own mean and unbiased variance (eps 1e-6)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def masked_mean_squared_error(prediction: Tensor, target: Tensor, masked: Tensor) -> Tensor:
+    """Mean squared error inside each patch, averaged over the masked tokens of the whole batch, in fp32.
+
+    `prediction` and `target` are (B, N, values), `masked` is (B, N) bool, True = masked.
+    """
+    with torch.autocast(prediction.device.type, enabled=False):
+        error = (prediction.float() - target.float()).square().mean(dim=-1)
+        weight = masked.to(error.dtype)
+        return (error * weight).sum() / weight.sum().clamp(min=1.0)

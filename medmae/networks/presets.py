@@ -1,0 +1,141 @@
+"""The sizes of every method's networks: ``base`` is the published architecture, ``tiny`` learns on two CPU cores.
+
+Imports nothing heavy, so that listings and command lines can show presets without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medmae.errors import BadInput
+
+Task = Literal["encoder", "segmentation", "classification"]
+
+
+@dataclass(frozen=True)
+class VisMaePreset:
+    """Sizes of VIS-MAE (2-D Swin). Pixels and tokens are (rows, cols)."""
+
+    name: str
+    input_size: tuple[int, int]
+    patch: int
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int = 7
+    mask_block: int = 4
+    mask_ratio: float = 0.75
+    drop_path: float = 0.1
+    method: str = "vis-mae"
+    spatial_dims: int = 2
+
+    def architecture(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
+        """The arguments of `build_network` for a task."""
+        arguments: dict[str, Any] = {"channels": channels, "patch": self.patch, "width": self.width,
+                                     "depths": list(self.depths), "heads": list(self.heads), "window": self.window,
+                                     "drop_path": self.drop_path}
+        if task == "encoder":
+            return {"name": "swin_mae", "arguments": arguments | {"mask_block": self.mask_block}}
+        name = "swin_unet" if task == "segmentation" else "swin_classifier"
+        return {"name": name, "arguments": arguments | {"classes": classes}}
+
+
+@dataclass(frozen=True)
+class GlMaePreset:
+    """Sizes of GL-MAE (3-D ViT). Voxels are (k, j, i).
+
+    `input_size` is the crop of finetuning and of the sliding window; global and local views belong to pretraining. The
+    mask ratio and the numbers of views are not known from the paper (papers.md 2.1); 0.6 is the authors' later default.
+    """
+
+    name: str
+    input_size: tuple[int, int, int]
+    global_size: tuple[int, int, int]
+    local_size: tuple[int, int, int]
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    skip_blocks: tuple[int, ...]
+    feature_size: int
+    global_views: int = 2
+    local_views: int = 8
+    mask_ratio: float = 0.6
+    method: str = "gl-mae"
+    spatial_dims: int = 3
+
+    def architecture(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
+        """The arguments of `build_network` for a task."""
+        arguments: dict[str, Any] = {"channels": channels, "patch": self.patch, "width": self.width,
+                                     "depth": self.depth, "heads": self.heads}
+        if task == "encoder":
+            return {"name": "vit_mae", "arguments": arguments | {
+                "decoder_width": self.decoder_width, "decoder_depth": self.decoder_depth,
+                "decoder_heads": self.decoder_heads}}
+        arguments["classes"] = classes
+        if task == "classification":
+            return {"name": "vit_classifier", "arguments": arguments}
+        return {"name": "unetr", "arguments": arguments | {
+            "skip_blocks": list(self.skip_blocks), "feature_size": self.feature_size}}
+
+
+Preset = VisMaePreset | GlMaePreset
+
+PRESETS: dict[str, dict[str, Preset]] = {
+    "vis-mae": {preset.name: preset for preset in (
+        VisMaePreset(name="tiny", input_size=(112, 112), patch=4, width=48, depths=(2, 2, 2), heads=(3, 6, 12)),
+        VisMaePreset(name="small", input_size=(224, 224), patch=4, width=64, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16)),
+        VisMaePreset(name="base", input_size=(224, 224), patch=4, width=96, depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)),
+    )},
+    "gl-mae": {preset.name: preset for preset in (
+        GlMaePreset(name="tiny", input_size=(48, 48, 48), global_size=(48, 48, 48), local_size=(32, 32, 32), patch=8,
+                    width=192, depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4,
+                    skip_blocks=(2, 4), feature_size=16, local_views=4),
+        GlMaePreset(name="small", input_size=(96, 96, 96), global_size=(128, 128, 128), local_size=(80, 80, 80),
+                    patch=16, width=384, depth=12, heads=6, decoder_width=192, decoder_depth=4, decoder_heads=6,
+                    skip_blocks=(4, 7, 10), feature_size=24, local_views=6),
+        GlMaePreset(name="base", input_size=(96, 96, 96), global_size=(160, 160, 160), local_size=(96, 96, 96),
+                    patch=16, width=768, depth=12, heads=12, decoder_width=576, decoder_depth=8, decoder_heads=16,
+                    skip_blocks=(4, 7, 10), feature_size=48),
+    )},
+}
+
+
+def methods() -> tuple[str, ...]:
+    """The names of the pretraining methods."""
+    return tuple(PRESETS)
+
+
+def preset(method: str, name: str) -> Preset:
+    """The preset of a method.
+
+    Raises:
+        BadInput: the method or the preset does not exist; the valid ones are listed.
+    """
+    if method not in PRESETS:
+        raise BadInput(f"There is no method {method!r}. Choose one of {', '.join(PRESETS)}.")
+    if name not in PRESETS[method]:
+        raise BadInput(f"{method} has no preset {name!r}. Choose one of {', '.join(PRESETS[method])}.")
+    return PRESETS[method][name]
+
+
+def architecture_for(method: str, preset_or_name: Preset | str, task: Task, channels: int,
+                     classes: int = 0) -> dict[str, Any]:
+    """The architecture, as `build_network` and model.json want it, of a method's network for a task.
+
+    Args:
+        method: "vis-mae" or "gl-mae".
+        preset_or_name: a preset or its name.
+        task: "encoder" (the pretraining network), "segmentation" or "classification".
+        channels: image channels.
+        classes: classes, including background in segmentation; not used for "encoder".
+
+    Raises:
+        BadInput: the method or preset does not exist.
+    """
+    chosen = preset(method, preset_or_name) if isinstance(preset_or_name, str) else preset_or_name
+    return chosen.architecture(task, channels, classes)

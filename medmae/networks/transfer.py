@@ -1,0 +1,110 @@
+"""Carrying pretrained weights into a network of another task, with a report and never half-way in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medmae.errors import BadInput
+
+ENCODER = "encoder."
+TRANSFERRED = (ENCODER, "decoder.")
+LEAST_FRACTION = 0.95
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to every tensor.
+
+    Attributes:
+        loaded: tensors of the target that were filled, the resized ones included.
+        missing: tensors of the target that keep their fresh values.
+        unexpected: tensors of the source without a place in the target, other shapes included.
+        resized: tensors that were filled after folding channels or resampling a bias table.
+        encoder_fraction: share of the target encoder's parameters that was filled.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    resized: tuple[str, ...]
+    encoder_fraction: float
+
+    def summary(self) -> str:
+        """One line for a log."""
+        return (f"{len(self.loaded)} tensors loaded ({self.encoder_fraction:.1%} of the encoder's parameters), "
+                f"{len(self.resized)} of them resized; {len(self.missing)} missing, {len(self.unexpected)} unexpected")
+
+
+def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
+                     allow_partial: bool = False) -> LoadReport:
+    """Copy the encoder, and the decoder as far as names and shapes agree, from a saved network into `target`.
+
+    swin_mae fills encoder and decoder of swin_unet (papers.md 1.6) and the encoder of swin_classifier; vit_mae fills
+    the encoder of unetr and vit_classifier, its CLS token stays behind (papers.md fact 14). A stem for another number
+    of channels is summed and spread (divided by the new number), a bias table of another window is resampled.
+
+    Args:
+        source_state: the state of a network of `medmae.networks`.
+        target: changed in place, but only when the transfer is accepted.
+        allow_partial: accept less than 95 % of the encoder's parameters.
+
+    Raises:
+        BadInput: less than 95 % of the encoder's parameters fit.
+    """
+    wanted: dict[str, Tensor] = dict(target.state_dict())
+    fitted, resized = {}, []
+    for name, tensor in source_state.items():
+        if not name.startswith(TRANSFERRED) or name not in wanted:
+            continue
+        if tensor.shape == wanted[name].shape:
+            fitted[name] = tensor
+        elif (fitting := _resized(name, tensor, wanted[name].shape)) is not None:
+            fitted[name] = fitting
+            resized.append(name)
+    encoder_size = sum(tensor.numel() for name, tensor in wanted.items() if name.startswith(ENCODER))
+    filled = sum(tensor.numel() for name, tensor in fitted.items() if name.startswith(ENCODER))
+    report = LoadReport(
+        loaded=tuple(fitted), missing=tuple(name for name in wanted if name not in fitted),
+        unexpected=tuple(name for name in source_state if name not in fitted), resized=tuple(resized),
+        encoder_fraction=filled / max(encoder_size, 1))
+    if report.encoder_fraction < LEAST_FRACTION and not allow_partial:
+        raise BadInput(_refusal(report, source_state, wanted))
+    target.load_state_dict(fitted, strict=False)
+    return report
+
+
+def _refusal(report: LoadReport, source: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    examples = []
+    for name in [name for name in report.missing if name.startswith(ENCODER)][:3]:
+        found = f"the weights have {tuple(source[name].shape)}" if name in source else "not in the weights"
+        examples.append(f"{name} {tuple(wanted[name].shape)}: {found}")
+    return (f"Only {report.encoder_fraction:.1%} of the encoder's parameters can be loaded "
+            f"({'; '.join(examples)}). The weights belong to another architecture. Choose the method and preset they "
+            "were trained with, or allow a partial load (--allow-partial) if that is what you want.")
+
+
+def _resized(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    if name.endswith("patch_embed.proj.weight") and _differs_in_channels(tensor.shape, shape):
+        return tensor.sum(dim=1, keepdim=True).expand(shape) / shape[1]
+    if name.endswith("image_block.conv1.weight") and _differs_in_channels(tensor.shape, shape):
+        return tensor.sum(dim=1, keepdim=True).expand(shape) / shape[1]
+    if name.endswith("relative_position_bias_table") and tensor.ndim == 2 and tensor.shape[1] == shape[1]:
+        return _resampled_table(tensor, shape[0])
+    return None
+
+
+def _differs_in_channels(source: torch.Size, target: torch.Size) -> bool:
+    return len(source) == len(target) and source[:1] + source[2:] == target[:1] + target[2:]
+
+
+def _resampled_table(table: Tensor, rows: int) -> Tensor:
+    """Relative-position biases ((2w - 1)**2, heads) of another window, bicubic."""
+    before, after = round(table.shape[0] ** 0.5), round(rows**0.5)
+    image = table.float().T.reshape(1, -1, before, before)
+    resampled = functional.interpolate(image, size=(after, after), mode="bicubic", align_corners=True)
+    return resampled.reshape(-1, rows).T.to(table.dtype)
