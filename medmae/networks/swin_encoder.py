@@ -19,6 +19,12 @@ class SwinStage(nn.Module):
         self.blocks = blocks
         self.downsample = downsample
 
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, rows, cols, C) to the stage's output, same shape, and to what the next stage gets (merged, or the same)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens, tokens if self.downsample is None else self.downsample(tokens)
+
 
 class SwinEncoder(nn.Module):
     """Hierarchical encoder without absolute positions and without a final norm.
@@ -65,11 +71,8 @@ class SwinEncoder(nn.Module):
         inputs, outputs = [], []
         for stage in self.stages:
             inputs.append(tokens)
-            for block in stage.blocks:
-                tokens = block(tokens)
-            outputs.append(tokens)
-            if stage.downsample is not None:
-                tokens = stage.downsample(tokens)
+            output, tokens = stage(tokens)
+            outputs.append(output)
         return inputs, outputs
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -84,6 +87,12 @@ class SwinUpStage(nn.Module):
         super().__init__()
         self.blocks = blocks
         self.upsample = upsample
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, rows, cols, C) -> (B, 2 rows, 2 cols, C / 2), or the same shape in the last stage."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens if self.upsample is None else self.upsample(tokens)
 
 
 class SwinDecoder(nn.Module):
@@ -115,10 +124,7 @@ class SwinDecoder(nn.Module):
             if self.skips is not None:
                 joined = torch.cat([tokens, stage_inputs[-2 - index]], dim=-1)
                 tokens = self.skips[index](joined.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            for block in stage.blocks:
-                tokens = block(tokens)
-            if stage.upsample is not None:
-                tokens = stage.upsample(tokens)
+            tokens = stage(tokens)
         return self.norm(tokens)
 
 
