@@ -1,4 +1,4 @@
-"""The two ways in which work ends early, shared by every package."""
+"""The ways in which work ends early, shared by every package."""
 
 
 class BadInput(Exception):
@@ -10,3 +10,10 @@ class BadInput(Exception):
 
 class Stopped(Exception):
     """The user asked for a graceful stop; everything computed so far is on disk."""
+
+
+class PartialFailure(Exception):
+    """Some cases failed and the others are done and on disk; ends a command with exit code 1.
+
+    The message lists the failed cases with their reasons.
+    """
