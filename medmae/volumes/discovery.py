@@ -1,0 +1,120 @@
+"""Finding the images that files, folders and glob patterns name."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from medmae.errors import BadInput
+from medmae.volumes.dicom_series import is_dicom_file, is_dicom_folder
+from medmae.volumes.reading import IMAGE_ENDINGS, image_ending, refuse_missing
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image to work on.
+
+    Attributes:
+        path: file or DICOM folder, for `read_image`.
+        output_name: its path as typed, without anchor, ".." and extension, with "/" between the parts; unique.
+    """
+
+    path: Path
+    output_name: str
+
+
+def find_images(patterns: Sequence[str | Path]) -> list[FoundImage]:
+    """Find images in the order given, each once.
+
+    Args:
+        patterns: files; folders, searched with their subfolders, where a folder of DICOM slices counts as one image; and
+            glob patterns ("**" reaches into subfolders). Hidden files and segmentations (.seg.nrrd) inside folders are
+            passed over.
+
+    Raises:
+        BadInput: a path does not exist, a folder or pattern has no image, or nothing is given. All are listed at once.
+    """
+    found: dict[Path, None] = {}
+    problems = []
+    for pattern in patterns:
+        try:
+            for path in _expand(str(pattern)):
+                found.setdefault(path)
+        except BadInput as error:
+            problems.append(str(error))
+    if not patterns:
+        problems.append("No images were given. Name files, folders or patterns such as 'scans/*.nii.gz'.")
+    if problems:
+        raise BadInput("\n".join(problems))
+    unique: dict[Path, Path] = {}
+    for path in found:
+        unique.setdefault(path.resolve(), path)
+    return _named(list(unique.values()))
+
+
+def output_name(path: Path | str) -> str:
+    """The path without its anchor, ".." parts and image extension: "/data/x/case_1.nii.gz" becomes "data/x/case_1"."""
+    pure = PurePath(path)
+    parts = [part for part in pure.parts if part not in (pure.anchor, "..", ".")]
+    if not parts:
+        parts = [Path(path).resolve().name or "image"]
+    # A folder may have a dot in its name, and an unknown suffix may be part of the name: cut known endings only.
+    ending = image_ending(Path(parts[-1]))
+    if ending in IMAGE_ENDINGS and len(parts[-1]) > len(ending):
+        parts[-1] = parts[-1][:-len(ending)]
+    return "/".join(parts)
+
+
+def _named(paths: list[Path]) -> list[FoundImage]:
+    """Give each image its own output name: where two would share one, the extension stays, then a number is added."""
+    plain = [output_name(path) for path in paths]
+    taken: set[str] = set()
+    found = []
+    for path, name in zip(paths, plain, strict=True):
+        if plain.count(name) > 1:
+            name = f"{name}_{image_ending(path).lstrip('.').replace('.', '_')}" if image_ending(path) else name
+        candidate, number = name, 2
+        while candidate in taken:
+            candidate, number = f"{name}_{number}", number + 1
+        taken.add(candidate)
+        found.append(FoundImage(path, candidate))
+    return found
+
+
+def _expand(pattern: str) -> Iterator[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        images = list(_inside(path))
+        if not images:
+            raise BadInput(f"The folder {path} contains no images. Give a folder with NIfTI, NRRD, MHA/MHD, DICOM, PNG, "
+                           "JPEG or TIFF files.")
+        yield from images
+    elif path.exists() or not glob.has_magic(pattern):
+        refuse_missing(path)
+        yield path
+    else:
+        matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - keeps the text as typed
+        images = [image for match in matches for image in (_inside(match) if match.is_dir() else _file(match))]
+        if not images:
+            raise BadInput(f"No image matches the pattern {pattern}. Check the path and the extension.")
+        yield from images
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    if is_dicom_folder(folder):
+        yield folder
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _inside(entry)
+        elif not is_dicom_file(entry):
+            yield from _file(entry)
+
+
+def _file(path: Path) -> Iterator[Path]:
+    is_image = image_ending(path) in IMAGE_ENDINGS or is_dicom_file(path)
+    if is_image and path.is_file() and not path.name.lower().endswith(".seg.nrrd"):
+        yield path

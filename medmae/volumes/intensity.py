@@ -1,0 +1,96 @@
+"""Bringing the intensities of each modality to a common range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CT = {"CT"}
+_XRAY = {"DX", "CR", "DR", "RG", "XR", "MG", "XA", "RF", "IO", "PX", "XRAY", "X-RAY"}
+# Percentiles of a sorted sample of this size differ from the exact ones by far less than the noise of the image.
+_SAMPLE_VOXELS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How stored intensities become the network's input.
+
+    Attributes:
+        kind: "ct_window": clip to [low, high] Hounsfield units and map them to [0, 1];
+            "robust": per channel, map the percentiles [low, high] of the foreground to [0, 1] and clip; the foreground
+            is what lies above the channel's minimum;
+            "xray": the same over the whole image (a radiograph has no empty background);
+            "none": only converted to float32.
+        low: Hounsfield units or percentile.
+        high: Hounsfield units or percentile.
+        mean: subtracted from the result (published weights that expect standardised input).
+        std: the result is divided by it.
+    """
+
+    kind: Literal["ct_window", "robust", "xray", "none"]
+    low: float = 0.5
+    high: float = 99.5
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("ct_window", "robust", "xray", "none"):
+            raise ValueError(f"unknown intensity kind {self.kind!r}; use ct_window, robust, xray or none")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        if self.kind in ("robust", "xray") and not (self.low >= 0 and self.high <= 100):
+            raise ValueError(f"percentiles must lie in 0..100, not {self.low}..{self.high}")
+        if not self.std > 0:
+            raise ValueError(f"std must be positive, not {self.std}")
+
+    def apply(self, array: NDArray) -> NDArray[np.float32]:
+        """Normalise an image (C, k, j, i); voxels that are not a number become the lowest value. A copy, float32."""
+        result = np.array(array, dtype=np.float32)
+        for channel in result:
+            if self.kind != "none":
+                low, high = (self.low, self.high) if self.kind == "ct_window" else self._limits(channel)
+                _scale(channel, low, high)
+            if self.mean != 0 or self.std != 1:
+                channel -= np.float32(self.mean)
+                channel /= np.float32(self.std)
+        return result
+
+    def _limits(self, channel: NDArray[np.float32]) -> tuple[float, float]:
+        sample = channel.reshape(-1)
+        if sample.size > _SAMPLE_VOXELS:
+            # An odd step visits all rows and columns of the usual even sizes evenly.
+            sample = sample[::(sample.size // _SAMPLE_VOXELS) | 1]
+        sample = sample[np.isfinite(sample)]
+        if self.kind == "robust" and sample.size:
+            foreground = sample[sample > sample.min()]
+            sample = foreground if foreground.size else sample
+        if not sample.size:
+            return 0.0, 1.0
+        low, high = np.percentile(sample, (self.low, self.high))
+        return float(low), float(high)
+
+
+def _scale(channel: NDArray[np.float32], low: float, high: float) -> None:
+    np.nan_to_num(channel, copy=False, nan=low, posinf=max(high, low), neginf=low)
+    np.clip(channel, low, high, out=channel)
+    channel -= np.float32(low)
+    if high > low:
+        channel /= np.float32(high - low)
+
+
+def default_intensity(modality: str, *, target: str | None = None) -> Intensity:
+    """The normalisation of a modality, by its DICOM code (CT MR PT DX CR US ...; MRI, PET and X-RAY are understood).
+
+    CT follows GL-MAE: Hounsfield units clipped to [-1000, 1000] and mapped to [0, 1] (papers.md 2.6). VIS-MAE's own
+    window is not published, so both methods use the same; the constants its official weights expect are set through
+    `Intensity.mean` and `Intensity.std`.
+    """
+    if target not in (None, "gl-mae", "vis-mae"):
+        raise ValueError(f"unknown target {target!r}; use gl-mae or vis-mae")
+    code = modality.strip().upper()
+    if code in _CT:
+        return Intensity("ct_window", -1000.0, 1000.0)
+    return Intensity("xray" if code in _XRAY else "robust", 0.5, 99.5)

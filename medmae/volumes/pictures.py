@@ -1,0 +1,126 @@
+"""Two-dimensional pictures: PNG, JPEG and TIFF, 8 and 16 bit, grey, colour and palette."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmae.errors import BadInput
+from medmae.volumes.frames import choose_frame
+from medmae.volumes.geometry import Geometry
+from medmae.volumes.simpleitk_images import execute, open_reader, simpleitk
+from medmae.volumes.volume import Volume
+
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = {b"II*\x00": "<", b"MM\x00*": ">"}
+_PNG_PALETTE, _TIFF_PHOTOMETRIC, _TIFF_PALETTE, _TIFF_BLACK_IS_ZERO = 3, 262, 3, 1
+
+
+def picture_geometry(rows: int, columns: int) -> Geometry:
+    """The grid given to pictures: columns towards the patient's left, rows towards the back (LPS), 1 mm apart."""
+    return Geometry.of((1, rows, columns), (1.0, 1.0, 1.0), axes="LPS")
+
+
+def read_picture(path: Path, *, frame: int | None = None) -> Volume:
+    """Read a picture as (1 or 3, 1, rows, columns), in its stored depth.
+
+    The palette of a picture is ignored and its indices are returned: masks are often stored with a palette. An alpha
+    channel is dropped.
+
+    Args:
+        path: PNG, JPEG or TIFF file.
+        frame: the page of a TIFF with several.
+
+    Raises:
+        BadInput: the file is damaged or not of the type its name says; it has several pages and no frame is given.
+    """
+    with open(path, "rb") as file:
+        start = file.read(33)
+    _refuse_other_type(path, start)
+    plain = _without_palette(path, start)
+    array = _read(path) if plain is None else _read_bytes(plain, path)
+    page = choose_frame(path, array.shape[1], frame)
+    array = np.ascontiguousarray(array[:, page:page + 1])
+    return Volume(array, picture_geometry(*array.shape[2:]), is_2d=True, spacing_known=False, source=str(path))
+
+
+def _refuse_other_type(path: Path, start: bytes) -> None:
+    ending = path.suffix.lower()
+    right = (start.startswith(_PNG) if ending == ".png" else start.startswith(b"\xff\xd8") if ending in (".jpg", ".jpeg")
+             else start[:4] in _TIFF or start[:4] in (b"II+\x00", b"MM\x00+"))
+    if not right:
+        raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied whole "
+                       "and has the right name.")
+
+
+def _read(path: Path) -> NDArray:
+    """(C, pages, rows, columns)."""
+    reader = open_reader(path)
+    image = execute(reader, path)
+    array = simpleitk().GetArrayFromImage(image)
+    colours = image.GetNumberOfComponentsPerPixel()
+    array = np.moveaxis(array, -1, 0) if colours > 1 else array[None]
+    array = array[:, None] if array.ndim == 3 else array
+    if colours in (2, 4):
+        array = array[:colours - 1]
+    return array
+
+
+def _read_bytes(data: bytes, path: Path) -> NDArray:
+    with tempfile.TemporaryDirectory(prefix="medmae-") as folder:
+        copy = Path(folder) / f"picture{path.suffix.lower()}"
+        copy.write_bytes(data)
+        try:
+            array = _read(copy)
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(copy), str(path))) from None
+    bits = data[24] if data.startswith(_PNG) else 8
+    # PNG readers stretch 1-, 2- and 4-bit grey to 0..255; undo it to get the indices back.
+    return array // (255 // (2 ** bits - 1)) if bits < 8 else array
+
+
+def _without_palette(path: Path, start: bytes) -> bytes | None:
+    """The file's bytes with a palette picture relabelled as grey, so that readers return its indices; None otherwise."""
+    if start.startswith(_PNG):
+        return _png_as_grey(path.read_bytes()) if len(start) > 25 and start[25] == _PNG_PALETTE else None
+    return _tiff_as_grey(path.read_bytes(), _TIFF[start[:4]]) if start[:4] in _TIFF else None
+
+
+def _png_as_grey(data: bytes) -> bytes:
+    parts, position = [_PNG], len(_PNG)
+    while position + 12 <= len(data):
+        length = struct.unpack_from(">I", data, position)[0]
+        kind, body = data[position + 4:position + 8], data[position + 8:position + 8 + length]
+        if kind == b"IHDR":
+            body = body[:9] + b"\x00" + body[10:]
+        if kind not in (b"PLTE", b"tRNS", b"bKGD", b"hIST", b"sPLT"):
+            crc = (zlib.crc32(kind + body) if kind == b"IHDR"
+                   else struct.unpack(">I", data[position + 8 + length:position + 12 + length].rjust(4, b"\x00"))[0])
+            parts.append(struct.pack(">I", length) + kind + body + struct.pack(">I", crc))
+        position += 12 + length
+    return b"".join(parts)
+
+
+def _tiff_as_grey(data: bytes, order: str) -> bytes | None:
+    """Set the photometric tag of every page that has a palette to plain grey; None when there is no such page."""
+    changed, found, page = bytearray(data), False, struct.unpack_from(f"{order}I", data, 4)[0]
+    seen: set[int] = set()
+    while page and page not in seen and page + 2 <= len(data):
+        seen.add(page)
+        entries = struct.unpack_from(f"{order}H", data, page)[0]
+        if page + 2 + 12 * entries + 4 > len(data):
+            break
+        for entry in range(page + 2, page + 2 + 12 * entries, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
+            if tag == _TIFF_PHOTOMETRIC and value == _TIFF_PALETTE:
+                struct.pack_into(f"{order}H", changed, entry + 8, _TIFF_BLACK_IS_ZERO)
+                found = True
+        page = struct.unpack_from(f"{order}I", data, page + 2 + 12 * entries)[0]
+    return bytes(changed) if found else None
