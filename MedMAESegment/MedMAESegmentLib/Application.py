@@ -1,0 +1,21 @@
+"""The few things that the modules ask of the running application, which may also be the MRML library alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import slicer
+
+
+def processEvents() -> None:
+    """Let the application redraw and react; does nothing where there is no event loop."""
+    pump = getattr(getattr(slicer, "app", None), "processEvents", None)
+    if pump is not None:
+        pump()
+
+
+def newTemporaryFolder() -> Path:
+    """A new, empty folder in the application's temporary folder; the caller removes it."""
+    parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)
+    return Path(tempfile.mkdtemp(prefix="MedMAE-", dir=parent or None))

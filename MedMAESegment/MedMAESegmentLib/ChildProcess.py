@@ -1,0 +1,108 @@
+"""The engine as a child process: started with the same version of MedMAE, ended with all its descendants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import medmae
+
+CONSOLE_FILE = "console.txt"
+
+
+class ChildProcess:
+    """``python -m medmae.run RUN_FOLDER`` in a process group of its own.
+
+    In Slicer ``sys.executable`` is PythonSlicer, a launcher that starts the real interpreter: killing the launcher
+    alone would leave the computation running, therefore the whole group is killed. An attached child ends itself
+    when its standard input closes, which happens also when Slicer crashes; a detached child outlives Slicer.
+    Output goes to a file in the run folder: a pipe that nobody reads would block the child sooner or later.
+
+    >>> child = ChildProcess(runFolder)
+    >>> child.start()
+    >>> child.isRunning()
+    True
+    """
+
+    def __init__(self, runFolder: Path, *, detached: bool = False, command: Sequence[str] | None = None) -> None:
+        """`command` replaces ``python -m medmae.run`` (the run folder and options are appended to it)."""
+        self.runFolder = Path(runFolder)
+        self.detached = detached
+        self._command = list(command) if command else [sys.executable, "-m", "medmae.run"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the child; returns at once."""
+        command = [*self._command, str(self.runFolder)] + ([] if self.detached else ["--exit-with-parent"])
+        options: dict = {"start_new_session": True}
+        if os.name == "nt":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
+            flags |= subprocess.DETACHED_PROCESS if self.detached else subprocess.CREATE_NO_WINDOW  # type: ignore
+            options = {"creationflags": flags}
+        with open(self.runFolder / CONSOLE_FILE, "ab") as console:
+            self._process = subprocess.Popen(
+                command, cwd=self.runFolder, env=childEnvironment(), stdout=console, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL if self.detached else subprocess.PIPE, **options)
+
+    def isRunning(self) -> bool:
+        """Whether the child was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exitCode(self) -> int | None:
+        """The exit code, negative for a signal; None while running."""
+        return None if self._process is None else self._process.poll()
+
+    def killTree(self) -> None:
+        """End the child and every process that it started, at once."""
+        if self._process is None:
+            return
+        killTree(self._process.pid)
+        self._process.wait()
+        self._closeInput()
+
+    def waitForExit(self, seconds: float) -> bool:
+        """Wait up to `seconds` for the child to end by itself; whether it has."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        self._closeInput()
+        return True
+
+    def lastOutput(self, lines: int = 15) -> str:
+        """The end of what the child printed; for a child that ended before it could write a state."""
+        file = self.runFolder / CONSOLE_FILE
+        if not file.exists():
+            return ""
+        return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def _closeInput(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def killTree(process: int) -> None:
+    """Kill a process group (POSIX, by the pid of its leader) or a process with its descendants (Windows)."""
+    if os.name == "nt":
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process)], capture_output=True, check=False)
+        return
+    # The group can outlive its leader, therefore it is killed even when the leader has ended; or be gone altogether.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def childEnvironment() -> dict[str, str]:
+    """This process's environment, in which the child finds the same `medmae` package first."""
+    environment = dict(os.environ)
+    engine = str(Path(medmae.__file__).resolve().parents[1])
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != engine]
+    environment.update(PYTHONPATH=os.pathsep.join([engine, *paths]), PYTHONUNBUFFERED="1", PYTHONUTF8="1")
+    return environment

@@ -1,0 +1,201 @@
+"""Follow a run through its folder: progress, end, cancel; without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from medmae.run_folder import RunFolder
+from MedMAESegmentLib.Application import processEvents
+from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.Signal import Signal
+
+ENDED_STATES = ("done", "failed", "stopped", "interrupted", "cancelled")
+_TAIL_BYTES = 65536
+
+ProgressCallback = Callable[[float, str], Any]
+
+
+class RunFailed(RuntimeError):
+    """A run ended without a result; the text is the reason that it gave and what to do about it."""
+
+
+class RunCancelled(RuntimeError):
+    """A run was cancelled on request."""
+
+
+class RunJob:
+    """One run of the engine, ours or one found on disk.
+
+    ``progressed(fraction, message)`` follows the computation (fraction from 0 to 1), ``recorded(record)`` hands on
+    each line of progress.jsonl, ``finished(job)`` comes once, after which `state`, `result` and `error` are final.
+
+    >>> job.wait()              # blocks the caller, not the application
+    >>> job.startFollowing()    # or: returns at once, signals come from the event loop
+    """
+
+    pollIntervalMs = 100
+
+    def __init__(self, run: RunFolder, process: ChildProcess | None = None) -> None:
+        self.run = run
+        self.progressed, self.recorded, self.finished = Signal(), Signal(), Signal()
+        self.state: str = "queued"
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.fraction, self.message = 0.0, ""
+        self._process = process
+        self._timer: Any = None
+        self._ended = False
+        # A run found on disk may have a long history, of which only the end matters here.
+        size = run.progress_file.stat().st_size if run.progress_file.exists() else 0
+        self._progressOffset = max(0, size - _TAIL_BYTES)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over and its result was taken."""
+        return self._ended
+
+    def startFollowing(self) -> None:
+        """Follow from the application's event loop; does nothing where there is none (use `wait` or `poll`)."""
+        try:
+            import qt
+        except ImportError:
+            return
+        if self._timer is None and not self._ended:
+            self._timer = qt.QTimer()
+            self._timer.setInterval(self.pollIntervalMs)
+            self._timer.timeout.connect(self._onTimer)
+            self._timer.start()
+
+    def stopFollowing(self) -> None:
+        """Stop following; the run goes on."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def wait(self) -> Any:
+        """Wait for the end while the application stays alive; returns `result`.
+
+        Raises:
+            RunFailed, RunCancelled: the run gave no result.
+        """
+        while not self.poll():
+            processEvents()
+            time.sleep(0.02)
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def cancel(self) -> None:
+        """End the run at once, with every process that it started; nothing of its result is taken."""
+        if self._ended:
+            return
+        if self._process is not None:
+            self._process.killTree()
+        self.error = RunCancelled("Cancelled.")
+        self._end("cancelled")
+
+    def poll(self) -> bool:
+        """Take in what is new on disk; True once the run has ended. Fast enough for any event loop."""
+        if self._ended:
+            return True
+        exited = self._process is not None and not self._process.isRunning()
+        self._readProgress()
+        if self._ended:  # a progress callback has cancelled the run
+            return True
+        state = self.run.state()
+        name = state["state"]
+        if name == "interrupted" and self._process is not None and not exited:
+            name = "running"  # silent for long, but alive: we are its parent and know better
+        if exited and name not in ENDED_STATES or exited and name == "interrupted":
+            name, state = "failed", self._withoutAWord()
+        if name not in ENDED_STATES:
+            self.state = name
+            return False
+        self._takeEnd(name, state)
+        return True
+
+    def _takeEnd(self, name: str, state: dict[str, Any]) -> None:
+        try:
+            if name == "done":
+                self.result = self._takeResult()
+            else:
+                self.error = self._failure(name, state)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with the result belongs to the job's caller
+            logging.getLogger(__name__).debug("Taking over the result failed", exc_info=True)
+            self.error, name = error, "failed"
+        self._end(name)
+
+    def _takeResult(self) -> Any:
+        """What the job gives; for subclasses. The run is done."""
+        return self.run.path
+
+    def _cleanUp(self) -> None:
+        """Called once after the end, before `finished`; for subclasses."""
+
+    def _failure(self, name: str, state: dict[str, Any]) -> Exception:
+        if name == "stopped":
+            return RunCancelled("The run was stopped on request.")
+        parts = [state.get("reason") or f"The run {name}.", state.get("remedy")]
+        return RunFailed(" ".join(part for part in parts if part))
+
+    def _withoutAWord(self) -> dict[str, Any]:
+        """The state of a child that ended without writing one: killed, or unable to start."""
+        code = self._process.exitCode if self._process is not None else None
+        output = self._process.lastOutput() if self._process is not None else ""
+        if output and not (code is not None and code < 0):
+            return {"reason": f"The computation could not run (exit code {code}). Its last output was:\n{output}"}
+        return {"reason": f"The computation ended without saying why (exit code {code}).",
+                "remedy": "The usual cause is too little memory: close other programs, or use a smaller image."}
+
+    def _end(self, name: str) -> None:
+        self.state, self._ended = name, True
+        self.stopFollowing()
+        self._cleanUp()
+        self.finished.emit(self)
+
+    def _onTimer(self) -> None:
+        self.poll()
+
+    def _readProgress(self) -> None:
+        """Emit the complete new lines of progress.jsonl."""
+        if not self.run.progress_file.exists():
+            return
+        with open(self.run.progress_file, "rb") as file:
+            file.seek(self._progressOffset)
+            text, newline, _rest = file.read().rpartition(b"\n")
+        if not newline:
+            return
+        self._progressOffset += len(text) + 1
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the first line after a seek into the middle
+                continue
+            self.recorded.emit(record)
+            if record.get("total"):
+                self._progress(record["step"] / record["total"], describe(record))
+
+    def _progress(self, fraction: float, message: str) -> None:
+        self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
+        self.progressed.emit(self.fraction, message)
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One progress record in words: ``segment 3 of 10, about 20 s left``."""
+    stage = str(record.get("stage", "step")).replace("_", " ")
+    text = f"{stage[:1].upper()}{stage[1:]} {record['step']} of {record['total']}"
+    eta = record.get("eta_s")
+    return text if eta is None else f"{text}, about {duration(eta)} left"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit that people use for it."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

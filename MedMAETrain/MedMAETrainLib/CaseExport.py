@@ -1,0 +1,194 @@
+"""Volumes and segmentations of the scene as a dataset of the engine: voxels, geometry, neutral names, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from medmae.files import write_json
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeNrrd, writeVolume
+
+CasePair = tuple[Any, Any]  # (vtkMRMLVolumeNode, vtkMRMLSegmentationNode)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of the dataset: its stored value, and how the user shows it."""
+
+    name: str
+    value: int
+    color: tuple[float, float, float]
+    terminology: str
+
+
+def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list[Label]:
+    """The labels of all cases, in the order in which their names first appear; values from 1.
+
+    Names decide: the segment "liver" of every case gets the same value, whatever its ID or position.
+
+    Raises:
+        ValueError: cases cannot be used; one message lists every problem of every case that needs no voxels.
+    """
+    if not cases:
+        raise ValueError("No cases were given. Add at least one volume with its segmentation.")
+    problems: list[str] = []
+    labels: dict[str, Label] = {}
+    namesOfCase: list[list[str]] = []
+    for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
+        problems += _volumeProblems(number, volumeNode)
+        names = _segmentNames(segmentationNode)
+        namesOfCase.append(names)
+        if not names:
+            problems.append(f"Case {number}: there is no segmentation, or it has no segments.")
+        problems += [f"Case {number} has {names.count(name)} segments named {name}; merge or rename them."
+                     for name in dict.fromkeys(names) if names.count(name) > 1]
+        for name in names:
+            segment = _segmentByName(segmentationNode, name)
+            labels.setdefault(name, Label(name, len(labels) + 1, tuple(segment.GetColor()), _terminology(segment)))
+    if not allowMissing:
+        problems += [f"Case {number} has no segment named {name}, which other cases have. Was it named differently?"
+                     for number, names in enumerate(namesOfCase, 1) for name in labels if names and name not in names]
+    _refuse(problems)
+    return list(labels.values())
+
+
+def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+               labels: Sequence[Label]) -> tuple[np.ndarray, list[str]]:
+    """The segments resampled onto the volume's voxels, (k, j, i) uint8 or uint16, and the problems found.
+
+    Problems: a segment without a voxel in the volume; voxels that belong to two segments. A segment that the case
+    does not have leaves no trace.
+    """
+    shape = voxels(volumeNode).shape[:3]
+    array = np.zeros(shape, np.uint8 if len(labels) < 256 else np.uint16)
+    problems, present = [], set(_segmentNames(segmentationNode))
+    for label in labels:
+        if label.name not in present:
+            continue
+        mask = _segmentMask(volumeNode, segmentationNode, label.name)
+        if mask is None or not mask.any():
+            problems.append(f"the segment {label.name} is empty, or lies outside the volume")
+            continue
+        for value, count in zip(*np.unique(array[mask], return_counts=True), strict=True):
+            if value:
+                problems.append(f"the segments {labels[value - 1].name} and {label.name} overlap in {count} voxels, "
+                                "but a voxel can have one label only")
+        array[mask] = label.value
+    return array, problems
+
+
+def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, allowMissing: bool = False,
+                  report: Callable[[float, str], Any] = lambda _fraction, _message: None,
+                  between: Callable[[], None] = lambda: None) -> tuple[Path, list[Label]]:
+    """Write all cases and their dataset.json into `folder`; returns the file and the labels.
+
+    Files are named case_001 and so on. Cases whose volumes stand under the same patient in the subject hierarchy
+    share a subject, so that one patient never stands on both sides of a split. `between` is called often.
+
+    Raises:
+        ValueError: cases cannot be used; one message lists every problem of every case.
+    """
+    labels = collectLabels(cases, allowMissing)
+    subjects = neutralSubjects([volumeNode for volumeNode, _ in cases])
+    problems: list[str] = []
+    items = []
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
+        report((number - 1) / len(cases), f"Handing over case {number} of {len(cases)}")
+        between()
+        array, found = labelArray(volumeNode, segmentationNode, labels)
+        if allowMissing:
+            found = [problem for problem in found if "is empty" not in problem]
+        problems += [f"Case {number} ({volumeNode.GetName()}): {problem}." for problem in found]
+        name = f"case_{number:03d}"
+        image, label = f"images/{name}.nrrd", f"labels/{name}.nrrd"
+        if not problems:
+            writeVolume(volumeNode, folder / image, between)
+            writeNrrd(folder / label, array, networkGeometry(volumeNode), between)
+        items.append({"id": name, "image": image, "label": label, "subject": subjects[number - 1]})
+    _refuse(problems)
+    path = folder / "dataset.json"
+    write_json(path, {
+        "name": "annotated in 3D Slicer", "task": "segmentation", "channel_names": {"0": modality},
+        "labels": {"background": 0, **{label.name: label.value for label in labels}}, "training": items})
+    return path, labels
+
+
+def guessModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str:
+    """The DICOM code that decides the default normalisation: air at -1000 tells CT, one grey slice tells an X-ray."""
+    array = voxels(volumeNode)
+    if array.ndim == 4:
+        return "US"
+    if len(array) == 1:
+        return "DX"
+    return "CT" if float(array[:: max(1, len(array) // 16)].min()) <= -500 else "MR"
+
+
+def neutralSubjects(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> list[str]:
+    """A neutral subject name for each volume: the same for volumes under the same patient, else one each."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyLevelPatient()
+    names: dict[Any, str] = {}
+    subjects = []
+    for index, node in enumerate(volumeNodes):
+        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+        patient = hierarchy.GetItemAncestorAtLevel(item, level) if item else 0
+        key = ("patient", patient) if patient else ("volume", index)
+        subjects.append(names.setdefault(key, f"subject_{len(names) + 1:03d}"))
+    return subjects
+
+
+def _volumeProblems(number: int, volumeNode: Any) -> list[str]:
+    try:
+        voxels(volumeNode)
+    except ValueError as error:
+        return [f"Case {number}: {error}"]
+    return []
+
+
+def _segmentNames(segmentationNode: Any) -> list[str]:
+    if segmentationNode is None or segmentationNode.GetSegmentation() is None:
+        return []
+    segmentation = segmentationNode.GetSegmentation()
+    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+
+
+def _segmentByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkSegment:
+    segmentation = segmentationNode.GetSegmentation()
+    return segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
+
+
+def _terminology(segment: slicer.vtkSegment) -> str:
+    tag = vtk.reference("")
+    return str(tag) if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) else ""
+
+
+def _segmentMask(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+                 name: str) -> np.ndarray | None:
+    """One segment on the volume's voxels, transforms included; None when it holds nothing at all."""
+    ids = vtk.vtkStringArray()
+    ids.InsertNextValue(segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
+    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedMAE export")
+    try:
+        exported = slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(
+            segmentationNode, ids, labelmap, volumeNode)
+        if not exported or labelmap.GetImageData() is None:
+            return None
+        return slicer.util.arrayFromVolume(labelmap) > 0
+    finally:
+        display = labelmap.GetDisplayNode()
+        if display is not None and display.GetColorNode() is not None:
+            slicer.mrmlScene.RemoveNode(display.GetColorNode())
+        slicer.mrmlScene.RemoveNode(labelmap)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError("The cases cannot be used for training:\n- " + "\n- ".join(problems)
+                         + "\nCorrect the segmentations and start again.")

@@ -1,0 +1,113 @@
+"""Finetune a MedMAE encoder on annotated volumes of the scene, in a process that outlives Slicer."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from medmae.home import runs_folder
+from medmae.run_folder import RunFolder
+from MedMAESegmentLib import Dependencies
+from MedMAESegmentLib.Application import newTemporaryFolder, processEvents
+from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.RunJob import ProgressCallback
+
+from MedMAETrainLib.CaseExport import CasePair, Label, exportDataset, guessModality
+from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
+
+
+class TrainLogic:
+    """The computation of the MedMAETrain module; needs no widget.
+
+    >>> job = logic.finetune([(volumeNode, segmentationNode), ...], encoder="gl-mae-brain", name="my hippocampus")
+    >>> job.finished.connect(lambda job: print(job.result, job.error))
+    """
+
+    def __init__(self) -> None:
+        self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
+        self.jobs: list[TrainingJob] = []
+
+    def finetune(self, cases: Sequence[CasePair], encoder: str | Path = "none", name: str | None = None, *,
+                 method: str | None = None, preset: str | None = None, modality: str | None = None,
+                 steps: int | None = None, seed: int | None = None, device: str = "auto",
+                 allowMissing: bool = False, settings: dict[str, Any] | None = None,
+                 progressCallback: ProgressCallback | None = None,
+                 waitForCompletion: bool = False) -> TrainingJob | str:
+        """Train a segmentation model on the given cases, starting from an encoder.
+
+        :param cases: pairs (volumeNode, segmentationNode). Segments are matched by name over all cases and resampled
+          onto the voxels of their volume.
+        :param encoder: name in the registry, model folder or run folder; "none": from scratch, with `method`
+          ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base").
+        :param name: of the finished model in the list; default: made from the label names.
+        :param modality: DICOM code (CT, MR, PT, US, DX, CR); default: the encoder's, else guessed from the voxels.
+        :param steps: optimiser steps; default: what the preset says.
+        :param allowMissing: accept cases that lack some segment, or have it empty: there is none of it to see.
+        :param settings: further keys of the finetuning configuration.
+        :param progressCallback: called with (fraction from 0 to 1, message) while cases are handed over and then
+          while the model is trained.
+        :param waitForCompletion: False: return a `TrainingJob` that follows the run. True: return the name of the
+          installed model, with the application alive meanwhile. Closing Slicer never ends the run.
+        :raises ValueError: cases cannot be used; one message lists all problems.
+        :raises medmae.errors.BadInput: the encoder cannot be used.
+        """
+        from medmae.models import resolve_model
+
+        report = progressCallback or (lambda _fraction, _message: None)
+        encoderPath = "none" if str(encoder) == "none" else str(Path(resolve_model(encoder)).resolve())
+        if self.engineCommand is None:
+            Dependencies.ensureInstalled()
+        folder = newTemporaryFolder()
+        try:
+            modality = modality or _encoderModality(encoderPath)
+            if modality is None and cases and cases[0][0] is not None:
+                modality = guessModality(cases[0][0])
+            _, labels = exportDataset(cases, folder / "data", modality or "MR", allowMissing=allowMissing,
+                                      report=report, between=processEvents)
+            given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
+            config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
+            run = self._createRun(folder / "data", config, encoderPath, name or _defaultName(labels), labels)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        process = ChildProcess(run.path, detached=True, command=self.engineCommand)
+        process.start()
+        report(0.0, "Starting")
+        job = self._follow(TrainingJob(run, process))
+        job.progressed.connect(report)
+        return job.wait() if waitForCompletion else job
+
+    def findRunning(self) -> list[TrainingJob]:
+        """Follow runs that an earlier Slicer has started; finished ones give their models at once."""
+        known = {job.run.path for job in self.jobs}
+        return [self._follow(job) for job in findJobs(runs_folder()) if job.run.path not in known]
+
+    def _follow(self, job: TrainingJob) -> TrainingJob:
+        self.jobs.append(job)
+        job.finished.connect(self.jobs.remove)
+        job.startFollowing()
+        return job
+
+    def _createRun(self, data: Path, config: dict[str, Any], encoder: str, name: str,
+                   labels: Sequence[Label]) -> RunFolder:
+        path = runs_folder() / f"finetune-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        run = RunFolder.create(path, "finetune", config, {
+            "dataset": str(path / "data" / "dataset.json"), "encoder": encoder, "subset": None, "cases": None})
+        shutil.move(str(data), path / "data")
+        writeRequest(run, name, [dataclasses.asdict(label) for label in labels])
+        return run
+
+
+def _encoderModality(encoder: str) -> str | None:
+    from medmae.models import load_info
+
+    return None if encoder == "none" else load_info(Path(encoder)).modality or None
+
+
+def _defaultName(labels: Sequence[Label]) -> str:
+    names = ", ".join(label.name for label in labels[:3])
+    return f"{names}{' and more' if len(labels) > 3 else ''}"

@@ -1,0 +1,1 @@
+"""What the module MedMAETrain is made of; needs slicer, vtk and numpy, never torch."""

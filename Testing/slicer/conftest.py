@@ -1,0 +1,76 @@
+"""Fixtures of the module tests: a real MRML scene, volumes and segmentations in it, a stand-in for the engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT / "MedMAESegment", ROOT / "MedMAETrain"):
+    sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(scope="session")
+def application():
+    from mrml_application import MrmlApplication
+
+    return MrmlApplication()
+
+
+@pytest.fixture(autouse=True)
+def scene(application):
+    """An empty scene."""
+    application.clear()
+    yield application.scene
+    application.clear()
+
+
+@pytest.fixture
+def make_volume(scene):
+    """Add a volume node; by default an oblique, anisotropic, left-handed grid."""
+    import slicer
+
+    def make(shape=(6, 8, 10), dtype="int16", affine=None, name="CT of somebody"):
+        rng = np.random.default_rng(0)
+        array = (rng.normal(size=shape) * 100).astype(dtype)
+        node = slicer.util.addVolumeFromArray(array, name=name)
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(OBLIQUE if affine is None else affine))
+        return node
+
+    return make
+
+
+@pytest.fixture
+def make_segmentation(scene):
+    """Add a segmentation node of boxes {name: (k slice, j slice, i slice)} on the grid of a volume."""
+    import slicer
+
+    def make(volume, boxes, colors=None):
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        for name, box in boxes.items():
+            segment = node.GetSegmentation().AddEmptySegment("", name, (colors or {}).get(name, [0.2, 0.4, 0.6]))
+            mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+            if box is not None:
+                mask[box] = 1
+                slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+        return node
+
+    return make
+
+
+def _oblique() -> np.ndarray:
+    angle = np.deg2rad(20)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    flip = np.array([[0, -1, 0], [1, 0, 0], [0, 0, -1]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ flip @ np.diag([0.7, 0.9, 3.0])
+    affine[:3, 3] = [12.5, -40.25, 7.125]
+    return affine
+
+
+OBLIQUE = _oblique()
