@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medmae.datasets.corpus import (
+from medmae.datasets.corpus_items import (
     CORPUS_FILE,
     IMAGE_TYPE,
     JOURNAL_FILE,

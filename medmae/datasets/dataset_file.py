@@ -17,6 +17,7 @@ from medmae.files import read_json
 
 MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets")
 USUAL_LISTS = ("training", "validation", "test", "unlabeled")
+UNKNOWN_MODALITY = "OT"  # DICOM's code for "other"; intensities are then scaled robustly, image by image
 ITEM_KEYS = ("image", "label", "subject", "id")
 EXTENSIONS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif",
               ".tiff", ".bmp", ".dcm", ".npy", ".npz")
@@ -37,6 +38,9 @@ def parse_dataset(path: Path) -> Dataset:
     labels = parse_labels(data.get("labels"), task, problems)
     channel_names, modalities = parse_modalities(data, problems)
     cases = _cases(path.parent, items, task, labels, problems)
+    if not {"modality", "channel_names"} & set(data):
+        files = max((len(case.images) for found in cases.values() for case in found), default=1)
+        channel_names = modalities = (UNKNOWN_MODALITY,) * files
     _check_channels(cases, modalities, problems)
     _check_crossing(cases, problems)
     subsets, subset_ids = _subsets(data.get("subsets", {}), items, cases, problems)
