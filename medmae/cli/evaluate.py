@@ -1,0 +1,75 @@
+"""``medmae evaluate``: how good a model is on labelled cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medmae.cli import options, runs, tables
+from medmae.cli.inference import inference_config
+from medmae.files import read_json
+
+WORST = 3
+
+
+@options.command("evaluate")
+@options.combine(
+    options.model, options.dataset, options.split,
+    options.out("Also write the predictions to this folder.", required=False),
+    options.device, options.precision, options.overrides, options.as_json)
+def command(model: str, dataset: Path | None, split: str, out: Path | None, device: str | None, precision: str | None,
+            overrides: tuple[str, ...], as_json: bool) -> None:
+    """Score a model on the labelled cases of a dataset list.
+
+    Segmentation: Dice and HD95 of every label, per case. Classification: AUC with its 95 % interval over subjects, and
+    accuracy.
+
+    \b
+    Examples:
+      medmae evaluate --model runs/n8 --dataset dataset.json
+      medmae evaluate --model runs/n8 --dataset dataset.json --split validation --json > scores.json
+    """
+    if dataset is None:
+        raise click.UsageError("Missing option '--dataset'.")
+    inputs = {"dataset": str(dataset), "split": split, "model": model, "out": None if out is None else str(out)}
+    config = inference_config("evaluate", runs.given(device=device, precision=precision), overrides)
+    with runs.clean_output(out), runs.temporary_run("evaluate", config, inputs) as run:
+        runs.execute(run, "evaluate")
+        result = read_json(run.path / "result.json", "result")
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    elif result["task"] == "segmentation":
+        _show_segmentation(result)
+    else:
+        _show_classification(result)
+
+
+def _show_segmentation(result: dict[str, Any]) -> None:
+    rows = [[name, value, result["hd95_mm"].get(name)] for name, value in result["dice"].items()]
+    tables.show(["label", "Dice", "HD95 (mm)"], rows)
+    interval = _interval(result.get("mean_dice_interval"))
+    click.echo(f"Mean Dice {tables.text(result['mean_dice'])}{interval} over {_count(result['cases'])}.")
+    scored = [(min(known), case["image"]) for case in result["cases"]
+              if (known := [value for value in case["dice"].values() if value is not None])]
+    if len(scored) > WORST:
+        worst = ", ".join(f"{image} ({value:.3f})" for value, image in sorted(scored)[:WORST])
+        click.echo(f"Look first at: {worst}.")
+
+
+def _show_classification(result: dict[str, Any]) -> None:
+    if len(result.get("auc_per_class") or {}) > 2:
+        tables.show(["class", "AUC"], list(result["auc_per_class"].items()))
+    click.echo(f"AUC {tables.text(result['auc'])}{_interval(result['auc_interval'])}, accuracy "
+               f"{tables.text(result['accuracy'])}{_interval(result.get('accuracy_interval'))} "
+               f"over {_count(result['cases'])}.")
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _count(cases: list[Any]) -> str:
+    return f"{len(cases)} case{'' if len(cases) == 1 else 's'}"

@@ -1,0 +1,65 @@
+"""``medmae finetune``: a segmentation or classification model from few labelled cases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medmae.cli import options, runs
+from medmae.errors import BadInput
+
+
+@options.command("finetune")
+@options.combine(
+    options.dataset, options.encoder, options.method, options.preset, options.subset, options.cases,
+    options.out("The run folder to make (or to continue, with --resume)."),
+    options.steps, options.seed, options.device, options.precision,
+    click.option("--allow-partial", is_flag=True, default=None,
+                 help="Accept an encoder of which less than 95 % fits the network."),
+    options.overrides, options.resume, options.as_json)
+def command(dataset: Path | None, encoder: str | None, method: str | None, preset: str | None, subset: str | None,
+            cases: int | None, out: Path, steps: int | None, seed: int | None, device: str | None,
+            precision: str | None, allow_partial: bool | None, overrides: tuple[str, ...], resume: bool,
+            as_json: bool) -> None:
+    """Finetune an encoder on labelled cases; what is learned (segmentation or classes) is told by the dataset.
+
+    Only the list "training" of the dataset is used, or the part of it that --subset or --cases names. The finished
+    model is OUT/model.
+
+    \b
+    Examples:
+      medmae finetune --dataset dataset.json --encoder runs/encoder --subset n8 --out runs/n8
+      medmae finetune --dataset dataset.json --encoder none --method gl-mae --preset tiny --cases 4 --out runs/scratch
+      medmae finetune --resume --out runs/n8
+    """
+    request = runs.Request(
+        kind="finetune", out=out, resume=resume,
+        given=runs.given(method=method, preset=preset, steps=steps, seed=seed, device=device, precision=precision,
+                         allow_partial=allow_partial),
+        inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset,
+                          cases=cases),
+        build_config=lambda given: _config(given, overrides), check_inputs=_check)
+    run = runs.perform(request)
+    click.echo(json.dumps(runs.describe(run), indent=1)) if as_json else runs.conclude(run, "finetune")
+
+
+def _config(given: Mapping[str, Any], overrides: tuple[str, ...]) -> Mapping[str, Any]:
+    from medmae.config import from_json, to_json, with_overrides
+    from medmae.finetuning.config import FinetuneConfig
+
+    what = "finetuning configuration"
+    return to_json(with_overrides(from_json(FinetuneConfig, given, what), overrides, what))
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    if "dataset" not in inputs:
+        raise BadInput("What to learn from? Give --dataset FILE (a dataset.json with labelled training cases).")
+    if "encoder" not in inputs:
+        raise BadInput("Which encoder? Give --encoder MODEL, or --encoder none with --method and --preset "
+                       "to start from scratch.")
+    if "subset" in inputs and "cases" in inputs:
+        raise BadInput("Give either --subset or --cases, not both.")
