@@ -20,7 +20,7 @@ class SwinStage(nn.Module):
         self.downsample = downsample
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, rows, cols, C) to the output, of the same shape, and to what the next stage gets (merged, if there is one)."""
+        """(B, rows, cols, C) to the output, of the same shape, and to what the next stage gets."""
         for block in self.blocks:
             tokens = block(tokens)
         return tokens, tokens if self.downsample is None else self.downsample(tokens)
