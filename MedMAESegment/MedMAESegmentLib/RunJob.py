@@ -38,6 +38,7 @@ class RunJob:
     """
 
     pollIntervalMs = 100
+    endsWithCaller = True
 
     def __init__(self, run: RunFolder, process: ChildProcess | None = None) -> None:
         self.run = run
@@ -82,9 +83,14 @@ class RunJob:
         Raises:
             RunFailed, RunCancelled: the run gave no result.
         """
-        while not self.poll():
-            processEvents()
-            time.sleep(0.02)
+        try:
+            while not self.poll():
+                processEvents()
+                time.sleep(0.02)
+        except BaseException:
+            if self.endsWithCaller:  # nobody is left who would take the result
+                self.cancel()
+            raise
         if self.error is not None:
             raise self.error
         return self.result

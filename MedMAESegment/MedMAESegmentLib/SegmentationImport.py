@@ -24,16 +24,23 @@ def loadSegmentation(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, geometry:
     Raises:
         RuntimeError: the file cannot be read, or is not on the volume's grid.
     """
-    loaded = slicer.vtkMRMLSegmentationNode()
-    storage = slicer.vtkMRMLSegmentationStorageNode()  # never in the scene: the node must not point to this file
-    storage.SetFileName(str(path))
-    if not storage.ReadData(loaded, True):
-        raise RuntimeError("The segmentation was computed but could not be loaded.")
-    _moveOntoVoxels(loaded.GetSegmentation(), geometry, ijkToRas(volumeNode))
-    if segmentationNode is None:
-        segmentationNode = slicer.mrmlScene.AddNewNodeByClass(
+    if segmentationNode is None or segmentationNode.GetSegmentation().GetNumberOfSegments() == 0:
+        isNew = segmentationNode is None
+        segmentationNode = segmentationNode or slicer.mrmlScene.AddNewNodeByClass(
             "vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation")
-    _copySegments(loaded.GetSegmentation(), segmentationNode)
+        try:
+            _read(path, segmentationNode, geometry, volumeNode)
+        except RuntimeError:
+            if isNew:
+                _remove(segmentationNode)
+            raise
+    else:
+        loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "MedMAE result")
+        try:
+            _read(path, loaded, geometry, volumeNode)
+            _copySegments(loaded.GetSegmentation(), segmentationNode.GetSegmentation())
+        finally:
+            _remove(loaded)
     segmentationNode.CreateDefaultDisplayNodes()
     attachToVolume(segmentationNode, volumeNode)
     return segmentationNode
@@ -55,6 +62,21 @@ def attachToVolume(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode:
             hierarchy.CreateItem(volumeItem, segmentationNode)
 
 
+def _read(path: Path, segmentationNode: slicer.vtkMRMLSegmentationNode, geometry: np.ndarray,
+          volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    storage = slicer.vtkMRMLSegmentationStorageNode()  # never in the scene: the node must not point to this file
+    storage.SetFileName(str(path))
+    if not storage.ReadData(segmentationNode, True):
+        raise RuntimeError("The segmentation was computed but could not be loaded.")
+    _moveOntoVoxels(segmentationNode.GetSegmentation(), geometry, ijkToRas(volumeNode))
+
+
+def _remove(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+    if segmentationNode.GetDisplayNode() is not None:
+        slicer.mrmlScene.RemoveNode(segmentationNode.GetDisplayNode())
+    slicer.mrmlScene.RemoveNode(segmentationNode)
+
+
 def _moveOntoVoxels(segmentation: slicer.vtkSegmentation, source: np.ndarray, target: np.ndarray) -> None:
     """Replace the geometry of every labelmap, which lies on the grid `source`, by the grid `target`."""
     moved: set[str] = set()
@@ -71,16 +93,12 @@ def _moveOntoVoxels(segmentation: slicer.vtkSegmentation, source: np.ndarray, ta
         labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(target @ np.round(offset)))
 
 
-def _copySegments(source: slicer.vtkSegmentation, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
-    target = segmentationNode.GetSegmentation()
-    if target.GetNumberOfSegments() == 0:
-        target.DeepCopy(source)
-        return
+def _copySegments(source: slicer.vtkSegmentation, target: slicer.vtkSegmentation) -> None:
+    """Copy all segments over those of the same name."""
     if target.GetSourceRepresentationName() != _LABELMAP:
         target.SetSourceRepresentationName(_LABELMAP)
     for index in range(source.GetNumberOfSegments()):
-        name = source.GetNthSegment(index).GetName()
-        old = target.GetSegmentIdBySegmentName(name)
+        old = target.GetSegmentIdBySegmentName(source.GetNthSegment(index).GetName())
         if old:
             target.RemoveSegment(old)
         target.CopySegmentFromSegmentation(source, source.GetNthSegmentID(index))

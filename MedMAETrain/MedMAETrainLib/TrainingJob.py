@@ -21,6 +21,7 @@ class TrainingJob(RunJob):
     """
 
     pollIntervalMs = 500
+    endsWithCaller = False
 
     def __init__(self, run: RunFolder, process: ChildProcess | None = None) -> None:
         super().__init__(run, process)

@@ -74,3 +74,13 @@ def _oblique() -> np.ndarray:
 
 
 OBLIQUE = _oblique()
+
+
+@pytest.fixture
+def a_known_model(monkeypatch):
+    """A model called "model" in the registry, for tests in which nothing is computed."""
+    from types import ModuleType, SimpleNamespace
+    module = ModuleType("medmae.models")
+    module.resolve_model = lambda name: Path("/models") / str(name)
+    module.load_info = lambda path: SimpleNamespace(name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT")
+    monkeypatch.setitem(sys.modules, "medmae.models", module)
