@@ -1,0 +1,114 @@
+"""What a model says about itself: the content of ``model.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medmae.networks.presets import Task
+
+LABEL_KEYS = {"name", "value", "color", "terminology"}
+CHANNEL_KEYS = {"name", "modality"}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything about a model but its weights; strict JSON through `medmae.config`.
+
+    Attributes:
+        name: what people call it.
+        task: "encoder" (holds encoder, decoder and mask token), "segmentation" or "classification".
+        method: pretraining method of the encoder, "vis-mae" or "gl-mae".
+        preset: size of the network.
+        architecture: what `medmae.networks.build_network` builds.
+        spatial_dims: 2 or 3.
+        channels: one {"name", "modality"} for each input channel, in order.
+        labels: one {"name", "value", "color", "terminology"} for each class; the index is the network's class, the
+            value is what result files store; segmentation has background at index 0. Colours are (r, g, b) in 0..1.
+        modality: DICOM code of the (first) channel.
+        orientation: axes of the network's input, in which i, j, k increase ("RAS" in 3-D, "LPS" in 2-D).
+        spacing_mm: voxel size (k, j, i) of the network's input; None = as stored (3-D), fitted by the longest side (2-D).
+        input_size: voxels (k, j, i) or pixels (rows, cols) of the network's window.
+        intensity: normalisation, as `medmae.datasets.preprocessing` reads it.
+        training: summary of the training: counts, settings, and the ranges seen.
+        scores: measured scores, with the list they were measured on.
+        licence, citation: of the weights; free text.
+        medmae: version that wrote the model.
+        created: ISO 8601 time.
+        weights_sha256: of weights.safetensors; filled in by `save_model`.
+    """
+
+    name: str
+    task: Task
+    method: str
+    preset: str
+    architecture: dict[str, Any]
+    spatial_dims: Literal[2, 3]
+    channels: list[dict[str, Any]]
+    input_size: list[int]
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    modality: str = ""
+    orientation: str = "RAS"
+    spacing_mm: list[float] | None = None
+    intensity: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    medmae: str = ""
+    created: str = ""
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_size", list(self.input_size))
+        if self.spacing_mm is not None:
+            object.__setattr__(self, "spacing_mm", [float(value) for value in self.spacing_mm])
+        problems = [*self._size_problems(), *self._label_problems(), *self._architecture_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _size_problems(self) -> list[str]:
+        problems = []
+        if not self.name.strip():
+            problems.append("the name is empty")
+        if len(self.input_size) != self.spatial_dims or min(self.input_size, default=0) < 1:
+            problems.append(f"input_size {self.input_size} is not {self.spatial_dims} positive numbers")
+        if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0):
+            problems.append(f"spacing_mm {self.spacing_mm} is not three positive numbers")
+        if not _is_axis_code(self.orientation):
+            problems.append(f"orientation {self.orientation!r} does not name three axes, as RAS does")
+        if not self.channels:
+            problems.append("there are no channels")
+        problems += [f"a channel has the unknown key {key}" for channel in self.channels
+                     for key in sorted(set(channel) - CHANNEL_KEYS)]
+        return problems
+
+    def _label_problems(self) -> list[str]:
+        problems = []
+        for label in self.labels:
+            problems += [f"a label has the unknown key {key}" for key in sorted(set(label) - LABEL_KEYS)]
+            if not isinstance(label.get("name"), str) or not isinstance(label.get("value"), (int, str)):
+                problems.append(f"the label {label} lacks a name or a value")
+        for key in ("name", "value"):
+            present = [label.get(key) for label in self.labels]
+            if len(set(map(repr, present))) < len(present):
+                problems.append(f"two labels have the same {key}")
+        if self.task != "encoder" and len(self.labels) < 2:
+            problems.append(f"a {self.task} model needs two labels at least")
+        return problems
+
+    def _architecture_problems(self) -> list[str]:
+        arguments = self.architecture.get("arguments")
+        if not isinstance(self.architecture.get("name"), str) or not isinstance(arguments, dict):
+            return ["the architecture lacks a name or arguments"]
+        problems = []
+        if arguments.get("channels") != len(self.channels):
+            problems.append(f"the network has {arguments.get('channels')} channels, but {len(self.channels)} are named")
+        if self.task != "encoder" and arguments.get("classes") != len(self.labels):
+            problems.append(f"the network has {arguments.get('classes')} classes, but {len(self.labels)} are named")
+        return problems
+
+
+def _is_axis_code(text: str) -> bool:
+    pairs = [{"R", "L"}, {"A", "P"}, {"S", "I"}]
+    return len(text) == 3 and all(len(pair & set(text)) == 1 for pair in pairs)

@@ -1,0 +1,84 @@
+"""Reading a model back: weights, and networks that are ready to use. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
+from torch import Tensor, nn
+
+from medmae.errors import BadInput
+from medmae.models.model_files import WEIGHTS, ModelFiles
+from medmae.models.registry import resolve_model
+from medmae.networks.build import build_network
+
+
+class FeatureMaps(nn.Module):
+    """A pretraining network that answers with its encoder's feature maps; the whole network is in `network`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, C, *spatial) to the feature maps (B, C_map, *grid), coarsest last."""
+        return self.network.features(images)  # type: ignore[operator]
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a model, verified, on the CPU; `path` as for `resolve_model`.
+
+    Raises:
+        BadInput: there is no model, or its weights are missing, damaged or edited.
+    """
+    files = ModelFiles(resolve_model(path))
+    content = files.verified_weights(files.info())
+    try:
+        return load_file(content) if isinstance(content, Path) else load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BadInput(f"The {WEIGHTS} of {files.path} is not a safetensors file ({error}). "
+                       "Copy or download the model again.") from None
+
+
+def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
+    """The network of a model or run folder, in eval mode, taking normalised input.
+
+    Segmentation maps (B, C, *spatial) to logits (B, K, *spatial), classification to (B, K), an encoder to its list of
+    feature maps (B, C_map, *grid), coarsest last (`FeatureMaps`).
+
+    Args:
+        path: as for `resolve_model`.
+        device: where the weights go.
+
+    Raises:
+        BadInput: there is no model, its weights are damaged, or they do not fit its architecture.
+    """
+    info = ModelFiles(resolve_model(path)).info()
+    state = load_state(path)
+    problem = difference(info.architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    if problem:
+        raise BadInput(f"The weights of the model {info.name} do not fit its architecture: {problem}. "
+                       "Copy or download the model again.")
+    with torch.device("meta"):  # no time for initial values that are replaced at once
+        network = build_network(info.architecture)
+    # Copied, because the file is mapped into memory and must stay free to be replaced while the network lives
+    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    network.load_state_dict(weights, assign=True)
+    network = network.to(device)
+    return (FeatureMaps(network) if info.task == "encoder" else network).eval()
+
+
+def difference(architecture: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """How weights of these names and shapes differ from what an architecture needs; empty when they fit."""
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in build_network(architecture).state_dict().items()}
+    problems = [f"{name} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name} is not part of it" for name in shapes if name not in wanted]
+    problems += [f"{name} has the shape {shapes[name]} instead of {wanted[name]}"
+                 for name in wanted if name in shapes and shapes[name] != wanted[name]]
+    more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+    return "; ".join(problems[:4]) + more
