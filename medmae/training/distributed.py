@@ -9,33 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from medmae.errors import BadInput
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that ``--device auto|cpu|cuda|cuda:N`` means in this process.
-
-    Raises:
-        BadInput: the device is not there, or the name is not understood.
-    """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BadInput(f"The device '{name}' is not known. Use auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise BadInput(f"The device '{name}' was asked for, but torch finds no CUDA GPU here. "
-                           "Use --device cpu, or see 'medmae doctor'.")
-        index = device.index if device.index is not None else local_rank % torch.cuda.device_count()
-        if index >= torch.cuda.device_count():
-            raise BadInput(f"The device '{name}' was asked for, but there are only {torch.cuda.device_count()} GPUs.")
-        return torch.device("cuda", index)
-    if device.type != "cpu":
-        raise BadInput(f"The device '{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
-    return device
+from medmae.inference.device import resolve_device
 
 
 @dataclass(frozen=True)
@@ -52,6 +26,9 @@ class ProcessGroup:
         device = resolve_device(device_name)
         size = int(os.environ.get("WORLD_SIZE", 1))
         if device.type == "cuda":
+            if device.index is None:
+                local_rank = int(os.environ.get("LOCAL_RANK", 0))
+                device = torch.device("cuda", local_rank % torch.cuda.device_count())
             torch.cuda.set_device(device)
         if size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo",

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medmae.errors import BadInput, Stopped
+from medmae.inference.config import Precision
+from medmae.inference.device import autocast
 from medmae.run_folder import RunFolder
 from medmae.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from medmae.training.distributed import ProcessGroup
-from medmae.training.precision import Precision, autocast
 from medmae.training.prefetch import prefetch
 from medmae.training.progress import ProgressWriter
 from medmae.training.randomness import DrawOrder, integer_seed, share

@@ -1,0 +1,1 @@
+"""Few-label finetuning: segmentation and classification from a pretrained encoder, or from scratch."""

@@ -1,0 +1,141 @@
+"""What a finetuning run can be told, with defaults per method, preset and task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from medmae.config import with_overrides
+from medmae.datasets.dataset import Task
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How much training views vary. Geometry is drawn once per view for image and label.
+
+    `flip_axes` are array axes (0 = k, 1 = j, 2 = i; for 2-D 0 = rows, 1 = columns); None means left-right for
+    segmentation unless a label's name says left or right, and no flips for classification, where the side may be the
+    class itself.
+    """
+
+    rotation_degrees: float = 15.0
+    scale: tuple[float, float] = (0.8, 1.25)
+    flip_axes: tuple[int, ...] | None = None
+    brightness: float = 0.1
+    contrast: float = 0.25
+    gamma: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.05
+    blur: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two rising positive numbers, not {self.scale}")
+        if not 0 < self.gamma[0] <= self.gamma[1]:
+            raise ValueError(f"gamma must be two rising positive numbers, not {self.gamma}")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A finetuning run. None means the default of the method, preset and task (`resolve_finetune_config`).
+
+    The schedule is fixed: at N labels, training and model selection see these N only, so there is no selection on
+    validation cases; they are scored for the report. `cases` draws that many training cases by subject from `seed`.
+    `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the averaged weights,
+    which become the model. `foreground_fraction` of the crops are centred on a labelled voxel.
+    """
+
+    method: str | None = None
+    preset: str | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    clip_norm: float | None = 1.0
+    layer_decay: float | None = None
+    ema: float = 0.99
+    cases: int | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    dice_weight: float = 1.0
+    ce_weight: float = 1.0
+    foreground_fraction: float = 0.67
+    validations: int = 4
+    validation_cases: int = 8
+    checkpoint_every: int | None = None
+    allow_partial: bool = False
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "cases"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
+        if not 0 <= self.foreground_fraction <= 1:
+            raise ValueError(f"foreground_fraction must lie between 0 and 1, not {self.foreground_fraction}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie between 0 (off) and 1, not {self.ema}")
+        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
+            raise ValueError(f"spacing_mm must be positive, not {self.spacing_mm}")
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+_SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
+    ("gl-mae", "tiny", "segmentation"): _Schedule(600, 2, 2e-3),
+    ("gl-mae", "small", "segmentation"): _Schedule(10_000, 2, 4e-4),
+    ("gl-mae", "base", "segmentation"): _Schedule(25_000, 2, 2e-4),
+    ("gl-mae", "tiny", "classification"): _Schedule(300, 8, 5e-4),
+    ("gl-mae", "small", "classification"): _Schedule(5_000, 8, 4e-4),
+    ("gl-mae", "base", "classification"): _Schedule(10_000, 8, 2e-4),
+    ("vis-mae", "tiny", "segmentation"): _Schedule(600, 8, 1e-3),
+    ("vis-mae", "small", "segmentation"): _Schedule(8_000, 32, 1e-3),
+    ("vis-mae", "base", "segmentation"): _Schedule(15_000, 32, 1e-3),
+    ("vis-mae", "tiny", "classification"): _Schedule(400, 16, 1e-3),
+    ("vis-mae", "small", "classification"): _Schedule(5_000, 48, 1e-3),
+    ("vis-mae", "base", "classification"): _Schedule(10_000, 48, 1e-3),
+}
+
+
+def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str, task: Task,
+                            pretrained: bool) -> FinetuneConfig:
+    """Fill in what is None from the method, preset and task.
+
+    Both arms of a comparison get the same steps, batch, rate and augmentation; layer-wise decay protects pretrained
+    layers and is therefore 1 from scratch.
+    """
+    schedule = _SCHEDULES[method, preset, task]
+    axes = config.augmentation.flip_axes
+    return replace(
+        config, method=method, preset=preset, steps=config.steps or schedule.steps,
+        batch_size=config.batch_size or schedule.batch_size,
+        learning_rate=config.learning_rate or schedule.learning_rate,
+        layer_decay=config.layer_decay if config.layer_decay is not None else (0.75 if pretrained else 1.0),
+        augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
+    )
+
+
+def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int) -> tuple[int, ...]:
+    """Left-right (the last axis) for segmentation, unless a label's name says a side; none for classification."""
+    sided = any(word in name.lower().replace("_", " ").split() for name in labels for word in ("left", "right", "l", "r"))
+    return () if task == "classification" or sided else (spatial_dims - 1,)
+
+
+def finetune_config(overrides: Iterable[str], base: FinetuneConfig | None = None) -> FinetuneConfig:
+    """A configuration with ``key=value`` overrides; keys of the augmentation need no prefix.
+
+    Raises:
+        BadInput: a key is unknown or a value has the wrong type.
+    """
+    names = set(AugmentationConfig.__dataclass_fields__)
+    prefixed = [f"augmentation.{text}" if text.partition("=")[0].strip() in names else text for text in overrides]
+    return with_overrides(base or FinetuneConfig(), prefixed, "finetuning configuration")

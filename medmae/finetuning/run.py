@@ -1,0 +1,268 @@
+"""A finetuning run: cases, corpora, network with the encoder's weights, training, model on disk."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medmae import __version__
+from medmae.config import from_json, to_json
+from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, draw_cases, load_dataset, validate
+from medmae.datasets.corpus_building import build_corpus
+from medmae.datasets.preprocessing import Preprocessing
+from medmae.errors import BadInput
+from medmae.files import read_json, write_json
+from medmae.finetuning.config import FinetuneConfig, default_flip_axes, resolve_finetune_config
+from medmae.models import ModelInfo, load_info, load_state, resolve_model, save_model
+from medmae.run_folder import RunFolder
+from medmae.training.distributed import ProcessGroup
+from medmae.training.loop import LoopSettings, train
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medmae.finetuning.task import FinetuningTask
+
+log = logging.getLogger(__name__)
+FROM_SCRATCH = "none"
+DEFAULT_METHOD = {2: "vis-mae", 3: "gl-mae"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before training: data, network and preprocessing."""
+
+    dataset: Dataset
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    encoder: Path | None
+    encoder_info: ModelInfo | None
+    config: FinetuneConfig
+
+
+def execute(run: RunFolder) -> None:
+    """Execute the finetuning run `run` (or its rest) and leave the model in ``run.model``."""
+    spec = run.spec
+    plan = make_plan(from_json(FinetuneConfig, spec["config"], "finetuning configuration"), spec["inputs"])
+    group = ProcessGroup.join(plan.config.device)
+    try:
+        if group.is_main:
+            _prepare(run, plan)
+        group.barrier()
+        preprocessing = from_json(Preprocessing, read_json(run.path / "preprocessing.json"), "preprocessing")
+        task, architecture = _task(run, plan, preprocessing)
+        log.info("finetuning %s (%s) for %s of %s on %d cases for %d steps", plan.config.method, plan.config.preset,
+                 plan.dataset.task, ", ".join(plan.dataset.labels), len(plan.training), plan.config.steps)
+        train(task, run, _loop_settings(plan.config), group)
+        if group.is_main:
+            if not task.last_validation:
+                task.validate(plan.config.steps or 0)
+            write_json(run.path / "validation.json", task.last_validation)
+            _save(run, plan, preprocessing, architecture, task)
+    finally:
+        group.leave()
+
+
+def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
+    """Choose cases and network.
+
+    Raises:
+        BadInput: no labelled cases, an encoder that does not fit, or contradicting options.
+    """
+    dataset = load_dataset(inputs["dataset"])
+    if dataset.task is None:
+        raise BadInput(f"The dataset {dataset.path} has no labels, so there is nothing to finetune for. "
+                       "Add labels, or pretrain on it with 'medmae pretrain'.")
+    training = _training_cases(dataset, inputs, config)
+    validation = tuple(case for case in dataset.lists.get("validation", ()) if case.is_labelled)
+    if any(isinstance(case.class_value, tuple) for case in training):
+        raise BadInput(f"The dataset {dataset.path} gives several classes to one case; finetuning takes one class a case. "
+                       "Make one dataset per class.")
+    encoder = inputs.get("encoder")
+    if encoder in (None, FROM_SCRATCH):
+        method = config.method or _method_for(training[0])
+        preset, path, info = config.preset or "tiny", None, None
+    else:
+        path = resolve_model(encoder)
+        info = load_info(path)
+        method, preset = info.method, info.preset
+        if config.method not in (None, method) or config.preset not in (None, preset):
+            raise BadInput(f"The encoder {encoder} is {method} {preset}, but {config.method or method} "
+                           f"{config.preset or preset} was asked for. Leave --method and --preset out.")
+    config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task, pretrained=path is not None)
+    if not config.augmentation.flip_axes:
+        dims = 3 if method == "gl-mae" else 2
+        axes = default_flip_axes(dataset.task, dataset.foreground, dims)
+        config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
+    return Plan(dataset, training, validation, path, info, config)
+
+
+def _training_cases(dataset: Dataset, inputs: dict[str, Any], config: FinetuneConfig) -> tuple[Case, ...]:
+    if inputs.get("subset") and config.cases:
+        raise BadInput("Give either --subset or --cases, not both.")
+    cases = dataset.subset(inputs["subset"]) if inputs.get("subset") else dataset.cases("training")
+    cases = tuple(case for case in cases if case.is_labelled)
+    if config.cases:
+        if config.cases > len(cases):
+            raise BadInput(f"{config.cases} training cases were asked for, but {dataset.path} has only {len(cases)}.")
+        cases = draw_cases(cases, config.cases, config.seed)
+    if not cases:
+        raise BadInput(f"The dataset {dataset.path} has no labelled training cases. Label some, or check the list.")
+    return cases
+
+
+def _method_for(case: Case) -> str:
+    from medmae.volumes import read_image
+
+    return DEFAULT_METHOD[2 if read_image(case.images[0]).is_2d else 3]
+
+
+def _prepare(run: RunFolder, plan: Plan) -> None:
+    """Validate all files, decide the preprocessing and write the corpora; what exists already is kept."""
+    if (run.path / "preprocessing.json").is_file():
+        return
+    lists = {"training": plan.training} | ({"validation": plan.validation} if plan.validation else {})
+    summary = validate(replace(plan.dataset, lists=lists), list(lists), on_progress=_reporter(run, "validate"))
+    preprocessing = finetuning_preprocessing(plan, summary)
+    for name, cases in lists.items():
+        build_corpus(run.path / f"corpus-{name}", plan.dataset, cases, preprocessing, with_labels=True,
+                     on_progress=_reporter(run, f"corpus of {name} cases"), should_stop=lambda: run.stop_requested)
+    write_json(run.path / "config.json", to_json(plan.config))
+    write_json(run.path / "ranges.json", ranges_seen(summary))
+    write_json(run.path / "preprocessing.json", to_json(preprocessing))
+
+
+def _reporter(run: RunFolder, stage: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        run.append_progress({"stage": stage, "step": done, "total": total})
+
+    return report
+
+
+def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessing:
+    """The encoder's axes and intensities (where the modality is the same), the dataset's median spacing.
+
+    Classification in 3-D looks at whole volumes, so that its spacing is coarse enough for the median field of view to
+    fit the network's input.
+    """
+    from medmae.networks.presets import preset
+    from medmae.volumes import default_intensity
+
+    config, dataset = plan.config, plan.dataset
+    assert config.method and config.preset  # filled in by make_plan
+    numbers = preset(config.method, config.preset)
+    intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
+    if plan.encoder_info is not None and plan.encoder_info.modality == dataset.modalities[0]:
+        intensities = Preprocessing.of(plan.encoder_info).intensity[:1] * len(intensities)
+    spacing = config.spacing_mm
+    if spacing is None and numbers.spatial_dims == 3:
+        spacing = median_spacing(summary)
+        if dataset.task == "classification":
+            extent = np.median(np.array(summary.shapes) * np.array(summary.spacings_mm), axis=0)
+            wide = np.maximum(spacing, extent / np.array(numbers.input_size))
+            spacing = (float(wide[0]), float(wide[1]), float(wide[2]))
+    channels = 1 if plan.encoder_info is None else max(1, len(plan.encoder_info.channels))
+    channels = len(intensities) if len(intensities) > 1 else channels
+    return Preprocessing(
+        spatial_dims=numbers.spatial_dims,  # type: ignore[arg-type]
+        orientation="RAS" if numbers.spatial_dims == 3 else "LPS", spacing_mm=spacing,
+        input_size=tuple(numbers.input_size), channels=channels,
+        intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
+    )
+
+
+def median_spacing(summary: DatasetSummary) -> tuple[float, float, float]:
+    """The median voxel spacing of the cases in mm (k, j, i), to a tenth of a micrometre."""
+    median = np.round(np.median(np.array(summary.spacings_mm), axis=0), 4)
+    return float(median[0]), float(median[1]), float(median[2])
+
+
+def ranges_seen(summary: DatasetSummary) -> dict[str, Any]:
+    """What the training data looked like, for the warning that an image is unlike it: least and greatest per axis."""
+    spacings, shapes = np.array(summary.spacings_mm), np.array(summary.shapes)
+    return {"spacing_mm": [spacings.min(0).tolist(), spacings.max(0).tolist()],
+            "shape": [shapes.min(0).tolist(), shapes.max(0).tolist()]}
+
+
+def _task(run: RunFolder, plan: Plan, preprocessing: Preprocessing) -> tuple[FinetuningTask, dict[str, Any]]:
+    import torch
+
+    from medmae.finetuning.classification import ClassificationTask
+    from medmae.finetuning.segmentation import SegmentationTask
+
+    torch.manual_seed(plan.config.seed)
+    network, architecture = build_finetuning_network(plan, preprocessing.channels)
+    validation = Corpus(run.path / "corpus-validation") if plan.validation else None
+    cls = SegmentationTask if plan.dataset.task == "segmentation" else ClassificationTask
+    task = cls(network, plan.config, Corpus(run.path / "corpus-training"), validation, preprocessing.input_size,
+               list(plan.dataset.labels))
+    return task, architecture
+
+
+def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The task's network with the encoder's weights, or fresh ones, and its architecture.
+
+    Raises:
+        BadInput: less than 95 % of the encoder's parameters fit and partial loading is not allowed.
+    """
+    from medmae.networks import architecture_for, build_network, transfer_encoder
+
+    assert plan.config.method and plan.config.preset and plan.dataset.task
+    architecture = architecture_for(plan.config.method, plan.config.preset, plan.dataset.task, channels,
+                                    len(plan.dataset.labels))
+    network = build_network(architecture)
+    if plan.encoder is not None:
+        report = transfer_encoder(load_state(plan.encoder), network, allow_partial=plan.config.allow_partial)
+        log.info("encoder %s: %s", plan.encoder_info.name if plan.encoder_info else "", report.summary())
+    return network, architecture
+
+
+def _loop_settings(config: FinetuneConfig) -> LoopSettings:
+    assert config.steps and config.batch_size and config.learning_rate  # filled in by resolve_finetune_config
+    return LoopSettings(
+        steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed,
+        precision=config.precision,  # type: ignore[arg-type]
+        warmup=config.warmup, clip_norm=config.clip_norm, betas=(0.9, 0.999), checkpoint_every=config.checkpoint_every,
+        validate_every=max(1, config.steps // config.validations) if config.validations else None)
+
+
+def _save(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture: dict[str, Any],
+          task: FinetuningTask) -> Path:
+    dataset, config = plan.dataset, plan.config
+    assert dataset.task and config.method and config.preset
+    scores = {key: value for key, value in task.last_validation.items() if key not in ("cases", "task")}
+    info = ModelInfo(
+        name=run.path.resolve().name, task=dataset.task, method=config.method, preset=config.preset,
+        architecture=architecture, channels=_channels(dataset, preprocessing.channels),
+        labels=model_labels(dataset.labels), modality=dataset.modalities[0], **preprocessing.model_fields(),
+        training={"dataset": dataset.name, "cases": len(plan.training),
+                  "subjects": len({case.subject for case in plan.training}), "steps": config.steps,
+                  "batch_size": config.batch_size, "seed": config.seed,
+                  "encoder": plan.encoder_info.name if plan.encoder_info else FROM_SCRATCH,
+                  "ranges": read_json(run.path / "ranges.json")},
+        scores={"validation": scores} if scores else {},
+        medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    return save_model(run.model, info, task.module.average)
+
+
+def _channels(dataset: Dataset, channels: int) -> list[dict[str, str]]:
+    names: Sequence[str] = dataset.channel_names or dataset.modalities
+    return [{"name": names[min(index, len(names) - 1)], "modality": dataset.modalities[min(index, len(names) - 1)]}
+            for index in range(channels)]
+
+
+def model_labels(labels: dict[str, int]) -> list[dict[str, Any]]:
+    """The labels of a model, in class order, with colours and terminology."""
+    from medmae.volumes.segments import default_segments
+
+    segments = {segment.name: segment for segment in default_segments(labels)}
+    return [{"name": name, "value": value, "color": list(segments[name].color) if name in segments else [0.0, 0.0, 0.0],
+             "terminology": segments[name].terminology if name in segments else None}
+            for name, value in labels.items()]

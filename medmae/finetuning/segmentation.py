@@ -1,0 +1,145 @@
+"""Few-label finetuning for segmentation: foreground-balanced views, Dice + cross-entropy, Dice per validation case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medmae.datasets import Corpus
+from medmae.finetuning.augmentation import random_matrix, vary_intensity
+from medmae.finetuning.config import FinetuneConfig
+from medmae.finetuning.task import FinetuningTask
+from medmae.inference.sliding_window import sliding_window
+from medmae.metrics import dice_per_label
+from medmae.training.randomness import Draw, random_generator
+from medmae.training.task import Batch
+from medmae.training.views import cut_view, random_centre
+
+
+class DiceCrossEntropy:
+    """Soft Dice (squared denominators, pooled over the batch, background included) plus cross-entropy, in fp32.
+
+    Pooling over the batch keeps a class that is absent from one crop from counting as missed there. fp32, because in
+    half precision the sum of squares overflows (papers.md D9).
+    """
+
+    def __init__(self, dice_weight: float, ce_weight: float) -> None:
+        from monai.losses import DiceLoss
+
+        self._dice = DiceLoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True, smooth_nr=1e-5,
+                              smooth_dr=1e-5)
+        self._weights = (dice_weight, ce_weight)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """logits (B, K, *size), labels (B, *size) class indices."""
+        with torch.autocast(logits.device.type, enabled=False):
+            dice = self._dice(logits.float(), labels[:, None])
+            cross_entropy = nn.functional.cross_entropy(logits.float(), labels)
+            loss = self._weights[0] * dice + self._weights[1] * cross_entropy
+        return {"loss": loss, "dice_loss": dice, "cross_entropy": cross_entropy}
+
+
+class SegmentationTask(FinetuningTask):
+    """Views are crops of volumes (3-D) or whole slices (2-D), varied in geometry and intensity."""
+
+    def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
+                 input_size: tuple[int, ...], labels: Sequence[str]) -> None:
+        super().__init__(network, DiceCrossEntropy(config.dice_weight, config.ce_weight), config, corpus, validation,
+                         input_size)
+        self.labels = list(labels)
+        self._places = [_places(corpus.label(index)) for index in range(len(corpus))]
+
+    def load_batch(self, draws: Sequence[Draw]) -> Batch:
+        """images (B, C, *size) float32, targets (B, *size) int64."""
+        views = [self._view(draw) for draw in draws]
+        return {"images": torch.stack([image for image, _ in views]),
+                "targets": torch.stack([label for _, label in views])}
+
+    def _view(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = random_generator(self.config.seed, draw.epoch, self.corpus.items[draw.item].id)
+        image, label = self.corpus.image(draw.item), self.corpus.label(draw.item)[None]
+        place = self._foreground_place(draw.item, generator)
+        matrix = random_matrix(self.config.augmentation, len(self.size), generator)
+        if len(self.size) == 2:
+            number = int(place[0]) if place is not None else int(generator.integers(image.shape[1]))
+            image, label = image[:, number], label[:, number]
+            centre = whole_slice_centre(image, generator)
+        elif place is not None:
+            centre = _inside(place.astype(np.float64), np.array(self.size), np.array(image.shape[1:]), generator)
+        else:
+            centre = random_centre(image, np.array(self.size, np.float64), generator)
+        view = vary_intensity(cut_view(image, centre, matrix, self.size), self.config.augmentation, generator)
+        target = cut_view(label, centre, matrix, self.size, mode="nearest")[0].long()
+        return view, target
+
+    def _foreground_place(self, item: int, generator: np.random.Generator) -> np.ndarray | None:
+        """A random voxel (k, j, i) of a random class present, for `foreground_fraction` of the views."""
+        places = self._places[item]
+        if not places or generator.random() >= self.config.foreground_fraction:
+            return None
+        of_class = places[int(generator.integers(len(places)))]
+        return of_class[int(generator.integers(len(of_class)))]
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Mapping[str, Any]:
+        """Mean Dice over the foreground labels of validation cases, on the network's grid, per case."""
+        if self.validation is None:
+            return {}
+        network = self.module.average.eval()
+        device = next(network.parameters()).device
+        cases: list[dict[str, Any]] = []
+        values = {name: index for index, name in enumerate(self.labels)}
+        for index in range(min(len(self.validation), self.config.validation_cases)):
+            image = torch.from_numpy(np.array(self.validation.image(index), np.float32))
+            prediction = self._predict(network, image, device)
+            dice = dice_per_label(self.validation.label(index), prediction, _foreground(values))
+            cases.append({"image": self.validation.items[index].id, "dice": dice})
+        per_label = {name: _mean([case["dice"][name] for case in cases]) for name in self.labels[1:]}
+        mean = _mean(list(per_label.values()))
+        self.last_validation = {"task": "segmentation", "mean_dice": mean, "dice": per_label, "cases": cases}
+        return {"validation_dice": mean} if mean is not None else {}
+
+    def _predict(self, network: nn.Module, image: torch.Tensor, device: torch.device) -> np.ndarray:
+        if len(self.size) == 3:
+            logits = sliding_window(network, image, self.size, device=device)
+            return logits.argmax(0).to(torch.uint8).cpu().numpy()
+        slices = [sliding_window(network, image[:, number], self.size, device=device).argmax(0)
+                  for number in range(image.shape[1])]
+        return torch.stack(slices).to(torch.uint8).cpu().numpy()
+
+
+def whole_slice_centre(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The centre of a slice (C, rows, columns), moved by up to a tenth of its sides."""
+    sides = np.array(image.shape[1:], np.float64)
+    return (sides - 1) / 2 + generator.uniform(-0.1, 0.1, 2) * sides
+
+
+def _inside(place: np.ndarray, size: np.ndarray, spatial: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A centre near `place` (up to a quarter of the view away), inside where the view fits, else about the middle."""
+    wanted = place + generator.uniform(-0.25, 0.25, len(size)) * size
+    low = (size - 1) / 2
+    inside = np.clip(wanted, low, np.maximum(low, spatial - 1 - low))
+    return np.where(size >= spatial, (spatial - 1) / 2 + generator.uniform(-0.1, 0.1, len(size)) * size, inside)
+
+
+def _places(label: np.ndarray, most: int = 20_000) -> list[np.ndarray]:
+    """For each foreground class present, voxels (n, 3) of it, evenly thinned to `most`."""
+    result = []
+    for value in np.unique(label):
+        if value:
+            places = np.argwhere(label == value)
+            result.append(places[::max(1, len(places) // most)].astype(np.int32))
+    return result
+
+
+def _foreground(values: Mapping[str, int]) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value != 0}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

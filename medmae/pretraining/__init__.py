@@ -1,0 +1,1 @@
+"""Pretraining of masked autoencoders on unlabelled images."""
