@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmae.errors import BadInput
-from medmae.volumes.frames import choose_component, choose_frame
+from medmae.volumes.frames import choose_component
 from medmae.volumes.geometry import Geometry
 from medmae.volumes.simpleitk_images import LPS_TO_RAS, execute, open_reader, simpleitk
 from medmae.volumes.volume import Volume
@@ -146,7 +146,7 @@ def sort_slices(path: Path, headers: list[SliceHeader]) -> list[SliceHeader]:
     unique = list({header.instance or str(header.path): header for header in headers}.values())
     if len(unique) < len(headers):
         _log.warning("%s: %d files are copies of other slices and were left out.", path, len(headers) - len(unique))
-    places = np.array([first.normal @ header.position for header in unique])
+    places = np.array([first.normal @ header.position for header in unique if header.position is not None])
     order = np.argsort(places, kind="stable")
     _refuse_uneven(path, [unique[index] for index in order], places[order])
     return [unique[index] for index in order]
@@ -188,8 +188,8 @@ def _choose_series(path: Path, headers: Iterable[SliceHeader], series: str | Non
             raise BadInput(f"{path} has no DICOM series {series}. It has: {listing}.")
         return groups[series]
     if len(groups) > 1:
-        raise BadInput(f"{path} holds {len(groups)} DICOM series, but one is needed: {listing}. Put each into a folder of "
-                       "its own, or choose one by its UID (series= in Python).")
+        raise BadInput(f"{path} holds {len(groups)} DICOM series, but one is needed: {listing}. Put each into a folder "
+                       "of its own, or choose one by its UID (series= in Python).")
     return next(iter(groups.values()))
 
 
@@ -214,8 +214,8 @@ def _refuse_uneven(path: Path, ordered: list[SliceHeader], places: NDArray[np.fl
     if same.size:
         distinct = 1 + int((steps >= _SAME_PLACE_MM).sum())
         raise BadInput(f"The DICOM series in {path} has {len(ordered)} slices at {distinct} places: for example "
-                       f"{ordered[same[0]].path.name} and {ordered[same[0] + 1].path.name} lie at the same place. Duplicate "
-                       "slices, or several phases or echoes in one series; keep one slice for each place.")
+                       f"{ordered[same[0]].path.name} and {ordered[same[0] + 1].path.name} lie at the same place. "
+                       "Duplicate slices, or several phases or echoes in one series; keep one slice for each place.")
     usual = float(np.median(steps)) if steps.size else 0.0
     gaps = np.flatnonzero(np.abs(steps - usual) > max(_UNEVEN_MM, _UNEVEN_FRACTION * usual))
     if gaps.size:

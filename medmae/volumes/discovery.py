@@ -29,9 +29,9 @@ def find_images(patterns: Sequence[str | Path]) -> list[FoundImage]:
     """Find images in the order given, each once.
 
     Args:
-        patterns: files; folders, searched with their subfolders, where a folder of DICOM slices counts as one image; and
-            glob patterns ("**" reaches into subfolders). Hidden files and segmentations (.seg.nrrd) inside folders are
-            passed over.
+        patterns: files; folders, searched with their subfolders, where a folder of DICOM slices counts as one image;
+            and glob patterns ("**" reaches into subfolders). Hidden files and segmentations (.seg.nrrd) inside folders
+            are passed over.
 
     Raises:
         BadInput: a path does not exist, a folder or pattern has no image, or nothing is given. All are listed at once.
@@ -88,8 +88,8 @@ def _expand(pattern: str) -> Iterator[Path]:
     if path.is_dir():
         images = list(_inside(path))
         if not images:
-            raise BadInput(f"The folder {path} contains no images. Give a folder with NIfTI, NRRD, MHA/MHD, DICOM, PNG, "
-                           "JPEG or TIFF files.")
+            raise BadInput(f"The folder {path} contains no images. Give a folder with NIfTI, NRRD, MHA/MHD, DICOM, "
+                           "PNG, JPEG or TIFF files.")
         yield from images
     elif path.exists() or not glob.has_magic(pattern):
         refuse_missing(path)

@@ -18,8 +18,8 @@ def choose_frame(path: Path | str, frames: int, frame: int | None) -> int:
         raise BadInput(f"{path} holds {frames} images (frames), but one is needed. Choose one with --frame 0 to "
                        f"{frames - 1} (frame= in Python).")
     if frame is not None and not 0 <= frame < frames:
-        raise BadInput(f"{path} has {frames} frame{'s' if frames > 1 else ''}, so frame {frame} does not exist. Choose 0 "
-                       f"to {frames - 1}.")
+        raise BadInput(f"{path} has {frames} frame{'s' if frames > 1 else ''}, so frame {frame} does not exist. Choose "
+                       f"0 to {frames - 1}.")
     return frame or 0
 
 

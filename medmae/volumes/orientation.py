@@ -23,7 +23,7 @@ class AxisChange:
     flips: tuple[bool, bool, bool]
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """Array (..., k, j, i) with its last three axes permuted and flipped; a contiguous copy unless nothing changes."""
+        """Array (..., k, j, i) with its last three axes permuted and flipped, contiguous."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.order))
         flips = tuple(lead + axis for axis in range(3) if self.flips[axis])

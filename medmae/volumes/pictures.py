@@ -53,11 +53,10 @@ def read_picture(path: Path, *, frame: int | None = None) -> Volume:
 
 def _refuse_other_type(path: Path, start: bytes) -> None:
     ending = path.suffix.lower()
-    right = (start.startswith(_PNG) if ending == ".png" else start.startswith(b"\xff\xd8") if ending in (".jpg", ".jpeg")
-             else start[:4] in _TIFF or start[:4] in (b"II+\x00", b"MM\x00+"))
-    if not right:
-        raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied whole "
-                       "and has the right name.")
+    signatures = {".png": (_PNG,), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",)}
+    if not start.startswith(signatures.get(ending, (*_TIFF, b"II+\x00", b"MM\x00+"))):
+        raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied "
+                       "whole and has the right name.")
 
 
 def _read(path: Path) -> NDArray:
@@ -87,7 +86,7 @@ def _read_bytes(data: bytes, path: Path) -> NDArray:
 
 
 def _without_palette(path: Path, start: bytes) -> bytes | None:
-    """The file's bytes with a palette picture relabelled as grey, so that readers return its indices; None otherwise."""
+    """The file's bytes with a palette picture relabelled as grey, so that its indices are read; else None."""
     if start.startswith(_PNG):
         return _png_as_grey(path.read_bytes()) if len(start) > 25 and start[25] == _PNG_PALETTE else None
     return _tiff_as_grey(path.read_bytes(), _TIFF[start[:4]]) if start[:4] in _TIFF else None

@@ -49,8 +49,8 @@ def read_image(path: Path | str, *, frame: int | None = None, series: str | None
         return _read_volume_file(path, ending, frame)
     if is_dicom_file(path):
         return read_dicom(path, frame=frame, series=series)
-    raise BadInput(f"{path} is not an image of a known type. Use NIfTI (.nii, .nii.gz), NRRD, MHA/MHD, DICOM, PNG, JPEG "
-                   "or TIFF.")
+    raise BadInput(f"{path} is not an image of a known type. Use NIfTI (.nii, .nii.gz), NRRD, MHA/MHD, DICOM, PNG, "
+                   "JPEG or TIFF.")
 
 
 def read_label(path: Path | str, *, frame: int | None = None) -> Volume:
@@ -96,16 +96,16 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
     with open(path, "rb") as file:
         start = file.read(4)
     if not start.startswith(_SIGNATURES.get(ending, (b"",))):
-        raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied whole "
-                       "and has the right name.")
+        raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied "
+                       "whole and has the right name.")
     if ending in (".nii", ".nii.gz"):
         check_nifti_geometry(read_nifti_header(path), path)
     reader = open_reader(path)
     size, dimension = reader.GetSize(), reader.GetDimension()
     geometry = _geometry_of(reader, path)
     if dimension > 4 or (dimension == 4 and reader.GetNumberOfComponents() > 1):
-        raise BadInput(f"{path} has {dimension} dimensions and {reader.GetNumberOfComponents()} components; only volumes "
-                       "and series of volumes can be used. Save the wanted volume as a file of its own.")
+        raise BadInput(f"{path} has {dimension} dimensions and {reader.GetNumberOfComponents()} components; only "
+                       "volumes and series of volumes can be used. Save the wanted volume as a file of its own.")
     if dimension == 4:
         chosen = choose_frame(path, size[3], frame)
         reader.SetExtractIndex([0, 0, 0, chosen])

@@ -97,8 +97,8 @@ def image_of(array: NDArray, geometry: Geometry) -> Any:
 def _unreadable(path: Path, error: RuntimeError) -> str:
     text = str(error)
     if "orthonormal" in text:
-        return (f"{path} has a sheared affine: its axes are not at right angles, as after a tilted CT gantry or an affine "
-                "registration, and Slicer cannot read it either. Resample it to a right-angled grid first.")
+        return (f"{path} has a sheared affine: its axes are not at right angles, as after a tilted CT gantry or an "
+                "affine registration, and Slicer cannot read it either. Resample it to a right-angled grid first.")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (f"{path} cannot be read: it is damaged, incomplete or not of the type its name says "
             f"({lines[-1] if lines else 'no reason given'}). Copy or export it again.")
