@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from medmae.errors import BadInput
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from medmae.inference.config import Precision
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -28,13 +28,14 @@ class Segmenter:
         precision: auto, fp32, bf16 or fp16.
         overlap: part of the window that neighbouring windows share.
         batch: windows (slices) a forward pass; None: what suits the device.
+        values: stored label value of each class; None: those of the model's training data.
 
     Raises:
         BadInput: the model cannot be used, or the device does not exist.
     """
 
     def __init__(self, model: str | Path | LoadedModel, *, device: str = "auto", precision: Precision = "auto",
-                 overlap: float = 0.5, batch: int | None = None) -> None:
+                 overlap: float = 0.5, batch: int | None = None, values: Sequence[int] | None = None) -> None:
         if not isinstance(model, LoadedModel):
             model = LoadedModel.load(model, task="segmentation", device=device, precision=precision)
         require_task(model.info, "segmentation")
@@ -42,7 +43,7 @@ class Segmenter:
         self.info = model.info
         self.overlap = overlap
         self.batch = batch or model.windows_at_once
-        self.values = stored_values([int(label["value"]) for label in model.info.labels])
+        self.values = stored_values([int(label["value"]) for label in model.info.labels] if values is None else values)
 
     def segment(self, image: Volume | Sequence[Volume], *, on_progress: OnProgress | None = None,
                 should_stop: ShouldStop | None = None) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""Work on many cases: a bad one does not take the others down, a stop is obeyed between them, progress is steady."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medmae.errors import BadInput, PartialFailure, Stopped
+from medmae.inference.sliding_window import OnProgress
+from medmae.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+STEPS_PER_CASE = 100
+WRITE_EVERY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class CaseFailure:
+    """A case that could not be worked on; `is_bad_input` tells the user's mistake from ours."""
+
+    case: str
+    reason: str
+    is_bad_input: bool
+
+
+def for_each_case(run: RunFolder, stage: str, cases: Sequence[str],
+                  work: Callable[[int, OnProgress], None], failures: list[CaseFailure]) -> None:
+    """Call ``work(index, on_progress)`` for every case and add those that fail to `failures`.
+
+    `on_progress` takes (parts done, parts in all) of the case. A progress record counts 100 steps a case, so that one
+    large case shows its progress too.
+
+    Raises:
+        Stopped: a stop was asked for; earlier cases are done.
+    """
+    progress = _Progress(run, stage, cases)
+    for index, case in enumerate(cases):
+        progress.report(index, 0.0)
+        try:
+            if run.stop_requested:
+                raise Stopped("Stopped on request.")
+            started = time.monotonic()
+            work(index, lambda done, total, index=index: progress.report(index, done / total))  # type: ignore[misc]
+            log.info("%s: %s (%.1f s)", stage, case, time.monotonic() - started)
+        except Stopped:
+            raise Stopped(f"Stopped on request after {index} of {len(cases)} cases; their results are kept.") from None
+        except BadInput as error:
+            log.error("%s: %s", case, error)
+            failures.append(CaseFailure(case, str(error), True))
+        except Exception as error:
+            log.exception("%s failed", case)
+            failures.append(CaseFailure(case, f"{type(error).__name__}: {error}", False))
+        progress.report(index, 1.0)
+
+
+def raise_failures(failures: Sequence[CaseFailure], total: int) -> None:
+    """End a run whose cases all failed by bad input (exit code 2), or some of whose cases failed (exit code 1).
+
+    Raises:
+        BadInput: every case is bad input.
+        PartialFailure: anything else failed.
+    """
+    if not failures:
+        return
+    reasons = "\n".join(f"  {failure.case}: {failure.reason}" for failure in failures)
+    if len(failures) == total and all(failure.is_bad_input for failure in failures):
+        if total == 1:
+            raise BadInput(failures[0].reason)
+        raise BadInput(f"None of the {total} images could be used:\n{reasons}")
+    raise PartialFailure(f"{len(failures)} of {total} images failed; the results of the others are kept:\n{reasons}")
+
+
+class _Progress:
+    def __init__(self, run: RunFolder, stage: str, cases: Sequence[str]) -> None:
+        self.run = run
+        self.stage = stage
+        self.cases = cases
+        self.started = time.monotonic()
+        self.written = float("-inf")
+
+    def report(self, index: int, fraction: float) -> None:
+        """Write that `fraction` of case `index` is done, at most twice a second (the end always)."""
+        now = time.monotonic()
+        step = index * STEPS_PER_CASE + int(fraction * STEPS_PER_CASE)
+        total = len(self.cases) * STEPS_PER_CASE
+        last = step == total
+        if now - self.written < WRITE_EVERY_SECONDS and not last:
+            return
+        seconds = now - self.started
+        record = {"stage": self.stage, "step": step, "total": total, "case": index + 1, "cases": len(self.cases),
+                  "message": self.cases[index], "seconds": round(seconds, 3),
+                  "eta_s": round(seconds / step * (total - step), 1) if step else None}
+        self.run.append_progress(record)
+        self.run.write_state(step=step, total=total)
+        self.written = now

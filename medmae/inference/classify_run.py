@@ -1,0 +1,72 @@
+"""Run kind "classify": class probabilities for images.
+
+inputs: ``model``, ``images`` (as for segment), ``out`` (folder). Writes ``OUT/classes.csv``, ``OUT/classes.json`` and
+the same object as the run's ``result.json``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medmae.config import from_json
+from medmae.files import write_json, write_text
+from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
+from medmae.inference.classifier import Classifier
+from medmae.inference.config import ClassifyConfig
+from medmae.inference.segment_run import failures_to_json, find_cases, required_inputs, table_text
+from medmae.inference.sliding_window import OnProgress
+from medmae.run_folder import RunFolder
+from medmae.volumes import read_image
+
+
+def execute(run: RunFolder) -> None:
+    """Classify the images that the run names.
+
+    Raises:
+        BadInput: the specification, the model or every image is unusable; nothing is written then.
+        PartialFailure: some images failed; the others are done.
+        Stopped: a stop was asked for; finished images are kept.
+    """
+    config = from_json(ClassifyConfig, run.spec["config"], "configuration of classify")
+    inputs = required_inputs(run, ("model", "images", "out"))
+    cases = find_cases(inputs["images"])
+    classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, overlap=config.overlap,
+                            batch=config.batch)
+    results: list[dict[str, Any]] = []
+
+    def work(index: int, on_progress: OnProgress) -> None:
+        started = time.monotonic()
+        images = [read_image(path, frame=config.frame) for path in cases[index].images]
+        found = classifier.classify(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
+        deciding = found.deciding_slice and {"axis": "kji"[found.deciding_slice[0]], "index": found.deciding_slice[1]}
+        results.append({"image": str(cases[index].images[0]), "label": found.label,
+                        "probabilities": found.probabilities, "deciding_slice": deciding,
+                        "seconds": round(time.monotonic() - started, 3)})
+
+    failures: list[CaseFailure] = []
+    try:
+        for_each_case(run, "classify", [str(case.images[0]) for case in cases], work, failures)
+    finally:
+        found = {"task": "classification", "model": classifier.info.name, "cases": results,
+                 "failed": failures_to_json(failures)}
+        write_json(run.path / "result.json", found)
+        if results:
+            out = Path(inputs["out"])
+            write_text(out / "classes.csv", _table(classifier.names, results, failures))
+            write_json(out / "classes.json", found)
+    raise_failures(failures, len(cases))
+
+
+def _table(names: Sequence[str], results: Sequence[Mapping[str, Any]], failures: Sequence[CaseFailure]) -> str:
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        probabilities = {f"p({name})": f"{value:.6f}" for name, value in result["probabilities"].items()}
+        deciding = result["deciding_slice"]
+        rows.append({"image": result["image"], "label": result["label"], **probabilities,
+                     "deciding_slice": "" if deciding is None else f"{deciding['axis']}={deciding['index']}",
+                     "seconds": result["seconds"]})
+    rows += [{"image": failure.case, "error": failure.reason} for failure in failures]
+    return table_text(("image", "label", *(f"p({name})" for name in names), "deciding_slice", "seconds", "error"), rows)

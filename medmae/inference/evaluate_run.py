@@ -1,0 +1,164 @@
+"""Run kind "evaluate": a model's scores on a list of a dataset.
+
+inputs: ``dataset``, ``split`` (default test), ``model``, ``out`` (folder for predictions and scores, or None). The
+run's ``result.json`` is the object that ``medmae evaluate --json`` prints.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medmae.config import from_json
+from medmae.datasets import Case, Dataset, load_dataset
+from medmae.datasets.preprocessing import check_same_grid
+from medmae.datasets.validation import validate_cases
+from medmae.errors import BadInput
+from medmae.files import write_json
+from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
+from medmae.inference.classifier import Classifier
+from medmae.inference.config import EvaluateConfig
+from medmae.inference.loaded_model import LoadedModel
+from medmae.inference.segment_run import failures_to_json, required_inputs, segments_of
+from medmae.inference.segmenter import Segmenter
+from medmae.inference.sliding_window import OnProgress
+from medmae.metrics import (
+    ClassificationCase,
+    SegmentationCase,
+    classification_scores,
+    score_segmentation,
+    segmentation_scores,
+)
+from medmae.models import ModelInfo
+from medmae.run_folder import RunFolder
+from medmae.volumes import read_image, read_label
+
+log = logging.getLogger(__name__)
+
+
+def execute(run: RunFolder) -> None:
+    """Score a model; every file of the list is checked before the first case is computed.
+
+    Raises:
+        BadInput: the specification, the dataset or the model is unusable, or they do not fit each other.
+        PartialFailure: some cases failed; the scores are those of the others.
+        Stopped: a stop was asked for; there are no scores then.
+    """
+    config = from_json(EvaluateConfig, run.spec["config"], "configuration of evaluate")
+    inputs = required_inputs(run, ("dataset", "model"))
+    dataset = load_dataset(inputs["dataset"])
+    cases = _labelled_cases(dataset, inputs.get("split") or "test")
+    assert dataset.task is not None
+    model = LoadedModel.load(inputs["model"], task=dataset.task, device=config.device, precision=config.precision)
+    out = Path(inputs["out"]) if inputs.get("out") else None
+    check_labels(dataset, model.info)
+    run.append_progress({"stage": "check", "message": f"checking {len(cases)} cases"})
+    validate_cases(dataset, cases, labels=True)
+    failures: list[CaseFailure] = []
+    evaluate = _segmentation if dataset.task == "segmentation" else _classification
+    scores = evaluate(run, dataset, cases, model, config, out, failures)
+    if failures:
+        scores["failed"] = failures_to_json(failures)
+    if len(failures) < len(cases):
+        write_json(run.path / "result.json", scores)
+        if out is not None:
+            write_json(out / "result.json", scores)
+    raise_failures(failures, len(cases))
+
+
+def check_labels(dataset: Dataset, info: ModelInfo) -> None:
+    """See that the model's labels are those of the dataset, by name; a foreground label on one side only is reported.
+
+    Raises:
+        BadInput: a segmentation model and the dataset share no foreground label, or the classes of a classification
+            model are not those of the dataset.
+    """
+    names = [str(label["name"]) for label in info.labels]
+    model_labels = {_key(name) for name in (names[1:] if info.task == "segmentation" else names)}
+    dataset_labels = {_key(name) for name in (dataset.foreground if info.task == "segmentation" else dataset.labels)}
+    told = (f"The model {info.name} knows {', '.join(names)}; the dataset {dataset.path} has "
+            f"{', '.join(dataset.labels)}.")
+    if info.task == "classification" and model_labels != dataset_labels:
+        raise BadInput(f"{told} Scores need the same classes on both sides. Rename them in the dataset file, or use "
+                       "another model.")
+    if not model_labels & dataset_labels:
+        raise BadInput(f"{told} They share no label, so there is nothing to score. Rename them in the dataset file, or "
+                       "use another model.")
+    if model_labels != dataset_labels:
+        log.warning("%s Labels that only the model knows count as background; those it does not know count as missed.",
+                    told)
+
+
+def dataset_values(dataset: Dataset, info: ModelInfo) -> list[int]:
+    """The dataset's stored value of each class of a segmentation model; the background's for labels it lacks."""
+    by_key = {_key(name): value for name, value in dataset.labels.items()}
+    background = next(iter(dataset.labels.values()))
+    return [background] + [by_key.get(_key(str(label["name"])), background) for label in info.labels[1:]]
+
+
+def image_name(dataset: Dataset, case: Case) -> str:
+    """What a case is called in the results: its (first) image, relative to the dataset file where it lies below it."""
+    folder = dataset.path.parent
+    image = case.images[0]
+    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
+
+
+def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel, config: EvaluateConfig,
+                  out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+    from medmae.volumes import write_label
+
+    segmenter = Segmenter(model, overlap=0.5 if config.overlap is None else config.overlap, batch=config.batch,
+                          values=dataset_values(dataset, model.info))
+    scored: list[SegmentationCase] = []
+
+    def work(index: int, on_progress: OnProgress) -> None:
+        case = cases[index]
+        assert case.label is not None
+        images, label = [read_image(path) for path in case.images], read_label(case.label)
+        check_same_grid(label.geometry, images[0].geometry, label.source)
+        found = segmenter.segment(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
+        if out is not None:
+            output = out / f"{case.id}.{config.format}"
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_label(output, found, images[0].geometry, segments_of(model.info, segmenter.values), config.format)
+        spacing = images[0].geometry.spacing_mm if images[0].spacing_known else None
+        scored.append(score_segmentation(image_name(dataset, case), label.array[0], found, dataset.labels, spacing,
+                                         case.subject))
+
+    for_each_case(run, "evaluate", [image_name(dataset, case) for case in cases], work, failures)
+    return segmentation_scores(scored)
+
+
+def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel,
+                    config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+    classifier = Classifier(model, overlap=0.25 if config.overlap is None else config.overlap, batch=config.batch)
+    scored: list[ClassificationCase] = []
+    index_of = dataset.class_of_value
+
+    def work(index: int, on_progress: OnProgress) -> None:
+        case = cases[index]
+        found = classifier.classify([read_image(path) for path in case.images], on_progress=on_progress,
+                                    should_stop=lambda: run.stop_requested)
+        by_key = {_key(name): value for name, value in found.probabilities.items()}
+        value = case.class_value
+        target = (tuple(index_of[int(one)] for one in value) if isinstance(value, tuple)
+                  else index_of[int(value)])  # type: ignore[arg-type]
+        scored.append(ClassificationCase(image_name(dataset, case), case.subject, target,
+                                         tuple(by_key[_key(name)] for name in dataset.labels)))
+
+    for_each_case(run, "evaluate", [image_name(dataset, case) for case in cases], work, failures)
+    return classification_scores(scored, list(dataset.labels))
+
+
+def _labelled_cases(dataset: Dataset, split: str) -> list[Case]:
+    cases = [case for case in dataset.cases(split) if case.is_labelled]
+    if not cases:
+        raise BadInput(f"The list '{split}' of {dataset.path} has no labelled case, so there is nothing to score. "
+                       "Choose another list with --split.")
+    return cases
+
+
+def _key(name: str) -> str:
+    return " ".join(name.lower().split())
