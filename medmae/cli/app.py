@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         return result if isinstance(result, int) else DONE
     except click.ClickException as error:
         error.show()
-        return BAD_INPUT
+        return error.exit_code
     except BadInput as error:
         say(f"Error: {error}")
         return BAD_INPUT

@@ -23,6 +23,7 @@ from medmae.cli.app import DONE, FAILED
 from medmae.home import home
 
 GIB = 2**30
+OLDEST_PYTHON = (3, 11)
 NEEDS_DISK_GIB = 5
 NEEDS_MEMORY_GIB = 4
 
@@ -79,9 +80,9 @@ def all_checks() -> list[Check]:
 
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
+    if tuple(sys.version_info) >= OLDEST_PYTHON:
         return Check("Python", "ok", version)
-    return Check("Python", "failed", version, "Install Python 3.11 or newer.")
+    return Check("Python", "failed", version, f"Install Python {'.'.join(map(str, OLDEST_PYTHON))} or newer.")
 
 
 def _library(module: str, purpose: str, *, required: bool, install: str) -> Check:
@@ -103,7 +104,7 @@ def _torch() -> Iterator[Check]:
 
     old = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if old < (2, 8) or old == (2, 9):
-        yield Check("torch", "failed", f"{torch.__version__}; MedMAE needs 2.8 or newer, and not 2.9 (it computes wrong)",
+        yield Check("torch", "failed", f"{torch.__version__}; MedMAE needs 2.8 or newer, but not 2.9",
                     "pip install 'torch>=2.8,!=2.9.*'")
     else:
         yield library

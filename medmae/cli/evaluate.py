@@ -10,7 +10,9 @@ import click
 
 from medmae.cli import options, runs, tables
 from medmae.cli.inference import inference_config
+from medmae.errors import Stopped
 from medmae.files import read_json
+from medmae.run_folder import RunFolder
 
 WORST = 3
 
@@ -19,7 +21,7 @@ WORST = 3
 @options.combine(
     options.model, options.dataset, options.split,
     options.out("Also write the predictions to this folder.", required=False),
-    options.device, options.precision, options.overrides, options.as_json)
+    options.device, options.inference_precision, options.overrides, options.as_json)
 def command(model: str, dataset: Path | None, split: str, out: Path | None, device: str | None, precision: str | None,
             overrides: tuple[str, ...], as_json: bool) -> None:
     """Score a model on the labelled cases of a dataset list.
@@ -36,8 +38,12 @@ def command(model: str, dataset: Path | None, split: str, out: Path | None, devi
         raise click.UsageError("Missing option '--dataset'.")
     inputs = {"dataset": str(dataset), "split": split, "model": model, "out": None if out is None else str(out)}
     config = inference_config("evaluate", runs.given(device=device, precision=precision), overrides)
+    if out is not None:
+        runs.refuse_filled(out)
     with runs.clean_output(out), runs.temporary_run("evaluate", config, inputs) as run:
-        runs.execute(run, "evaluate")
+        failure = _failure_after_result(run)
+        if not (run.path / "result.json").is_file():
+            raise Stopped("Stopped as asked; there are no scores.")
         result = read_json(run.path / "result.json", "result")
     if as_json:
         click.echo(json.dumps(result, indent=1))
@@ -45,6 +51,19 @@ def command(model: str, dataset: Path | None, split: str, out: Path | None, devi
         _show_segmentation(result)
     else:
         _show_classification(result)
+    if failure is not None:
+        raise failure
+
+
+def _failure_after_result(run: RunFolder) -> runs.Failed | None:
+    """Where some cases failed, the others have scores: show these first."""
+    try:
+        runs.execute(run, "evaluate")
+    except runs.Failed as failure:
+        if not (run.path / "result.json").is_file():
+            raise
+        return runs.Failed(str(run.state().get("reason") or failure.message))
+    return None
 
 
 def _show_segmentation(result: dict[str, Any]) -> None:

@@ -39,20 +39,18 @@ def command(dataset: Path | None, encoder: str | None, method: str | None, prese
     request = runs.Request(
         kind="finetune", out=out, resume=resume,
         given=runs.given(method=method, preset=preset, steps=steps, seed=seed, device=device, precision=precision,
-                         allow_partial=allow_partial),
-        inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset,
-                          cases=cases),
+                         cases=cases, allow_partial=allow_partial),
+        inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset),
         build_config=lambda given: _config(given, overrides), check_inputs=_check)
     run = runs.perform(request)
     click.echo(json.dumps(runs.describe(run), indent=1)) if as_json else runs.conclude(run, "finetune")
 
 
 def _config(given: Mapping[str, Any], overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    from medmae.config import from_json, to_json, with_overrides
-    from medmae.finetuning.config import FinetuneConfig
+    from medmae.config import from_json, to_json
+    from medmae.finetuning.config import FinetuneConfig, finetune_config
 
-    what = "finetuning configuration"
-    return to_json(with_overrides(from_json(FinetuneConfig, given, what), overrides, what))
+    return to_json(finetune_config(overrides, from_json(FinetuneConfig, given, "finetuning configuration")))
 
 
 def _check(inputs: Mapping[str, Any]) -> None:
@@ -61,5 +59,3 @@ def _check(inputs: Mapping[str, Any]) -> None:
     if "encoder" not in inputs:
         raise BadInput("Which encoder? Give --encoder MODEL, or --encoder none with --method and --preset "
                        "to start from scratch.")
-    if "subset" in inputs and "cases" in inputs:
-        raise BadInput("Give either --subset or --cases, not both.")

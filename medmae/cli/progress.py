@@ -16,7 +16,7 @@ from medmae.run_folder import RunFolder
 
 POLL_SECONDS = 0.2
 LINE_EVERY_SECONDS = 30.0
-NOT_METRICS = ("step", "total", "stage", "seconds", "eta_s", "lr", "message")
+NOT_METRICS = ("seconds", "eta_s", "lr")
 
 
 class Display(Protocol):
@@ -133,10 +133,9 @@ class BarDisplay:
             for bar in (self._start, *self._bars.values()):
                 self._end(bar)
             self._bars[stage] = self._add(stage)
-        step, total = record.get("step"), record.get("total")
-        self._progress.update(self._bars[stage], completed=step or 0, total=total,
-                              count=f"{step}/{total}" if total else "", figures=_figures(record),
-                              left=_time_left(record))
+        figures = ", ".join(text for text in (str(record.get("message") or ""), _figures(record)) if text)
+        self._progress.update(self._bars[stage], completed=record.get("step") or 0, total=record.get("total"),
+                              count=_count(record, "/"), figures=figures, left=_time_left(record))
 
     def _end(self, bar: Any) -> None:
         self._progress.stop_task(bar)
@@ -154,12 +153,20 @@ class BarDisplay:
 
 
 def line_of(record: Mapping[str, Any], stage: str) -> str:
-    """A progress record as a sentence: ``train: step 20 of 100 (20 %), loss 0.312, 3 min left``."""
+    """A progress record as a sentence: ``pretrain: step 20 of 100 (20 %), loss 0.312, 3 min left``."""
     parts = []
     if record.get("step") is not None and record.get("total"):
-        parts.append(f"step {record['step']} of {record['total']} ({100 * record['step'] // record['total']} %)")
+        parts.append(f"{_count(record, ' of ')} ({100 * record['step'] // record['total']} %)")
     parts += [text for text in (str(record.get("message") or ""), _figures(record), _time_left(record)) if text]
     return f"{stage}: {', '.join(parts)}"
+
+
+def _count(record: Mapping[str, Any], of: str) -> str:
+    """What is counted: cases where the record counts them (its steps are parts of a case then), else steps."""
+    for name, count, total in (("case", "case", "cases"), ("step", "step", "total")):
+        if record.get(count) is not None and record.get(total):
+            return f"{name} {record[count]}{of}{record[total]}"
+    return ""
 
 
 def _figures(record: Mapping[str, Any]) -> str:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from medmae.cli import options, runs, tables
-from medmae.cli.app import DONE, FAILED
+from medmae.cli.inference import apply_to_images, inference_config, raise_failures
 
 
 @options.command("segment")
 @options.combine(
-    options.model, options.images, options.out("The folder for the results."),
-    click.option("--format", "file_format", type=click.Choice(options.FORMATS), default="nii.gz", show_default=True,
-                 help="seg.nrrd keeps names and colours and opens as a segmentation in 3D Slicer."),
-    click.option("--frame", type=click.IntRange(min=0), metavar="N", help="The frame of 4-D images, counted from 0."),
-    options.device, options.precision, options.overrides, options.as_json)
-def command(model: str, images: tuple[str, ...], out: Path, file_format: str, frame: int | None, device: str | None,
-            precision: str | None, overrides: tuple[str, ...], as_json: bool) -> int:
+    options.model, options.images, options.out("The folder for the results; must be new or empty."),
+    click.option("--format", "file_format", type=click.Choice(options.FORMATS), help="Of the results; seg.nrrd keeps "
+                 "names and colours and opens as a segmentation in 3D Slicer.  [default: nii.gz]"),
+    options.frame, options.device, options.inference_precision, options.overrides, options.as_json)
+def command(model: str, images: tuple[str, ...], out: Path, file_format: str | None, frame: int | None,
+            device: str | None, precision: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Segment images; every result lies exactly on the grid of its image.
 
     Writes OUT/<image path without extension>.<format> and OUT/summary.csv. An image that cannot be used is reported
@@ -32,3 +29,13 @@ def command(model: str, images: tuple[str, ...], out: Path, file_format: str, fr
       medmae segment --model runs/n8 --images scan.nii.gz --out results
       medmae segment --model liver --images study/ more/*.nrrd --format seg.nrrd --out results
     """
+    given = runs.given(format=file_format, frame=frame, device=device, precision=precision)
+    result = apply_to_images("segment", inference_config("segment", given, overrides), model, images, out)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    elif result["cases"]:
+        tables.show(["image", "label", "voxels", "ml", "seconds"],
+                    [[case["image"], name, size["voxels"], size["ml"], case["seconds"]]
+                     for case in result["cases"] for name, size in case["labels"].items()])
+        click.echo(f"Results: {out}")
+    raise_failures(result, out)

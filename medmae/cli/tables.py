@@ -12,12 +12,12 @@ def show(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     from rich.console import Console
     from rich.table import Table
 
-    rows = [[text(cell) for cell in row] for row in rows]
+    cells = [[text(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, heading in enumerate(headings):
-        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        numeric = bool(cells) and all(_is_number(row[index]) for row in cells)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:

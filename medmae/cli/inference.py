@@ -1,0 +1,66 @@
+"""What ``segment``, ``classify`` and ``evaluate`` share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from medmae.cli import runs
+from medmae.files import read_json
+
+InferenceKind = Literal["segment", "classify", "evaluate"]
+
+
+def inference_config(kind: InferenceKind, given: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """The resolved configuration of a run of `kind`.
+
+    Raises:
+        BadInput: a key is unknown or a value is of the wrong type.
+    """
+    from medmae.config import from_json, to_json, with_overrides
+    from medmae.inference.config import ClassifyConfig, EvaluateConfig, SegmentConfig
+
+    what = f"configuration of {kind}"
+    config: Any = from_json({"segment": SegmentConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig}[kind],
+                            given, what)
+    return to_json(with_overrides(config, overrides, what))
+
+
+def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str, images: Sequence[str],
+                    out: Path) -> dict[str, Any]:
+    """Run `kind` over images into `out` and return its result, with the images that failed under "failed".
+
+    Raises:
+        BadInput: nothing was done; `out` is as it was.
+        Failed: the run broke down before there was any result.
+    """
+    if not images:
+        raise click.UsageError("Missing option '--images'.")
+    runs.refuse_filled(out)
+    inputs = {"model": model, "images": list(images), "out": str(out)}
+    with runs.clean_output(out), runs.temporary_run(kind, config, inputs) as run:
+        try:
+            runs.execute(run, kind)
+        except runs.Failed:
+            if not (run.path / "result.json").is_file():
+                raise
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.log_file, out / "log.txt")
+        return read_json(run.path / "result.json", "result")
+
+
+def raise_failures(result: Mapping[str, Any], out: Path) -> None:
+    """End with exit code 1 where some images failed.
+
+    Raises:
+        Failed: naming each failed image and why.
+    """
+    failed = result["failed"]
+    if failed:
+        reasons = "\n".join(f"  {case['image']}: {case['reason']}" for case in failed)
+        raise runs.Failed(f"{len(failed)} of {len(failed) + len(result['cases'])} images failed; the others are done.\n"
+                          f"{reasons}\nLog: {out / 'log.txt'}")
