@@ -133,7 +133,7 @@ def guessModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str:
 def neutralSubjects(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> list[str]:
     """A neutral subject name for each volume: the same for volumes under the same patient, else one each."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    level = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyLevelPatient()
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
     names: dict[Any, str] = {}
     subjects = []
     for index, node in enumerate(volumeNodes):
@@ -182,10 +182,11 @@ def _segmentMask(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.
             return None
         return slicer.util.arrayFromVolume(labelmap) > 0
     finally:
-        display = labelmap.GetDisplayNode()
-        if display is not None and display.GetColorNode() is not None:
-            slicer.mrmlScene.RemoveNode(display.GetColorNode())
-        slicer.mrmlScene.RemoveNode(labelmap)
+        display = labelmap.GetDisplayNode()  # exporting has made it, and a color table for it
+        colors = display.GetColorNode() if display is not None else None
+        for node in (colors, display, labelmap):
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
 
 
 def _refuse(problems: Sequence[str]) -> None:

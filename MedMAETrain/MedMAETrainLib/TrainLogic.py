@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ class TrainLogic:
                                       report=report, between=processEvents)
             given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
             config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
-            run = self._createRun(folder / "data", config, encoderPath, name or _defaultName(labels), labels)
+            run = self._createRun(folder / "data", config, encoderPath, _modelName(name, labels), labels)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         process = ChildProcess(run.path, detached=True, command=self.engineCommand)
@@ -108,6 +109,7 @@ def _encoderModality(encoder: str) -> str | None:
     return None if encoder == "none" else load_info(Path(encoder)).modality or None
 
 
-def _defaultName(labels: Sequence[Label]) -> str:
-    names = ", ".join(label.name for label in labels[:3])
-    return f"{names}{' and more' if len(labels) > 3 else ''}"
+def _modelName(wanted: str | None, labels: Sequence[Label]) -> str:
+    """A name that the list of models accepts: the wanted one, or one made from the label names."""
+    text = wanted or f"{', '.join(label.name for label in labels[:3])}{' and more' if len(labels) > 3 else ''}"
+    return re.sub(r"[^\w .+-]+", "", text).strip(" .+-")[:90] or "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -47,7 +48,7 @@ class TrainingJob(RunJob):
 
         if self._request["installed"] is None:
             _keepLook(self.run.model, self._request["labels"])
-            folder = install_model(self.run.model, name=self._request["name"])
+            folder = install_model(self.run.model, name=_freeName(self._request["name"]))
             self._request["installed"] = folder.name
             write_json(self.run.path / REQUEST_FILE, self._request)
         return self._request["installed"]
@@ -70,6 +71,15 @@ def findJobs(folder: Path) -> list[TrainingJob]:
         if read_json(request)["installed"] is None and run.state()["state"] in ("queued", "running", "stopping", "done"):
             jobs.append(TrainingJob(run))
     return jobs
+
+
+def _freeName(wanted: str) -> str:
+    """`wanted`, with a number where a model of that name is installed already: nothing is ever replaced."""
+    from medmae.models import list_models
+
+    taken = {name.casefold() for name, _ in list_models()}
+    names = (wanted if number == 1 else f"{wanted} {number}" for number in itertools.count(1))
+    return next(name for name in names if name.casefold() not in taken)
 
 
 def _keepLook(model: Path, labels: list[dict]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,10 +78,20 @@ OBLIQUE = _oblique()
 
 
 @pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Set what the stand-in for the engine does: engine("progress", "result=FILE")."""
+    def plan(*actions):
+        (tmp_path / "plan").write_text(" ".join(actions))
+        monkeypatch.setenv("FAKE_ENGINE", str(tmp_path / "plan"))
+
+    return plan
+
+
+@pytest.fixture
 def a_known_model(monkeypatch):
     """A model called "model" in the registry, for tests in which nothing is computed."""
-    from types import ModuleType, SimpleNamespace
-    module = ModuleType("medmae.models")
-    module.resolve_model = lambda name: Path("/models") / str(name)
-    module.load_info = lambda path: SimpleNamespace(name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT")
-    monkeypatch.setitem(sys.modules, "medmae.models", module)
+    import medmae.models
+
+    monkeypatch.setattr(medmae.models, "resolve_model", lambda name: Path("/models") / str(name))
+    monkeypatch.setattr(medmae.models, "load_info", lambda path: SimpleNamespace(
+        name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT"))

@@ -18,16 +18,6 @@ BOXES = {"left": np.s_[1:3, 2:5, 1:4], "right": np.s_[3:5, 4:7, 5:9]}
 
 
 @pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """Set what the stand-in for the engine does: engine("progress", "result=FILE")."""
-    def plan(*actions):
-        (tmp_path / "plan").write_text(" ".join(actions))
-        monkeypatch.setenv("FAKE_ENGINE", str(tmp_path / "plan"))
-
-    return plan
-
-
-@pytest.fixture
 def logic(a_known_model):
     from MedMAESegmentLib.SegmentLogic import SegmentLogic
 
