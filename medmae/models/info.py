@@ -27,7 +27,7 @@ class ModelInfo:
             value is what result files store; segmentation has background at index 0. Colours are (r, g, b) in 0..1.
         modality: DICOM code of the (first) channel.
         orientation: axes of the network's input, in which i, j, k increase ("RAS" in 3-D, "LPS" in 2-D).
-        spacing_mm: voxel size (k, j, i) of the network's input; None = as stored (3-D), fitted by the longest side (2-D).
+        spacing_mm: voxel size (k, j, i) of the network's input; None = as stored (3-D), or fitted by the longest side.
         input_size: voxels (k, j, i) or pixels (rows, cols) of the network's window.
         intensity: normalisation, as `medmae.datasets.preprocessing` reads it.
         training: summary of the training: counts, settings, and the ranges seen.
