@@ -1,0 +1,62 @@
+"""Report of an evaluation: scores of every case, their spread, and the worst, middle and best case in pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medmae.files import read_json
+from medmae.models import ModelInfo, load_info, resolve_model
+from medmae.reports.finetune_report import OVERLAY_NOTE, add_scores
+from medmae.reports.page import Page, number
+from medmae.run_folder import RunFolder
+
+
+def build(run: RunFolder) -> Page:
+    """The page of an evaluate run."""
+    inputs = run.spec["inputs"]
+    scores = read_json(run.path / "result.json", "result of the evaluation")
+    model = resolve_model(inputs["model"])
+    info = load_info(model)
+    page = Page(f"Evaluation: {info.name}", f"{len(scores['cases'])} cases of the list '{inputs.get('split', 'test')}'")
+    page.facts(_facts(scores))
+    page.section("Scores")
+    add_scores(page, scores, info)
+    if scores["task"] == "segmentation":
+        _add_pictures(page, run, info, scores)
+    return page
+
+
+def _facts(scores: dict[str, Any]) -> dict[str, str | None]:
+    if scores["task"] == "classification":
+        return {"AUC": number(scores["auc"]), "95 % interval of the AUC": interval(scores.get("auc_interval")),
+                "accuracy": number(scores["accuracy"])}
+    distances = [value for value in scores.get("hd95_mm", {}).values() if value is not None]
+    facts: dict[str, str | None] = {"mean Dice": number(scores["mean_dice"])}
+    if scores.get("mean_dice_interval"):
+        facts["95 % interval"] = interval(scores["mean_dice_interval"])
+    if distances:
+        facts["mean HD95 (mm)"] = number(sum(distances) / len(distances), 1)
+    return facts
+
+
+def interval(values: list[float] | None) -> str:
+    """Two bounds as text."""
+    return "–" if not values else f"{values[0]:.3f} … {values[1]:.3f}"
+
+
+def _add_pictures(page: Page, run: RunFolder, info: ModelInfo, scores: dict[str, Any]) -> None:
+    from medmae.datasets import load_dataset
+    from medmae.reports.cases import compared_cases, label_colors, named_colors, telling_cases
+    from medmae.reports.pictures import overlays
+
+    inputs = run.spec["inputs"]
+    dataset = load_dataset(inputs["dataset"])
+    chosen = telling_cases(scores, dataset, [inputs.get("split", "test")])
+    cases = compared_cases(chosen, info, resolve_model(inputs["model"]), str(run.spec["config"].get("device", "auto")))
+    if not cases:
+        return
+    page.section("Worst, middle and best case")
+    page.legend(named_colors(info), OVERLAY_NOTE)
+    sheet = overlays(cases, label_colors(info))
+    names = ", ".join(case.name for case in cases)
+    page.figure(sheet.png, f"Reference and prediction drawn over the images of {names}.", "", sheet.css_width)

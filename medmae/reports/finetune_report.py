@@ -1,0 +1,95 @@
+"""Report of a finetuning run: curves, validation scores, and reference against prediction in pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medmae.datasets import Case, Dataset, load_dataset
+from medmae.errors import BadInput
+from medmae.files import read_json
+from medmae.models import ModelInfo, load_info
+from medmae.reports.cases import compared_cases, label_colors, named_colors, telling_cases
+from medmae.reports.page import Page, number
+from medmae.reports.pictures import overlays
+from medmae.reports.pretrain_report import add_losses
+from medmae.reports.run_facts import configuration, duration, training_records
+from medmae.reports.score_tables import add_classification_scores, add_segmentation_scores
+from medmae.run_folder import RunFolder
+
+OVERLAY_NOTE = "Filled: reference. Line: the model."
+ORIENTATION_NOTE = ("The patient's right is on the left of axial and coronal pictures; anterior is on the left of "
+                    "sagittal ones.")
+
+
+def build(run: RunFolder) -> Page:
+    """The page of a finetuning run."""
+    config = configuration(run)
+    info = load_info(run.model) if (run.model / "model.json").is_file() else None
+    scratch = run.spec["inputs"].get("encoder") in (None, "none")
+    page = Page(f"Finetuning: {run.path.resolve().name}",
+                f"{config.get('method')}, preset {config.get('preset')}, "
+                + ("from scratch (no pretraining)" if scratch else "from a pretrained encoder"))
+    records = training_records(run)
+    scores = _validation(run)
+    page.facts(_facts(info, scores, records))
+    add_losses(page, records)
+    if scores is not None and scores.get("cases"):
+        page.section("Validation cases")
+        page.paragraph("They are scored for this report only: the schedule is fixed, and nothing was chosen by them.")
+        add_scores(page, scores, info)
+    if info is not None and info.task == "segmentation":
+        add_overlays(page, run, info, scores, str(config.get("device", "auto")))
+    return page
+
+
+def _validation(run: RunFolder) -> dict[str, Any] | None:
+    file = run.path / "validation.json"
+    return read_json(file, "validation scores") if file.is_file() else None
+
+
+def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
+           records: list[dict[str, Any]]) -> dict[str, str | None]:
+    facts: dict[str, str | None] = {}
+    if scores and scores.get("task") == "classification":
+        facts["validation AUC"] = number(scores.get("auc"))
+    elif scores and scores.get("cases"):
+        facts["validation Dice"] = number(scores.get("mean_dice"))
+    if info is not None:
+        cases = info.training.get("cases", info.training.get("images"))
+        facts["labelled cases"] = None if cases is None else str(cases)
+    if records:
+        facts["steps"] = str(records[-1]["step"])
+        facts["training time"] = duration(float(records[-1].get("seconds", 0)))
+    return facts
+
+
+def add_scores(page: Page, scores: dict[str, Any], info: ModelInfo | None) -> None:
+    """Tables and charts of a result object of either task."""
+    if scores["task"] == "classification":
+        add_classification_scores(page, scores)
+    else:
+        add_segmentation_scores(page, scores, {} if info is None else named_colors(info))
+
+
+def add_overlays(page: Page, run: RunFolder, info: ModelInfo, scores: dict[str, Any] | None, device: str,
+                 keys: tuple[str, ...] = ("validation",)) -> None:
+    """Worst, middle and best case in pictures; without scores, the first training cases."""
+    try:
+        dataset = load_dataset(run.spec["inputs"]["dataset"])
+    except BadInput as error:  # the images may be gone by the time a report is written again
+        page.warning(f"No pictures of cases: {error}")
+        return
+    chosen = telling_cases(scores, dataset, keys) if scores and scores.get("cases") else _training(dataset)
+    cases = compared_cases(chosen, info, run.model, device)
+    if not cases:
+        return
+    page.section("Pictures")
+    sheet = overlays(cases, label_colors(info))
+    names = ", ".join(f"{case.name} ({case.note})" if case.note else case.name for case in cases)
+    page.legend(named_colors(info), OVERLAY_NOTE)
+    page.figure(sheet.png, f"Reference and prediction drawn over the images of {names}.",
+                "" if all(case.is_2d for case in cases) else ORIENTATION_NOTE, sheet.css_width)
+
+
+def _training(dataset: Dataset) -> list[tuple[Case, str]]:
+    return [(case, "training case") for case in dataset.lists.get("training", ())[:2]]

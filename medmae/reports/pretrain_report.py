@@ -1,0 +1,89 @@
+"""Report of a pretraining run: what was learned from, how the losses went, what the network fills in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from medmae.models import ModelInfo, load_info
+from medmae.reports.charts import curve_panels, curves_of
+from medmae.reports.page import Page
+from medmae.reports.pictures import reconstructions
+from medmae.reports.run_facts import configuration, duration, training_records
+from medmae.run_folder import RunFolder
+
+METHODS = {"gl-mae": "GL-MAE (3-D, global and local views)", "vis-mae": "VIS-MAE (2-D, windows of a Swin transformer)"}
+
+
+def build(run: RunFolder) -> Page:
+    """The page of a pretraining run."""
+    config = configuration(run)
+    method = str(config.get("method", ""))
+    page = Page(f"Pretraining: {run.path.resolve().name}",
+                f"{METHODS.get(method, method)}, preset {config.get('preset')}")
+    info = load_info(run.model) if (run.model / "model.json").is_file() else None
+    records = training_records(run)
+    page.facts(_facts(records, info))
+    add_losses(page, records)
+    add_reconstructions(page, run, info)
+    if info is not None:
+        page.section("Encoder")
+        page.table(["", ""], _encoder_rows(info))
+        page.paragraph("Finetune it with a few labelled cases:")
+        page.commands([f"medmae finetune --dataset dataset.json --encoder {run.path.name} --cases 8 --out RUN"])
+    return page
+
+
+def _facts(records: list[dict[str, Any]], info: ModelInfo | None) -> dict[str, str | None]:
+    facts: dict[str, str | None] = {}
+    if info is not None:
+        facts["images"] = str(info.training.get("images", "–"))
+    if records:
+        facts["steps"] = f"{records[-1]['step']}"
+        facts["loss, first → last"] = f"{_mean(records[:10]):.3g} → {_mean(records[-10:]):.3g}"
+        facts["training time"] = duration(float(records[-1].get("seconds", 0)))
+    return facts
+
+
+def _mean(records: list[dict[str, Any]]) -> float:
+    return float(np.mean([record["loss"] for record in records]))
+
+
+def add_losses(page: Page, records: list[dict[str, Any]]) -> None:
+    """The curve of every loss term."""
+    curves = curves_of(records)
+    if not curves:
+        return
+    page.section("Losses")
+    sheet = curve_panels(curves)
+    told = "; ".join(f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, (_, values) in curves.items())
+    page.figure(sheet.png, f"Curves over the training steps: {told}.",
+                "Pale: every step; strong: moving average. The minimised loss comes first.", sheet.css_width)
+
+
+def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limit: int = 6) -> None:
+    """Pictures of masked images and of what the network fills in."""
+    file = run.path / "reconstructions.npz"
+    if not file.is_file():
+        return
+    with np.load(file, allow_pickle=False) as data:
+        images, masked, filled = data["images"], data["masked"], data["reconstructions"]
+    if len(images) == 0:
+        return
+    page.section("Reconstructions")
+    sheet = reconstructions(images, masked, filled, None if info is None else info.spacing_mm, limit)
+    share = 100 * float(masked.mean())
+    page.figure(sheet.png, f"{min(len(images), limit)} examples: the image, the {100 - share:.0f} % that the network "
+                "sees, and the hidden parts as it fills them in.",
+                f"{share:.0f} % is hidden (grey). In the last row the hidden parts are the network's, the seen ones "
+                "the image's own.", sheet.css_width)
+
+
+def _encoder_rows(info: ModelInfo) -> list[list[str]]:
+    spacing = "fitted by the longest side" if info.spacing_mm is None else (
+        " × ".join(f"{value:g}" for value in info.spacing_mm) + " mm (k, j, i)")
+    return [["network", f"{info.architecture['name']}, preset {info.preset}"],
+            ["input", " × ".join(map(str, info.input_size))], ["spacing", spacing], ["orientation", info.orientation],
+            ["modality", info.modality], ["images", str(info.training.get("images", "–"))],
+            ["subjects", str(info.training.get("subjects", "–"))]]
