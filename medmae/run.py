@@ -36,7 +36,7 @@ HEARTBEAT_SECONDS = 20.0
 
 
 def execute(folder: Path | str) -> int:
-    """Run the specification in `folder` to its end; returns the exit code 0 (done or stopped), 1 (failed), 2 (bad input).
+    """Run the specification in `folder`; returns the exit code 0 (done or stopped), 1 (failed) or 2 (bad input).
 
     The outcome is in ``state.json`` (state, reason, remedy), everything else in ``log.txt``.
 

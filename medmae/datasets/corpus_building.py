@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from medmae.config import to_json
 from medmae.datasets.corpus import Corpus, CorpusWriter
 from medmae.datasets.dataset import Case, Dataset
@@ -59,7 +61,7 @@ def prepare_case(case: Case, preprocessing: Preprocessing) -> Prepared:
     return preprocessing.prepare([read_image(path) for path in case.images])
 
 
-def _label(case: Case, dataset: Dataset, preprocessing: Preprocessing, prepared: Prepared):  # noqa: ANN202
+def _label(case: Case, dataset: Dataset, preprocessing: Preprocessing, prepared: Prepared) -> np.ndarray | None:
     from medmae.volumes import read_label
 
     if case.label is None:

@@ -126,7 +126,8 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
 
 def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int) -> tuple[int, ...]:
     """Left-right (the last axis) for segmentation, unless a label's name says a side; none for classification."""
-    sided = any(word in name.lower().replace("_", " ").split() for name in labels for word in ("left", "right", "l", "r"))
+    words = {word for name in labels for word in name.lower().replace("_", " ").split()}
+    sided = bool(words & {"left", "right", "l", "r"})
     return () if task == "classification" or sided else (spatial_dims - 1,)
 
 

@@ -82,8 +82,8 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
     training = _training_cases(dataset, inputs, config)
     validation = tuple(case for case in dataset.lists.get("validation", ()) if case.is_labelled)
     if any(isinstance(case.class_value, tuple) for case in training):
-        raise BadInput(f"The dataset {dataset.path} gives several classes to one case; finetuning takes one class a case. "
-                       "Make one dataset per class.")
+        raise BadInput(f"The dataset {dataset.path} gives several classes to one case; finetuning takes one class "
+                       "a case. Make one dataset per class.")
     encoder = inputs.get("encoder")
     if encoder in (None, FROM_SCRATCH):
         method = config.method or _method_for(training[0])
@@ -95,7 +95,8 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         if config.method not in (None, method) or config.preset not in (None, preset):
             raise BadInput(f"The encoder {encoder} is {method} {preset}, but {config.method or method} "
                            f"{config.preset or preset} was asked for. Leave --method and --preset out.")
-    config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task, pretrained=path is not None)
+    config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task,
+                                     pretrained=path is not None)
     if not config.augmentation.flip_axes:
         dims = 3 if method == "gl-mae" else 2
         axes = default_flip_axes(dataset.task, dataset.foreground, dims)

@@ -30,15 +30,16 @@ class AveragedNetwork(nn.Module):
         self._loss = loss
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Losses of the trained network on a batch of images and targets."""
         return self._loss(self.network(batch["images"]), batch["targets"])
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """average = decay x average + (1 - decay) x network, buffers copied."""
-        for old, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            old.mul_(decay).add_(new.detach(), alpha=1 - decay)
-        for old, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            old.copy_(new)
+        for average, current in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            average.mul_(decay).add_(current.detach(), alpha=1 - decay)
+        for buffer, source in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            buffer.copy_(source)
 
 
 class FinetuningTask(ABC):

@@ -60,7 +60,7 @@ def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = (
         raise BadInput(f"The method '{config.method}' is not known. Use {' or '.join(method_names())}.")
     method = method_class(config.method)
     defaults = method.defaults(config.preset)
-    settings = from_json(method.Settings, asdict(method.settings_for(config.preset)) | config.settings,
+    settings: Any = from_json(method.Settings, asdict(method.settings_for(config.preset)) | config.settings,
                          f"settings of {config.method}")
     config = replace(config, steps=config.steps or defaults.steps, batch_size=config.batch_size or defaults.batch_size,
                      learning_rate=config.learning_rate or defaults.learning_rate, settings=asdict(settings))

@@ -14,7 +14,7 @@ from medmae.training.distributed import mean_over_processes
 
 
 class Projector(nn.Module):
-    """CLS embedding (B, D) to prototype scores (B, K): three-layer MLP, unit-length bottleneck, unit-length prototypes."""
+    """CLS embedding (B, D) to prototype scores (B, K): three-layer MLP, then cosines in the bottleneck."""
 
     def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int) -> None:
         super().__init__()

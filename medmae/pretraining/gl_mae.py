@@ -18,6 +18,7 @@ from torch import nn
 
 from medmae.datasets import Corpus
 from medmae.networks import architecture_for, build_network
+from medmae.networks.presets import GlMaePreset
 from medmae.networks.presets import preset as network_preset
 from medmae.pretraining.consistency import Consistency, Projector, entropy
 from medmae.pretraining.masking import expand_mask, visible_tokens
@@ -80,7 +81,8 @@ class _GlobalLocal(nn.Module):
         self.settings = settings
         self.student = student
         self.projector = Projector(width, settings.projector_hidden, settings.projector_bottleneck, settings.prototypes)
-        self.teacher = copy.deepcopy(student.encoder).requires_grad_(False)  # type: ignore[union-attr,operator]
+        encoder: Any = student.encoder
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.consistency = Consistency(settings.prototypes, settings.student_temperature,
                                        settings.teacher_temperature, settings.centre_momentum)
@@ -134,6 +136,7 @@ class GlMaePretraining(PretrainingMethod):
                  weight_decay: float) -> None:
         super().__init__(preset, channels, corpus, settings, seed, weight_decay)
         numbers = network_preset("gl-mae", preset)
+        assert isinstance(numbers, GlMaePreset)
         self.architecture = architecture_for("gl-mae", preset, "encoder", channels, 0)
         self.network = build_network(self.architecture)
         self.module = _GlobalLocal(self.network, numbers.width, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def _method(config: PretrainConfig, corpus: Corpus) -> PretrainingMethod:
     cls = method_class(config.method)
     torch.manual_seed(config.seed)
     channels = corpus.items[0].shape[0]
-    return cls(config.preset, channels, corpus, from_json(cls.Settings, config.settings, f"settings of {config.method}"),
-               config.seed, config.weight_decay)
+    settings = from_json(cls.Settings, config.settings, f"settings of {config.method}")
+    return cls(config.preset, channels, corpus, settings, config.seed, config.weight_decay)
 
 
 def _loop_settings(config: PretrainConfig) -> LoopSettings:
@@ -107,7 +107,8 @@ def _cases(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Dataset, tup
     """The images to pretrain on, without their labels, and a dataset that describes them."""
     if inputs.get("dataset"):
         dataset = load_dataset(inputs["dataset"])
-        keys = [inputs["split"]] if inputs.get("split") else [key for key in PRETRAINING_LISTS if dataset.lists.get(key)]
+        split = inputs.get("split")
+        keys = [split] if split else [key for key in PRETRAINING_LISTS if dataset.lists.get(key)]
         cases = tuple(replace(case, label=None, class_value=None) for key in keys for case in dataset.cases(key))
         if not cases:
             raise BadInput(f"The dataset {dataset.path} has no images in {' or '.join(PRETRAINING_LISTS)}.")
@@ -131,10 +132,7 @@ def _guessed_modality(case: Case) -> str:
     from medmae.volumes import read_image
 
     volume = read_image(case.images[0])
-    if volume.is_2d:
-        modality = "DX"
-    else:
-        modality = "CT" if float(np.min(volume.array)) < -500 else "MR"
+    modality = "DX" if volume.is_2d else "CT" if float(np.min(volume.array)) < -500 else "MR"
     log.info("modality taken as %s from the first image; say otherwise with --set modality=...", modality)
     return modality
 
@@ -180,4 +178,5 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
 
 def _save_examples(path: Path, examples: Reconstructions) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{name: np.asarray(value) for name, value in asdict(examples).items()})
+        np.savez_compressed(file, images=examples.images, masked=examples.masked,
+                            reconstructions=examples.reconstructions)

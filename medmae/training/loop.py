@@ -50,8 +50,9 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         Stopped: the run's STOP file appeared; a checkpoint was written first.
     """
     if settings.batch_size % group.size:
+        fitting = group.size * -(-settings.batch_size // group.size)
         raise BadInput(f"The batch size {settings.batch_size} is not a multiple of the {group.size} processes. "
-                       f"Choose one that is, with --set batch_size={group.size * -(-settings.batch_size // group.size)}.")
+                       f"Choose one that is, with --set batch_size={fitting}.")
     module = task.module.to(group.device).train()
     optimizer = torch.optim.AdamW(task.parameter_groups(), lr=settings.learning_rate, betas=settings.betas)
     scaler = torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16")

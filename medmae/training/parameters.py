@@ -23,7 +23,8 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if parameter.ndim <= 1 or name.endswith(("relative_position_bias_table", "_token")) else weight_decay
+        undecayed = parameter.ndim <= 1 or name.endswith(("relative_position_bias_table", "_token"))
+        decay = 0.0 if undecayed else weight_decay
         depth = depth_of(name) if depth_of else None
         scale = 1.0 if depth is None else layer_decay ** depth
         groups.setdefault((decay, scale), []).append(parameter)

@@ -21,8 +21,15 @@ class TrainingTask(Protocol):
     and must depend on its arguments alone.
     """
 
-    module: nn.Module
-    number_of_items: int
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def number_of_items(self) -> int:
+        """How many different items the data has."""
+        ...
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Groups with the keys params, weight_decay and rate_scale."""
@@ -37,5 +44,5 @@ class TrainingTask(Protocol):
         ...
 
     def validate(self, step: int) -> Mapping[str, Any]:
-        """Figures to log at a validation step, measured on the main process; empty where there is nothing to measure."""
+        """Figures to log at a validation step, measured on the main process; may be empty."""
         ...

@@ -36,7 +36,7 @@ def cut_view(
     region = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
     part = torch.from_numpy(np.array(array[region], dtype=np.float32))
     extent = high - low
-    # grid_sample wants x, y(, z): the array axes reversed, scaled so that -1 and 1 are the outer edges (align_corners=False)
+    # grid_sample wants x, y(, z): the array axes reversed; -1 and 1 are the outer edges of the image
     scale = 2.0 / extent
     theta_matrix = (matrix * half_size(size)[None, :] * scale[:, None])[::-1, ::-1]
     theta_offset = ((centre - low + 0.5) * scale - 1)[::-1]

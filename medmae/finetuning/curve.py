@@ -1,0 +1,181 @@
+"""Label-efficiency curves: the same finetuning on more and more labels, over seeds, with and without pretraining.
+
+Every point is a finetuning run of its own under ``RUN/points/``, scored once on the list asked for (test by default).
+A finished point is never computed again, so that a curve can be stopped and resumed at any time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from medmae.config import from_json, to_json
+from medmae.errors import BadInput
+from medmae.files import read_json, write_json, write_text
+from medmae.finetuning import run as finetuning_run
+from medmae.finetuning.config import FinetuneConfig
+from medmae.inference import evaluate_run
+from medmae.metrics import bootstrap_interval
+from medmae.models import load_info, resolve_model
+from medmae.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+Arm = Literal["pretrained", "scratch"]
+FIELDS = ("arm", "labels", "seed", "score", "metric", "cases")
+
+
+@dataclass(frozen=True)
+class CurveConfig:
+    """Which points: numbers of labelled `cases` (drawn by subject from each seed) or named `subsets`, seeds, arms.
+
+    `finetune` is the configuration of every point; its seed and cases are replaced.
+    """
+
+    cases: tuple[int, ...] = ()
+    subsets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    arms: tuple[Arm, ...] = ("pretrained", "scratch")
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        if bool(self.cases) == bool(self.subsets):
+            raise ValueError("give either cases or subsets")
+        if not self.seeds or not self.arms:
+            raise ValueError("at least one seed and one arm are needed")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One finetuning of the curve."""
+
+    arm: Arm
+    labels: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder name of the point."""
+        return f"{self.arm}-{self.labels}-seed{self.seed}"
+
+
+class _PointRun(RunFolder):
+    """The folder of a point; a stop asked of the curve stops the point at its next step."""
+
+    def __init__(self, path: Any, curve: RunFolder | None = None) -> None:
+        super().__init__(path)
+        self._curve = curve
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the curve, or this point, is asked to stop."""
+        return super().stop_requested or (self._curve is not None and self._curve.stop_requested)
+
+
+def execute(run: RunFolder) -> None:
+    """Compute the points that are missing; writes ``results.csv`` (a row a point) and ``summary.json``."""
+    spec = run.spec
+    config = from_json(CurveConfig, spec["config"], "curve configuration")
+    inputs = spec["inputs"]
+    if "pretrained" in config.arms and inputs.get("encoder") in (None, finetuning_run.FROM_SCRATCH):
+        raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
+    config = _with_network(config, inputs)
+    points = list(_points(config))
+    for point in points:  # contradictions and bad files show before hours of computing
+        finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
+    results: list[dict[str, Any]] = []
+    for number, point in enumerate(points, 1):
+        results.append(_score(run, config, inputs, point))
+        write_text(run.path / "results.csv", _csv(results))
+        run.append_progress({"stage": "points", "step": number, "total": len(points), "message": point.name,
+                             "score": results[-1]["score"]})
+        run.write_state(step=number, total=len(points))
+    write_json(run.path / "summary.json", summarise(results))
+
+
+def _with_network(config: CurveConfig, inputs: dict[str, Any]) -> CurveConfig:
+    """The scratch arm uses the encoder's method and preset, so that both arms are the same network."""
+    if inputs.get("encoder") in (None, finetuning_run.FROM_SCRATCH):
+        return config
+    info = load_info(resolve_model(inputs["encoder"]))
+    return replace(config, finetune=replace(config.finetune, method=info.method, preset=info.preset))
+
+
+def _points(config: CurveConfig) -> Iterator[Point]:
+    for labels in config.subsets or tuple(map(str, config.cases)):
+        for seed in config.seeds:
+            for arm in config.arms:
+                yield Point(arm, labels, seed)
+
+
+def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
+    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if config.cases else None)
+
+
+def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:
+    return {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None,
+            "encoder": inputs["encoder"] if point.arm == "pretrained" else finetuning_run.FROM_SCRATCH}
+
+
+def _score(curve: RunFolder, config: CurveConfig, inputs: dict[str, Any], point: Point) -> dict[str, Any]:
+    folder = curve.path / "points" / point.name
+    result_file = folder / "evaluation" / "result.json"
+    if not result_file.is_file():
+        log.info("point %s", point.name)
+        if not (folder / "spec.json").is_file():
+            RunFolder.create(folder, "finetune", to_json(_finetune_config(config, point)),
+                             _inputs(inputs, config, point))
+        run = _PointRun(folder, curve)
+        if not (run.model / "model.json").is_file():
+            finetuning_run.execute(run)
+            run.write_state(state="done")
+        if not (folder / "evaluation" / "spec.json").is_file():
+            RunFolder.create(folder / "evaluation", "evaluate", {"device": config.finetune.device},
+                             {"dataset": inputs["dataset"], "split": inputs.get("split") or "test",
+                              "model": str(run.model)})
+        evaluate_run.execute(_PointRun(folder / "evaluation", curve))
+    result = read_json(result_file)
+    metric = "mean_dice" if result["task"] == "segmentation" else "auc"
+    return {"arm": point.arm, "labels": point.labels, "seed": point.seed, "score": result[metric], "metric": metric,
+            "cases": len(result["cases"]), "result": result}
+
+
+def _csv(results: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return text.getvalue()
+
+
+def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per number of labels: mean score of each arm over seeds, and where both arms exist the paired difference.
+
+    The interval of the difference draws seeds and arms' runs in pairs (95 % bootstrap); None with a single seed.
+    """
+    summary = []
+    for labels in dict.fromkeys(result["labels"] for result in results):
+        scores = {arm: {result["seed"]: result["score"] for result in results
+                        if result["labels"] == labels and result["arm"] == arm and result["score"] is not None}
+                  for arm in dict.fromkeys(result["arm"] for result in results)}
+        row: dict[str, Any] = {"labels": labels, "metric": results[0]["metric"]}
+        row |= {arm: float(np.mean(list(values.values()))) if values else None for arm, values in scores.items()}
+        if {"pretrained", "scratch"} <= set(scores):
+            row["difference"], row["interval"] = paired_difference(scores["pretrained"], scores["scratch"])
+        summary.append(row)
+    return summary
+
+
+def paired_difference(one: dict[int, float], other: dict[int, float]) -> tuple[float | None, list[float] | None]:
+    """Mean of one - other over the common seeds, with its 95 % bootstrap interval over seeds."""
+    seeds = sorted(set(one) & set(other))
+    differences = np.array([one[seed] - other[seed] for seed in seeds])
+    if not len(differences):
+        return None, None
+    interval = bootstrap_interval([str(seed) for seed in seeds], lambda chosen: float(differences[chosen].mean()))
+    return float(differences.mean()), list(interval) if interval else None
