@@ -26,19 +26,29 @@ _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The parts of a NIfTI-1 or -2 header that concern geometry.
+    """The parts of a NIfTI-1 or -2 header that place and describe the voxels.
 
     Attributes:
         dim: the eight entries of the header: number of dimensions, then sizes i, j, k, t, ...
         pixdim: eight entries; pixdim[1:4] are the voxel sizes in mm.
         qform: (4, 4) RAS affine of the quaternion, None when its code is 0.
         sform: (4, 4) RAS affine of the stored rows, None when its code is 0.
+        byte_order: "<" or ">".
+        datatype: the standard's code of the voxel type.
+        voxel_offset: first byte of the voxels.
+        slope: stored values are multiplied by it; 0 means no rescaling.
+        intercept: added after that.
     """
 
     dim: tuple[int, ...]
     pixdim: tuple[float, ...]
     qform: NDArray[np.float64] | None
     sform: NDArray[np.float64] | None
+    byte_order: str
+    datatype: int
+    voxel_offset: int
+    slope: float
+    intercept: float
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -89,25 +99,29 @@ def _sizes(values: NDArray[np.float64]) -> str:
 
 
 def _nifti1(data: bytes, order: str) -> NiftiHeader:
-    pixdim = struct.unpack_from(f"{order}8f", data, 76)
-    qcode, scode = struct.unpack_from(f"{order}2h", data, 252)
-    quaternion = struct.unpack_from(f"{order}6f", data, 256)
-    rows = struct.unpack_from(f"{order}12f", data, 280)
-    return _header(struct.unpack_from(f"{order}8h", data, 40), pixdim, qcode, scode, quaternion, rows)
+    def read(format: str, offset: int) -> tuple:
+        return struct.unpack_from(order + format, data, offset)
+
+    pixdim, (qcode, scode) = read("8f", 76), read("2h", 252)
+    offset, slope, intercept = read("3f", 108)
+    return NiftiHeader(read("8h", 40), pixdim, _qform(pixdim, read("6f", 256)) if qcode > 0 else None,
+                       _sform(read("12f", 280)) if scode > 0 else None, order, read("h", 70)[0], int(offset),
+                       slope, intercept)
 
 
 def _nifti2(data: bytes, order: str) -> NiftiHeader:
-    pixdim = struct.unpack_from(f"{order}8d", data, 104)
-    qcode, scode = struct.unpack_from(f"{order}2i", data, 344)
-    quaternion = struct.unpack_from(f"{order}6d", data, 352)
-    rows = struct.unpack_from(f"{order}12d", data, 400)
-    return _header(struct.unpack_from(f"{order}8q", data, 16), pixdim, qcode, scode, quaternion, rows)
+    def read(format: str, offset: int) -> tuple:
+        return struct.unpack_from(order + format, data, offset)
+
+    pixdim, (qcode, scode) = read("8d", 104), read("2i", 344)
+    slope, intercept = read("2d", 176)
+    return NiftiHeader(read("8q", 16), pixdim, _qform(pixdim, read("6d", 352)) if qcode > 0 else None,
+                       _sform(read("12d", 400)) if scode > 0 else None, order, read("h", 12)[0], read("q", 168)[0],
+                       slope, intercept)
 
 
-def _header(dim: tuple[int, ...], pixdim: tuple[float, ...], qcode: int, scode: int, quaternion: tuple[float, ...],
-            rows: tuple[float, ...]) -> NiftiHeader:
-    sform = np.vstack([np.array(rows, float).reshape(3, 4), [0, 0, 0, 1]]) if scode > 0 else None
-    return NiftiHeader(dim, pixdim, _qform(pixdim, quaternion) if qcode > 0 else None, sform)
+def _sform(rows: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.vstack([np.array(rows, float).reshape(3, 4), [0, 0, 0, 1]])
 
 
 def _qform(pixdim: tuple[float, ...], quaternion: tuple[float, ...]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from medmae.volumes.volume import Volume
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _TIFF = {b"II*\x00": "<", b"MM\x00*": ">"}
 _PNG_PALETTE, _TIFF_PHOTOMETRIC, _TIFF_PALETTE, _TIFF_BLACK_IS_ZERO = 3, 262, 3, 1
 
@@ -44,6 +44,8 @@ def read_picture(path: Path, *, frame: int | None = None) -> Volume:
     with open(path, "rb") as file:
         start = file.read(33)
     _refuse_other_type(path, start)
+    if start.startswith(_JPEG):
+        _refuse_truncated_jpeg(path)
     plain = _without_palette(path, start)
     array = _read(path) if plain is None else _read_bytes(plain, path)
     page = choose_frame(path, array.shape[1], frame)
@@ -53,10 +55,17 @@ def read_picture(path: Path, *, frame: int | None = None) -> Volume:
 
 def _refuse_other_type(path: Path, start: bytes) -> None:
     ending = path.suffix.lower()
-    signatures = {".png": (_PNG,), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",)}
+    signatures = {".png": (_PNG,), ".jpg": (_JPEG,), ".jpeg": (_JPEG,)}
     if not start.startswith(signatures.get(ending, (*_TIFF, b"II+\x00", b"MM\x00+"))):
         raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied "
                        "whole and has the right name.")
+
+
+def _refuse_truncated_jpeg(path: Path) -> None:
+    """JPEG readers fill what is missing with grey instead of failing."""
+    data = path.read_bytes()
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end of image after the last start of scan
+        raise BadInput(f"{path} is incomplete: it ends within the picture. Copy or export it again.")
 
 
 def _read(path: Path) -> NDArray:

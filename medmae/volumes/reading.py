@@ -13,6 +13,7 @@ from medmae.volumes.dicom_series import is_dicom_file, read_dicom
 from medmae.volumes.frames import choose_component, choose_frame
 from medmae.volumes.geometry import Geometry
 from medmae.volumes.nifti_header import check_nifti_geometry, read_nifti_header
+from medmae.volumes.nifti_voxels import read_nifti_voxels
 from medmae.volumes.pictures import PICTURE_ENDINGS, read_picture
 from medmae.volumes.simpleitk_images import affine_of, execute, open_reader, simpleitk
 from medmae.volumes.volume import Volume
@@ -99,7 +100,7 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
         raise BadInput(f"{path} is not a {ending} file, although its name says so. Check that the file was copied "
                        "whole and has the right name.")
     if ending in (".nii", ".nii.gz"):
-        check_nifti_geometry(read_nifti_header(path), path)
+        return _read_nifti(path, frame)
     reader = open_reader(path)
     size, dimension = reader.GetSize(), reader.GetDimension()
     geometry = _geometry_of(reader, path)
@@ -112,7 +113,27 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
         reader.SetExtractSize([*size[:3], 0])
         frame = None
     array = _array_of(execute(reader, path), path)
-    return choose_component(Volume(array.reshape(array.shape[0], *geometry.shape), geometry, source=str(path)), frame)
+    volume = Volume(array.reshape(array.shape[0], *geometry.shape), geometry, is_2d=dimension == 2, source=str(path))
+    return choose_component(volume, frame)
+
+
+def _read_nifti(path: Path, frame: int | None) -> Volume:
+    """Geometry as ITK (SimpleITK, Slicer) reads the header, once checked; the voxels are read here."""
+    header = read_nifti_header(path)
+    check_nifti_geometry(header, path)
+    affines = [affine for affine in (header.sform, header.qform) if affine is not None]
+    is_2d = header.dim[0] < 3
+    if is_2d and affines:  # ITK drops the third axis of such files
+        geometry = Geometry((1, header.dim[2], header.dim[1]), affines[0])
+    else:
+        geometry = _geometry_of(open_reader(path), path)
+    if affines and not any(np.allclose(geometry.affine, affine, rtol=1e-3, atol=1e-2) for affine in affines):
+        raise BadInput(f"{path} has a header whose geometry programs read differently, so no result would be safe. "
+                       "Convert it again from the original files.")
+    array = read_nifti_voxels(path, header, frame)
+    volume = Volume(array, geometry, is_2d=is_2d, source=str(path))
+    # More than four dimensions hold components, not time.
+    return choose_component(volume, frame) if header.dim[0] > 4 else volume
 
 
 def _geometry_of(reader: Any, path: Path) -> Geometry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def _unreadable(path: Path, error: RuntimeError) -> str:
     if "orthonormal" in text:
         return (f"{path} has a sheared affine: its axes are not at right angles, as after a tilted CT gantry or an "
                 "affine registration, and Slicer cannot read it either. Resample it to a right-angled grid first.")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # The last line is the reason, except where it is the stale system error that ITK appends.
+    lines = [re.sub(r"\(0x[0-9a-f]+\)", "", line.split("ERROR: ")[-1]).strip() for line in text.splitlines()
+             if line.strip() and not line.strip().startswith("Reason:")]
     return (f"{path} cannot be read: it is damaged, incomplete or not of the type its name says "
             f"({lines[-1] if lines else 'no reason given'}). Copy or export it again.")
