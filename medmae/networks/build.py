@@ -33,7 +33,8 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
         BadInput: the name or an argument is unknown (the valid ones are listed) or a value is unusable.
     """
     name, arguments = architecture.get("name"), architecture.get("arguments", {})
-    if set(architecture) - {"name", "arguments"} or name not in NETWORKS or not isinstance(arguments, Mapping):
+    if (set(architecture) - {"name", "arguments"} or not isinstance(name, str) or name not in NETWORKS
+            or not isinstance(arguments, Mapping)):
         raise BadInput(f"The architecture {name!r} is not known. It needs a 'name', one of {', '.join(NETWORKS)}, "
                        "and 'arguments'.")
     network_type = NETWORKS[name]

@@ -76,6 +76,8 @@ class WindowAttention(nn.Module):
 
     def __init__(self, *, width: int, heads: int, window: int) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} is not divisible by {heads} heads")
         self.heads, self.window = heads, window
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)

@@ -1,0 +1,78 @@
+"""Presets and building."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from medmae.errors import BadInput
+from medmae.networks import architecture_for, build_network, methods, preset
+
+
+@pytest.mark.parametrize("task", ["encoder", "segmentation", "classification"])
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+@pytest.mark.parametrize("method", ["vis-mae", "gl-mae"])
+def test_every_preset_builds_every_task_from_its_json(method, size, task):
+    import json
+
+    architecture = json.loads(json.dumps(architecture_for(method, size, task, 2, 5)))
+    with torch.device("meta"):
+        network = build_network(architecture)
+    assert network.training and sum(parameter.numel() for parameter in network.parameters()) > 1e6
+
+
+def test_the_sizes_of_a_preset_fit_its_network():
+    for method in methods():
+        for size in ("tiny", "small", "base"):
+            chosen = preset(method, size)
+            assert chosen.method == method and len(chosen.input_size) == chosen.spatial_dims
+            if method == "vis-mae":
+                assert all(side % (chosen.patch * 2 ** (len(chosen.depths) - 1)) == 0 for side in chosen.input_size)
+                assert all(side % (chosen.patch * chosen.mask_block) == 0 for side in chosen.input_size)
+            else:
+                sides = (*chosen.input_size, *chosen.global_size, *chosen.local_size)
+                assert all(side % chosen.patch == 0 for side in sides)
+
+
+def test_base_is_the_published_architecture():
+    swin, vit = preset("vis-mae", "base"), preset("gl-mae", "base")
+    assert (swin.input_size, swin.patch, swin.width, swin.depths, swin.heads, swin.window, swin.mask_block) == (
+        (224, 224), 4, 96, (2, 2, 2, 2), (3, 6, 12, 24), 7, 4)
+    assert (vit.global_size, vit.local_size, vit.patch, vit.width, vit.depth, vit.heads, vit.skip_blocks) == (
+        (160,) * 3, (96,) * 3, 16, 768, 12, 12, (4, 7, 10))
+    assert vit.feature_size == 48
+
+
+def test_presets_are_read_without_torch():
+    code = ("import sys; from medmae.networks import preset, architecture_for; preset('gl-mae', 'base');"
+            "architecture_for('vis-mae', 'tiny', 'segmentation', 1, 2); assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_method_or_preset_names_the_valid_ones():
+    with pytest.raises(BadInput, match="vis-mae, gl-mae"):
+        preset("mae", "base")
+    with pytest.raises(BadInput, match="tiny, small, base"):
+        preset("gl-mae", "huge")
+
+
+@pytest.mark.parametrize("architecture, message", [
+    ({"name": "resnet", "arguments": {}}, "swin_mae"),
+    ({}, "needs a 'name'"),
+    ({"name": ["swin_mae"], "arguments": {}}, "not known"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "dept": 3}}, "no argument dept.*decoder_width"),
+    ({"name": "vit_mae", "arguments": {}}, "channels"),
+    ({"name": "vit_mae", "arguments": {"channels": 0}}, "channels = 0"),
+    ({"name": "vit_mae", "arguments": {"channels": "1"}}, "channels = '1'"),
+    ({"name": "vit_mae", "arguments": {"channels": 10**12}}, "not usable"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "drop_path": 1.5}}, "drop_path"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "depths": [2, 2]}}, "cannot be built"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "width": 97}}, "cannot be built"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "depths": 2}}, "cannot be built"),
+])
+def test_an_unknown_or_impossible_architecture_is_refused_with_the_reason(architecture, message):
+    with pytest.raises(BadInput, match=message):
+        build_network(architecture)

@@ -1,0 +1,103 @@
+"""Weights from pretraining to the networks of the tasks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medmae.errors import BadInput
+from medmae.networks import architecture_for, build_network, transfer_encoder
+from medmae.networks.transfer import LoadReport
+
+
+def network(method: str, task: str, channels: int = 1, seed: int = 0, **changes) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    architecture = architecture_for(method, "tiny", task, channels, 3)
+    architecture["arguments"] |= changes
+    return build_network(architecture).eval()
+
+
+def test_swin_unet_gets_encoder_and_decoder_and_only_skips_and_head_stay_new():
+    source, target = network("vis-mae", "encoder"), network("vis-mae", "segmentation", seed=1)
+    report = transfer_encoder(source.state_dict(), target)
+    assert report.encoder_fraction == 1.0 and report.resized == ()
+    assert {name.split(".")[0] + "." + name.split(".")[1] for name in report.missing} == {
+        "decoder.skips", "final_expand.expand", "final_expand.norm", "head.weight"}
+    assert set(report.unexpected) == {"mask_token", "decoder_pred.weight", "decoder_pred.bias"}
+    images = torch.randn(1, 1, 112, 112)
+    with torch.no_grad():
+        torch.testing.assert_close(target.encoder.features(images), source.features(images))
+    for name in report.loaded:
+        assert torch.equal(target.state_dict()[name], source.state_dict()[name])
+
+
+def test_the_classifier_of_vis_mae_gets_the_encoder():
+    report = transfer_encoder(network("vis-mae", "encoder").state_dict(), network("vis-mae", "classification", seed=1))
+    assert set(report.missing) == {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_the_networks_of_gl_mae_get_the_encoder_without_the_class_token(task):
+    source, target = network("gl-mae", "encoder"), network("gl-mae", task, seed=1)
+    report = transfer_encoder(source.state_dict(), target)
+    assert report.encoder_fraction == 1.0 and "encoder.cls_token" in report.unexpected
+    assert not any(name.startswith("encoder.") for name in report.missing)
+    assert all(name.startswith("encoder.") for name in report.loaded)
+
+
+def test_a_finetuned_network_can_be_the_source():
+    source, target = network("gl-mae", "segmentation"), network("gl-mae", "segmentation", seed=1)
+    report = transfer_encoder(source.state_dict(), target)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("method, size", [("vis-mae", (64, 64)), ("gl-mae", (16, 24, 16))])
+def test_a_grey_image_gives_the_same_features_through_a_stem_of_any_number_of_channels(method, size):
+    image = torch.randn(1, 1, *size)
+    for channels_before, channels_after in [(1, 3), (3, 1), (1, 4), (2, 3)]:
+        source = network(method, "encoder", channels_before)
+        target = network(method, "classification", channels_after, seed=1)
+        transfer_encoder(source.state_dict(), target)
+        if method == "gl-mae":
+            source.encoder.cls_token = None  # the target has none
+        with torch.no_grad():
+            expected = source.features(image.expand(-1, channels_before, *size))
+            found = target.encoder.features(image.expand(-1, channels_after, *size))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_less_than_95_percent_of_the_encoder_is_refused_and_nothing_is_changed():
+    source, target = network("vis-mae", "encoder"), network("vis-mae", "segmentation", seed=1, depths=[2, 2, 6])
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(BadInput, match=r"Only \d+\.\d% .*encoder.stages.2.blocks.2.*--allow-partial"):
+        transfer_encoder(source.state_dict(), target)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+    report = transfer_encoder(source.state_dict(), target, allow_partial=True)
+    assert 0 < report.encoder_fraction < 0.95
+    name = "encoder.stages.0.blocks.0.mlp.fc1.weight"
+    assert torch.equal(target.state_dict()[name], source.state_dict()[name])
+
+
+def test_weights_of_the_other_method_or_preset_are_refused():
+    with pytest.raises(BadInput, match="another architecture"):
+        transfer_encoder(network("vis-mae", "encoder").state_dict(), network("gl-mae", "segmentation"))
+    with pytest.raises(BadInput, match=r"encoder\.\S+ \(.*\): the weights have \("):
+        transfer_encoder(network("gl-mae", "encoder").state_dict(), network("gl-mae", "segmentation", width=96))
+
+
+def test_the_bias_table_of_another_window_is_resampled():
+    source, target = network("vis-mae", "encoder"), network("vis-mae", "segmentation", seed=1, window=8)
+    name = "encoder.stages.0.blocks.0.attn.relative_position_bias_table"
+    slope = torch.linspace(-1, 1, 13)
+    source.state_dict()[name].copy_((slope[:, None] + 2 * slope[None, :]).flatten()[:, None].expand(-1, 3))
+    report = transfer_encoder(source.state_dict(), target)
+    assert name in report.resized and report.encoder_fraction == 1.0
+    finer = torch.linspace(-1, 1, 15)
+    middle = target.state_dict()[name][:, 0].view(15, 15)[2:-2, 2:-2]
+    torch.testing.assert_close(middle, (finer[:, None] + 2 * finer[None, :])[2:-2, 2:-2], atol=0.05, rtol=0)
+
+
+def test_the_report_says_it_in_one_line():
+    report = LoadReport(("a", "b"), ("c",), (), ("b",), 0.5)
+    assert report.summary() == ("2 tensors loaded (50.0% of the encoder's parameters), 1 of them resized; "
+                                "1 missing, 0 unexpected")
