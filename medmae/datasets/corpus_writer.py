@@ -57,7 +57,7 @@ class CorpusWriter:
         self._items: dict[str, CorpusItem] = {}
         self._read_finished()
         self._read_journal()
-        self._drop_damaged_tail()
+        self._drop_lost()
         self._shard = max((item.shard for item in self._items.values()), default=0)
         self._files = {kind: self._open_shard(kind) for kind in ("shard", "label")}
         self._journal: IO[str] = self._start_journal()
@@ -163,28 +163,33 @@ class CorpusWriter:
                            "Delete it, or choose another folder for this one.")
         self._settings = self._settings if self._settings is not None else found
 
-    def _drop_damaged_tail(self) -> None:
-        """Forget the items of the last shard from the first whose bytes are not as recorded (after a power failure)."""
-        last = max((item.shard for item in self._items.values()), default=0)
-        tail = sorted((item for item in self._items.values() if item.shard == last), key=lambda item: item.offset)
-        for position, item in enumerate(tail):
-            if not self._is_intact(item):
-                for lost in tail[position:]:
-                    del self._items[lost.id]
-                return
+    def _drop_lost(self) -> None:
+        """Forget items whose bytes did not reach the disk (power failure, incomplete copy) and shards without items.
 
-    def _is_intact(self, item: CorpusItem) -> bool:
-        wanted = [("shard", item.shard, item.offset, item.image_bytes, item.sha256)]
+        Closed shards are durable, so of these only the size is looked at; what the last one holds is compared whole.
+        """
+        last = max((item.shard for item in self._items.values()), default=0)
+        sizes = {file.name: file.stat().st_size for file in self.folder.glob("*.bin")}
+        self._items = {name: item for name, item in self._items.items()
+                       if self._is_intact(item, sizes, compare=item.shard == last)}
+        for kind in ("shard", "label"):
+            for file in self.folder.glob(f"{kind}-*.bin"):
+                if file.name > shard_name(kind, last):
+                    file.unlink()
+
+    def _is_intact(self, item: CorpusItem, sizes: Mapping[str, int], *, compare: bool) -> bool:
+        wanted = [(shard_name("shard", item.shard), item.offset, item.image_bytes, item.sha256)]
         if item.label:
-            wanted.append(("label", item.label.shard, item.label.offset, item.label_bytes, item.label.sha256))
-        for kind, shard, offset, size, sha256 in wanted:
-            file = self.folder / shard_name(kind, shard)
-            if not file.is_file():
+            place = item.label
+            wanted.append((shard_name("label", place.shard), place.offset, item.label_bytes, place.sha256))
+        for name, offset, size, sha256 in wanted:
+            if sizes.get(name, 0) < offset + size:
                 return False
-            with open(file, "rb") as stream:
-                stream.seek(offset)
-                if hashlib.sha256(stream.read(size)).hexdigest() != sha256:
-                    return False
+            if compare:
+                with open(self.folder / name, "rb") as stream:
+                    stream.seek(offset)
+                    if hashlib.sha256(stream.read(size)).hexdigest() != sha256:
+                        return False
         return True
 
     def _open_shard(self, kind: str) -> IO[bytes]:

@@ -14,13 +14,12 @@ from medmae.datasets.labels import parse_labels, parse_modalities
 from medmae.datasets.problems import raise_problems
 from medmae.errors import BadInput
 from medmae.files import read_json
+from medmae.volumes import output_name
 
 MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets")
 USUAL_LISTS = ("training", "validation", "test", "unlabeled")
 UNKNOWN_MODALITY = "OT"  # DICOM's code for "other"; intensities are then scaled robustly, image by image
 ITEM_KEYS = ("image", "label", "subject", "id")
-EXTENSIONS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif",
-              ".tiff", ".bmp", ".dcm", ".npy", ".npz")
 
 
 def parse_dataset(path: Path) -> Dataset:
@@ -88,7 +87,7 @@ def _raw_lists(data: dict[str, Any], problems: list[str]) -> dict[str, list[Any]
         elif key in USUAL_LISTS:
             problems.append(f"'{key}' must be a list of cases, but it is {_short(value)}.")
         else:
-            meant = difflib.get_close_matches(key, (*MEANINGFUL_KEYS, *USUAL_LISTS), n=1, cutoff=0.8)
+            meant = difflib.get_close_matches(key, (*MEANINGFUL_KEYS, *USUAL_LISTS), n=1, cutoff=0.75)
             if meant:
                 problems.append(f"The key '{key}' is unknown; probably '{meant[0]}' is meant.")
     if not lists:
@@ -109,7 +108,7 @@ def _items(key: str, values: list[Any], problems: list[str]) -> list[dict[str, A
             problems.append(f"{where}: {_short(value)} is neither an object nor a path.")
             continue
         for unknown in set(item) - set(ITEM_KEYS):
-            meant = difflib.get_close_matches(unknown, ITEM_KEYS, n=1, cutoff=0.8)
+            meant = difflib.get_close_matches(unknown, ITEM_KEYS[:3], n=1, cutoff=0.8)
             if meant:
                 problems.append(f"{where}: the key '{unknown}' is unknown; probably '{meant[0]}' is meant.")
         images = item.get("image")
@@ -197,7 +196,7 @@ def _class_value(label: Any, labels: dict[str, int], where: str, problems: list[
 def _identifiers(items: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     """Image path as written to a case id: without extension, unless two images would then share it."""
     paths = dict.fromkeys(_text(item["image"][0]) for found in items.values() for item in found)
-    stems = {path: _stem(path) for path in paths}
+    stems = {path: output_name(path) for path in paths}
     shared = Counter(stems.values())
     return {path: stem if shared[stem] == 1 else _without_anchor(path) for path, stem in stems.items()}
 
@@ -208,14 +207,6 @@ def _text(path: str) -> str:
 
 def _without_anchor(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
-
-
-def _stem(path: str) -> str:
-    plain = _without_anchor(path)
-    for extension in EXTENSIONS:
-        if plain.lower().endswith(extension) and not plain.lower().endswith("/" + extension):
-            return plain[:-len(extension)] or plain
-    return plain
 
 
 def _check_channels(cases: dict[str, list[Case]], modalities: tuple[str, ...], problems: list[str]) -> None:

@@ -62,8 +62,7 @@ def validate_cases(dataset: Dataset, cases: Sequence[Case], *, read_voxels: bool
     check = _Check(dataset, with_labels=labels is not False, required=required, read_voxels=read_voxels)
     problems: list[str] = [] if cases else ["there is no case in it."]
     summaries: list[CaseSummary] = []
-    # Decompression, percentiles and histograms release Python's lock, so threads are enough; few, because each holds
-    # a whole image.
+    # Threads, because other ways need an importable main program; few, because each holds a whole image.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for done, (found, summary) in enumerate(pool.map(check.case, cases), start=1):
             problems += found
