@@ -29,14 +29,19 @@ Progress = Callable[[int, int], None]
 
 def validate(dataset: Dataset, keys: Sequence[str], *, read_voxels: bool = True, labels: bool | None = None,
              on_progress: Progress | None = None) -> DatasetSummary:
-    """Check all cases of the lists `keys`: see ``validate_cases``.
+    """Check all cases of the lists `keys`, each once: see ``validate_cases``; each list is asked for labels by itself.
 
     Raises:
         BadInput: there is no such list, or some files cannot be used; the message lists all problems.
     """
-    cases = {case.id: case for key in keys for case in dataset.cases(key)}
-    return validate_cases(dataset, tuple(cases.values()), read_voxels=read_voxels, labels=labels,
-                          on_progress=on_progress)
+    cases: dict[str, Case] = {}
+    for key in keys:
+        for case in dataset.cases(key):
+            if case.id not in cases or case.is_labelled:
+                cases[case.id] = case
+    needing = set().union(*(_needing_label(dataset.cases(key), labels) for key in keys))
+    check = _Check(dataset, labels is not False, frozenset(needing), read_voxels)
+    return _run(check, tuple(cases.values()), on_progress)
 
 
 def validate_cases(dataset: Dataset, cases: Sequence[Case], *, read_voxels: bool = True, labels: bool | None = None,
@@ -58,8 +63,16 @@ def validate_cases(dataset: Dataset, cases: Sequence[Case], *, read_voxels: bool
     Raises:
         BadInput: some files cannot be used; the message lists all problems.
     """
+    check = _Check(dataset, labels is not False, frozenset(_needing_label(cases, labels)), read_voxels)
+    return _run(check, cases, on_progress)
+
+
+def _needing_label(cases: Sequence[Case], labels: bool | None) -> set[str]:
     required = any(case.is_labelled for case in cases) if labels is None else labels
-    check = _Check(dataset, with_labels=labels is not False, required=required, read_voxels=read_voxels)
+    return {case.id for case in cases} if required else set()
+
+
+def _run(check: _Check, cases: Sequence[Case], on_progress: Progress | None) -> DatasetSummary:
     problems: list[str] = [] if cases else ["there is no case in it."]
     summaries: list[CaseSummary] = []
     # Threads, because other ways need an importable main program; few, because each holds a whole image.
@@ -69,8 +82,8 @@ def validate_cases(dataset: Dataset, cases: Sequence[Case], *, read_voxels: bool
             summaries += [summary] if summary else []
             if on_progress:
                 on_progress(done, len(cases))
-    problems += _channel_problems(dataset, summaries)
-    raise_problems(problems, f"The dataset {dataset.path}", REMEDY)
+    problems += _channel_problems(check.dataset, summaries)
+    raise_problems(problems, f"The dataset {check.dataset.path}", REMEDY)
     return DatasetSummary(tuple(summaries))
 
 
@@ -78,13 +91,13 @@ def validate_cases(dataset: Dataset, cases: Sequence[Case], *, read_voxels: bool
 class _Check:
     dataset: Dataset
     with_labels: bool
-    required: bool
+    needing_label: frozenset[str]
     read_voxels: bool
 
     def case(self, case: Case) -> tuple[list[str], CaseSummary | None]:
         """The problems of a case and, when it has none, its summary."""
         problems: list[str] = []
-        if self.required and not case.is_labelled:
+        if case.id in self.needing_label and not case.is_labelled:
             problems.append(f"{case.id}: it has no label, but one is needed.")
         files = [*case.images, *([case.label] if self.with_labels and case.label else [])]
         if not self.read_voxels:
