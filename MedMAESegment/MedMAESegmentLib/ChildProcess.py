@@ -13,6 +13,7 @@ from pathlib import Path
 import medmae
 
 CONSOLE_FILE = "console.txt"
+_CREATE_NO_WINDOW, _DETACHED_PROCESS = 0x08000000, 0x00000008  # of subprocess, on Windows only
 
 
 class ChildProcess:
@@ -42,7 +43,7 @@ class ChildProcess:
         options: dict = {"start_new_session": True}
         if os.name == "nt":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
-            flags |= subprocess.DETACHED_PROCESS if self.detached else subprocess.CREATE_NO_WINDOW  # type: ignore
+            flags |= _DETACHED_PROCESS if self.detached else _CREATE_NO_WINDOW
             options = {"creationflags": flags}
         with open(self.runFolder / CONSOLE_FILE, "ab") as console:
             self._process = subprocess.Popen(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from medmae.run_folder import RunFolder
 
+from medmae.run_folder import RunFolder
 from MedMAESegmentLib import Dependencies
 from MedMAESegmentLib.Application import newTemporaryFolder, processEvents
 from MedMAESegmentLib.ChildProcess import ChildProcess
@@ -31,6 +31,20 @@ class SegmentLogic:
     def __init__(self) -> None:
         self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
         self.jobs: list[SegmentationJob] = []
+
+    def models(self) -> dict[str, Any]:
+        """The installed segmentation models: name to `medmae.models.ModelInfo`."""
+        from medmae.models import list_models
+
+        return {name: info for name, info in list_models() if info.task == "segmentation"}
+
+    def describeModel(self, info: Any) -> str:
+        """What a model segments and how good it was, in one line."""
+        names = [str(label["name"]) for label in info.labels[1:]]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        cases = info.training.get("cases")
+        parts = [info.modality, f"{info.spatial_dims}-D", shown, f"trained on {cases} cases" if cases else ""]
+        return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
     def segment(self, volumeNode: slicer.vtkMRMLVolumeNode, model: str | Path,
                 segmentationNode: slicer.vtkMRMLSegmentationNode | None = None, device: str = "auto", *,

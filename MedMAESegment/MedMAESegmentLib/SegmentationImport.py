@@ -88,9 +88,11 @@ def _moveOntoVoxels(segmentation: slicer.vtkSegmentation, source: np.ndarray, ta
         matrix = vtk.vtkMatrix4x4()
         labelmap.GetImageToWorldMatrix(matrix)
         offset = np.linalg.inv(source) @ slicer.util.arrayFromVTKMatrix(matrix)
-        if not np.allclose(offset, np.round(offset), atol=1e-3) or not np.allclose(offset[:3, :3], np.eye(3), atol=1e-3):
+        shifted = np.eye(4)
+        shifted[:3, 3] = np.round(offset[:3, 3])
+        if not np.allclose(offset, shifted, atol=1e-3):
             raise RuntimeError("The segmentation was computed on another grid than the volume's; it was not loaded.")
-        labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(target @ np.round(offset)))
+        labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(target @ shifted))
 
 
 def _copySegments(source: slicer.vtkSegmentation, target: slicer.vtkSegmentation) -> None:

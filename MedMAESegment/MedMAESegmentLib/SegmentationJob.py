@@ -6,11 +6,11 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-import medmae
 import numpy as np
 import slicer
-from medmae.run_folder import RunFolder
 
+import medmae
+from medmae.run_folder import RunFolder
 from MedMAESegmentLib.ChildProcess import ChildProcess
 from MedMAESegmentLib.RunJob import RunFailed, RunJob
 from MedMAESegmentLib.SegmentationImport import loadSegmentation

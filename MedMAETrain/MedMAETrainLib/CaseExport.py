@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from medmae.files import write_json
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeNrrd, writeVolume
+
+from medmae.files import write_json
 
 CasePair = tuple[Any, Any]  # (vtkMRMLVolumeNode, vtkMRMLSegmentationNode)
 
@@ -41,7 +42,7 @@ def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list
     namesOfCase: list[list[str]] = []
     for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
         problems += _volumeProblems(number, volumeNode)
-        names = _segmentNames(segmentationNode)
+        names = segmentNames(segmentationNode)
         namesOfCase.append(names)
         if not names:
             problems.append(f"Case {number}: there is no segmentation, or it has no segments.")
@@ -66,7 +67,7 @@ def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vt
     """
     shape = voxels(volumeNode).shape[:3]
     array = np.zeros(shape, np.uint8 if len(labels) < 256 else np.uint16)
-    problems, present = [], set(_segmentNames(segmentationNode))
+    problems, present = [], set(segmentNames(segmentationNode))
     for label in labels:
         if label.name not in present:
             continue
@@ -152,7 +153,8 @@ def _volumeProblems(number: int, volumeNode: Any) -> list[str]:
     return []
 
 
-def _segmentNames(segmentationNode: Any) -> list[str]:
+def segmentNames(segmentationNode: Any) -> list[str]:
+    """The names of the segments of a node, in order; none for a missing node."""
     if segmentationNode is None or segmentationNode.GetSegmentation() is None:
         return []
     segmentation = segmentationNode.GetSegmentation()

@@ -11,14 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medmae.home import runs_folder
-from medmae.run_folder import RunFolder
 from MedMAESegmentLib import Dependencies
 from MedMAESegmentLib.Application import newTemporaryFolder, processEvents
 from MedMAESegmentLib.ChildProcess import ChildProcess
 from MedMAESegmentLib.RunJob import ProgressCallback
 
-from MedMAETrainLib.CaseExport import CasePair, Label, exportDataset, guessModality
+from medmae.home import runs_folder
+from medmae.run_folder import RunFolder
+from MedMAETrainLib.CaseExport import CasePair, Label, exportDataset, guessModality, segmentNames
 from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
 
 
@@ -32,6 +32,17 @@ class TrainLogic:
     def __init__(self) -> None:
         self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
         self.jobs: list[TrainingJob] = []
+
+    def encoders(self) -> list[tuple[str, str]]:
+        """The installed encoders: (name, name with what it is for)."""
+        from medmae.models import list_models
+
+        return [(name, f"{name} ({info.modality}, {info.spatial_dims}-D)")
+                for name, info in list_models() if info.task == "encoder"]
+
+    def segmentNames(self, segmentationNode: Any) -> list[str]:
+        """The names of the segments, in order."""
+        return segmentNames(segmentationNode)
 
     def finetune(self, cases: Sequence[CasePair], encoder: str | Path = "none", name: str | None = None, *,
                  method: str | None = None, preset: str | None = None, modality: str | None = None,

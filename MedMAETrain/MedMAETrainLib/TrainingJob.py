@@ -7,10 +7,11 @@ import os
 import socket
 from pathlib import Path
 
-from medmae.files import read_json, write_json
-from medmae.run_folder import RunFolder
 from MedMAESegmentLib.ChildProcess import ChildProcess, killTree
 from MedMAESegmentLib.RunJob import RunJob
+
+from medmae.files import read_json, write_json
+from medmae.run_folder import RunFolder
 
 REQUEST_FILE = "slicer.json"
 
@@ -68,7 +69,8 @@ def findJobs(folder: Path) -> list[TrainingJob]:
     jobs = []
     for request in sorted(folder.glob(f"*/{REQUEST_FILE}"), key=lambda file: file.stat().st_mtime):
         run = RunFolder.open(request.parent)
-        if read_json(request)["installed"] is None and run.state()["state"] in ("queued", "running", "stopping", "done"):
+        alive = run.state()["state"] in ("queued", "running", "stopping", "done")
+        if alive and read_json(request)["installed"] is None:
             jobs.append(TrainingJob(run))
     return jobs
 

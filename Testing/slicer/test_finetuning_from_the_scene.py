@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from medmae.errors import BadInput
 from medmae.home import runs_folder
 from medmae.run_folder import RunFolder, process_start

@@ -1,4 +1,4 @@
-"""Annotated volumes become a dataset of the engine: names to values, one grid, no patient data, all problems at once."""
+"""Annotated volumes become a dataset: names to values, one grid, no patient data, all problems at once."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import slicer
 from conftest import OBLIQUE
+
 from medmae.run_folder import process_start
 
 FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
@@ -270,8 +271,9 @@ def test_a_volume_removed_meanwhile_is_explained(logic, engine, scene, make_volu
 
 def test_the_console_thread_of_the_child_does_not_outlive_its_parent(engine, tmp_path):
     """The contract of --exit-with-parent: our end of the child's standard input closes when we are gone."""
-    from medmae.run_folder import RunFolder
     from MedMAESegmentLib.ChildProcess import ChildProcess
+
+    from medmae.run_folder import RunFolder
 
     RunFolder.create(tmp_path / "run", "segment", {}, {})
     child = ChildProcess(tmp_path / "run", command=[

@@ -1,0 +1,97 @@
+"""Open a module panel: Slicer's own Python sources (parameter nodes, module base classes) over the stand-in widgets."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import slicer
+
+from qtapp import pythonqt, widgets
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class PanelApplication:
+    """What the module code reaches through `qt`, `ctk`, `slicer.app` and `slicer.modules`."""
+
+    def __init__(self, slicerPythonSource: str) -> None:
+        sources = Path(slicerPythonSource)
+        package = next(folder for folder in (sources, sources / "slicer", sources / "Base" / "Python" / "slicer")
+                       if (folder / "parameterNodeWrapper").is_dir())
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+        qt = pythonqt.makeQtModule()
+        self.qt = qt
+        self.application = qt.QApplication.instance() or qt.QApplication(["MedMAE"])
+        self.application.setStyle("Fusion")
+        self.application.setFont(qt.QFont("DejaVu Sans", 9))
+        sys.modules["qt"] = qt
+        sys.modules["ctk"] = _StandIns("ctk")
+        slicer.__path__.append(str(package))
+        for widget in widgets.ALL:
+            setattr(slicer, widget.__name__, widget)
+        for name in ("qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
+                     "qSlicerScriptedLoadableModule"):
+            setattr(slicer, name, type(name, (), {}))
+        self._completeSlicerApp()
+        self.selectedModule = None
+        slicer.util.selectModule = self._selectModule
+
+    def _completeSlicerApp(self) -> None:
+        app = slicer.app
+        app.processEvents = self.application.processEvents
+        app.setOverrideCursor = self.application.setOverrideCursor
+        app.restoreOverrideCursor = self.application.restoreOverrideCursor
+        app.translate = lambda _context, text: text
+        app.moduleManager = lambda: SimpleNamespace(connect=lambda *_: None, disconnect=lambda *_: None)
+        app.layoutManager = lambda: None
+
+    def _selectModule(self, name: str) -> None:
+        self.selectedModule = name
+
+    def open(self, name: str):
+        """Load a module as Slicer does and enter it; returns its widget object."""
+        source = ROOT / name / f"{name}.py"
+        python = importlib.import_module(name)
+        descriptor = SimpleNamespace(path=str(source))
+        getattr(python, name)(descriptor)
+        setattr(slicer.modules, name.lower(), descriptor)
+        parent = widgets.qMRMLWidget()
+        parent.setLayout(self.qt.QVBoxLayout())
+        parent.isEntered = True
+        widget = getattr(python, f"{name}Widget")(parent)
+        widget.setup()
+        widget.enter()
+        widget.descriptor = descriptor
+        return widget
+
+    def show(self, widget, width: int = 440, height: int = 560) -> None:
+        """Show a panel in the size that it has beside the views."""
+        widget.parent.resize(width, height)
+        widget.parent.show()
+        for _ in range(3):
+            self.application.processEvents()
+
+    def screenshot(self, widget, path: Path) -> None:
+        """Save a picture of a panel, at twice the pixels so that text stays sharp."""
+        qt = self.qt
+        size = widget.parent.size
+        image = qt.QImage(size * 2, qt.QImage.Format_RGB32)
+        image.setDevicePixelRatio(2)
+        image.fill(widget.parent.palette.window().color())
+        widget.parent.render(image)
+        image.save(str(path))
+
+
+class _StandIns(ModuleType):
+    """A module in which every class exists, for sources that only compare types."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(widgets, name, None) or type(name, (), {})
+        setattr(self, name, value)
+        return value

@@ -1,0 +1,138 @@
+"""Stand-ins for the widgets of CTK and qMRML that the panels use: same names, same properties, similar looks."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Property, QPointF, QRect, Qt, Signal
+from PySide6.QtGui import QPainter, QPen, QPolygonF
+from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
+
+HEADER_HEIGHT = 26
+
+
+class qMRMLWidget(QWidget):
+    """Hands its scene on to every child that takes one, as the connections in the .ui file do in Slicer."""
+
+    def setMRMLScene(self, scene):
+        for child in self.findChildren(QWidget):
+            if hasattr(child, "setMRMLScene"):
+                child.setMRMLScene(scene)
+
+
+class ctkCollapsibleButton(QWidget):
+    """A titled box that folds."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, HEADER_HEIGHT, 0, 0)
+
+    def _setText(self, text):
+        self._text = text
+
+    def _setCollapsed(self, collapsed):
+        self._collapsed = collapsed
+        self.setMaximumHeight(HEADER_HEIGHT if collapsed else 16777215)
+
+    text = Property(str, lambda self: self._text, _setText)
+    collapsed = Property(bool, lambda self: self._collapsed, _setCollapsed)
+
+    def showEvent(self, event):
+        for child in self.findChildren(QWidget, options=Qt.FindDirectChildrenOnly):
+            child.setVisible(not self._collapsed)
+
+    def paintEvent(self, event):
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.Antialiasing)
+        size = self.size
+        header = QRect(0, 0, size.width() - 1, HEADER_HEIGHT - 4)
+        painter.setPen(QPen(self.palette.mid().color()))
+        painter.setBrush(self.palette.button())
+        painter.drawRoundedRect(header, 3, 3)
+        painter.setPen(Qt.NoPen)
+        painter.setBrush(self.palette.buttonText())
+        arrow = [(9, 8), (9, 15), (14, 11.5)] if self._collapsed else [(7, 9), (15, 9), (11, 14)]
+        painter.drawPolygon(QPolygonF([QPointF(*point) for point in arrow]))
+        painter.setPen(self.palette.buttonText().color())
+        painter.drawText(header.adjusted(24, 0, 0, 0), Qt.AlignVCenter | Qt.AlignLeft, self._text)
+
+
+class qMRMLNodeComboBox(QComboBox):
+    """A choice among the nodes of some types in the scene."""
+
+    currentNodeChanged = Signal(object)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._types, self._none, self._noneDisplay, self._nodes = None, [], False, "None", []
+        self._children = self._add = self._remove = False
+        self.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        self.currentIndexChanged.connect(lambda _index: self.currentNodeChanged.emit(self.currentNode()))
+
+    def _setTypes(self, types):
+        self._types = list(types)
+        self._update()
+
+    def _setNone(self, enabled):
+        self._none = enabled
+        self._update()
+
+    def _setNoneDisplay(self, text):
+        self._noneDisplay = text
+        self._update()
+
+    nodeTypes = Property("QStringList", lambda self: self._types, _setTypes)
+    noneEnabled = Property(bool, lambda self: self._none, _setNone)
+    noneDisplay = Property(str, lambda self: self._noneDisplay, _setNoneDisplay)
+    showChildNodeTypes = Property(bool, lambda self: self._children, lambda self, on: setattr(self, "_children", on))
+    addEnabled = Property(bool, lambda self: self._add, lambda self, on: setattr(self, "_add", on))
+    removeEnabled = Property(bool, lambda self: self._remove, lambda self, on: setattr(self, "_remove", on))
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
+            scene.AddObserver(event, lambda *_arguments: self._update())
+        self._update()
+
+    def currentNode(self):
+        index = self.currentIndex
+        return self._nodes[index] if 0 <= index < len(self._nodes) else None
+
+    def setCurrentNode(self, node):
+        self._update()
+        self.setCurrentIndex(self._nodes.index(node) if node in self._nodes else (0 if self._none else -1))
+
+    def _update(self):
+        current = self.currentNode()
+        nodes = [None] if self._none else []
+        if self._scene is not None:
+            everything = (self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes()))
+            nodes += [node for node in everything
+                      if node.GetClassName() in self._types and not node.GetHideFromEditors()]
+        if nodes == self._nodes:
+            return
+        blocked = self.blockSignals(True)
+        self.clear()
+        self._nodes = nodes
+        self.addItems([self._noneDisplay if node is None else node.GetName() for node in nodes])
+        self.setCurrentIndex(nodes.index(current) if current in nodes else (0 if self._none else -1))
+        self.blockSignals(blocked)
+        if self.currentNode() is not current:
+            self.currentNodeChanged.emit(self.currentNode())
+
+
+class qMRMLSegmentationShow3DButton(QPushButton):
+    """Shows the closed surface of a segmentation."""
+
+    def __init__(self, parent=None):
+        super().__init__("Show 3D", parent)
+        self.segmentationNode = None
+        self.clicked.connect(self._show)
+
+    def setSegmentationNode(self, node):
+        self.segmentationNode = node
+
+    def _show(self):
+        self.segmentationNode.CreateClosedSurfaceRepresentation()
+
+
+ALL = (qMRMLWidget, ctkCollapsibleButton, qMRMLNodeComboBox, qMRMLSegmentationShow3DButton)
