@@ -14,7 +14,6 @@ from medmae.volumes.geometry import Geometry
 _SNAP_VOXELS = 1e-4
 # Oblique downsampling is smoothed on a coarser grid first when it skips more than this many voxels per step.
 _OBLIQUE_SMOOTHING_STEP = 1.25
-_SLAB_VOXELS = 4_000_000
 
 
 def resampled_geometry(geometry: Geometry, spacing_mm: Sequence[float]) -> Geometry:
@@ -86,14 +85,18 @@ def _resample_one(image: NDArray, source: Geometry, target: Geometry, placement:
                   fill: float | None) -> NDArray:
     if placement.axes is not None:
         return _resample_parallel(image, target, placement, order, fill)
+    sampled = placement
     step = np.linalg.norm(placement.matrix, axis=1)
+    shape = image.shape
     if order == 1 and step.max() > _OBLIQUE_SMOOTHING_STEP:
         if fill is None:
             fill = float(image.min())
         coarse = resampled_geometry(source, np.array(source.spacing_mm) * np.maximum(1, step))
         image = _resample_parallel(image, coarse, placement_of(source, coarse), order, fill)
-        placement = placement_of(coarse, target)
-    return _resample_oblique(image, target, placement, order, fill)
+        sampled = placement_of(coarse, target)
+    result = _resample_oblique(image, target, sampled, order)
+    _fill_outside(result, shape, placement, image, fill)
+    return result
 
 
 # --- grids with parallel axes: one axis after the other --------------------------------------------------------------
@@ -185,31 +188,25 @@ def _weighted_slices(image: NDArray, result: NDArray, indices: NDArray[np.intp],
 # --- oblique grids ---------------------------------------------------------------------------------------------------
 
 
-def _resample_oblique(image: NDArray, target: Geometry, placement: Placement, order: int,
-                      fill: float | None) -> NDArray:
+def _resample_oblique(image: NDArray, target: Geometry, placement: Placement, order: int) -> NDArray:
     from scipy import ndimage
 
     result = np.empty(target.shape, image.dtype)
-    slices_per_slab = max(1, _SLAB_VOXELS // (target.shape[1] * target.shape[2]))
-    for start in range(0, target.shape[0], slices_per_slab):
-        slab = result[start:start + slices_per_slab]
-        offset = placement.offset + placement.matrix[:, 0] * start
-        ndimage.affine_transform(image, placement.matrix, offset, output_shape=slab.shape, output=slab, order=order,
-                                 mode="nearest", prefilter=False)
-        outside = _outside(slab.shape, placement.matrix, offset, image.shape)
-        if outside.any():
-            if fill is None:
-                fill = float(image.min())
-            slab[outside] = fill
+    ndimage.affine_transform(image, placement.matrix, placement.offset, output_shape=result.shape, output=result,
+                             order=order, mode="nearest", prefilter=False)
     return result
 
 
-def _outside(shape: tuple[int, ...], matrix: NDArray[np.float64], offset: NDArray[np.float64],
-             source_shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    outside = np.zeros(shape, bool)
-    k, j, i = (np.arange(size, dtype=np.float32) for size in shape)
-    for axis in range(3):
-        a, b, c = matrix[axis].astype(np.float32)
-        coordinate = (offset[axis].astype(np.float32) + a * k)[:, None, None] + (b * j)[:, None] + c * i
-        outside |= (coordinate < -0.5) | (coordinate > source_shape[axis] - 0.5)
-    return outside
+def _fill_outside(result: NDArray, source_shape: tuple[int, ...], placement: Placement, image: NDArray,
+                  fill: float | None) -> None:
+    """Set the voxels of `result` that lie outside the source's field of view, slice by slice to spare memory."""
+    rows, columns = np.arange(result.shape[1])[:, None], np.arange(result.shape[2])
+    planes = [line[1] * rows + line[2] * columns for line in placement.matrix]
+    for k, plane in enumerate(result):
+        outside = np.zeros(plane.shape, bool)
+        for axis in range(3):
+            coordinate = planes[axis] + (placement.matrix[axis, 0] * k + placement.offset[axis])
+            outside |= (coordinate < -0.5) | (coordinate > source_shape[axis] - 0.5)
+        if outside.any():
+            fill = float(image.min()) if fill is None else fill
+            plane[outside] = fill
