@@ -11,6 +11,7 @@ from medmae.metrics import dice_per_label, false_positive_ml, false_positive_vox
 from medmae.metrics.joint_counts import VOXELS_AT_ONCE, count_labels
 
 LABELS = {"lung": 255, "heart": 1, "nodule": 7}
+BEYOND = {**LABELS, "never": 300, "negative": -1}  # values that the stored type cannot hold
 VALUES = st.sampled_from([0, 1, 7, 255, 3])
 
 
@@ -19,13 +20,13 @@ def slow_dice(reference, prediction, value):
     return None if not r else 2 * len(r & p) / (len(r) + len(p))
 
 
-@given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=60))
-def test_dice_equals_counting_sets_of_voxels(pairs):
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=60), st.sampled_from(["u1", "u2", "i2", "i8"]))
+def test_dice_equals_counting_sets_of_voxels(pairs, kind):
     reference = np.array([pair[0] for pair in pairs], dtype=np.uint8).reshape(-1, 1, 1)
-    prediction = np.array([pair[1] for pair in pairs], dtype=np.int16).reshape(-1, 1, 1)
-    scores = dice_per_label(reference, prediction, LABELS)
-    assert list(scores) == list(LABELS)
-    for name, value in LABELS.items():
+    prediction = np.array([pair[1] for pair in pairs], dtype=kind).reshape(-1, 1, 1)
+    scores = dice_per_label(reference, prediction, BEYOND)
+    assert list(scores) == list(BEYOND)
+    for name, value in BEYOND.items():
         assert scores[name] == slow_dice(reference, prediction, value)
 
 

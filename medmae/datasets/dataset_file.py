@@ -120,6 +120,9 @@ def _items(key: str, values: list[Any], problems: list[str]) -> list[dict[str, A
             given = item.get(optional)
             if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int)) or given == ""):
                 problems.append(f"{where}: '{optional}' must be text, but it is {_short(given)}.")
+        parts = str(item.get("id") or "x").replace("\\", "/").split("/")
+        if {"", ".", ".."} & set(parts) or ":" in parts[0]:  # results are written to OUT/<id>
+            problems.append(f"{where}: the id {_short(item['id'])} must be a plain name, or names joined by '/'.")
         items.append({**item, "image": images, "where": f"{where} ({images[0]})"})
     return items
 
