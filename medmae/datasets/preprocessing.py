@@ -1,8 +1,10 @@
 """From an image as stored to the array a network sees, the same for corpora, training and inference.
 
-3-D: reorient to the model's axes, resample to its spacing (or keep the image's own), normalise the intensity.
-2-D: reorient, keep every slice, fit each slice by its longest side without changing its aspect in mm, normalise.
-Nothing is padded here: batches and sliding windows pad (`pad_centred`), corpora do not.
+3-D: normalise the intensity, reorient to the model's axes, resample to its spacing (or keep the image's own).
+2-D: normalise, reorient, keep every slice, fit each slice by its longest side without changing its aspect in mm.
+Normalising comes first: percentiles of the stored voxels do not depend on the model's spacing, metal and air beyond a
+CT window do not bleed into their neighbours, and a uniform image stays uniform (percentiles of an interpolated one
+would stretch its rounding errors). Nothing is padded here: batches and windows pad (`pad_centred`), corpora do not.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class Preprocessing:
         for volume in volumes:
             stop = start + volume.array.shape[0]
             intensities = self.intensity if len(self.intensity) == 1 else self.intensity[start:stop]
-            parts.append(_normalised(self._resampled(volume, target), intensities))
+            parts.append(self._resampled(_normalised(volume.array, intensities), volume.geometry, target))
             start = stop
         array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return Prepared(array=array, geometry=target, grid=grid, source_geometry=first.geometry,
@@ -138,12 +140,10 @@ class Preprocessing:
                            f"{_millimetres(spacing)}. Correct the spacing of the image.")
         return resampled_geometry(grid, spacing)
 
-    def _resampled(self, volume: Volume, target: Geometry) -> np.ndarray:
-        """The volume on the grid `target`: (C, k, j, i) float32, every value finite."""
-        oriented, grid = reorient(_finite(volume.array), volume.geometry, self.orientation)
-        if grid.is_close(target):
-            return np.array(oriented, dtype=np.float32, order="C")
-        return np.asarray(resample(oriented.astype(np.float32, copy=False), grid, target), dtype=np.float32)
+    def _resampled(self, array: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
+        """(C, k, j, i) float32 on the grid `target`."""
+        oriented, grid = reorient(array, geometry, self.orientation)
+        return oriented if grid.is_close(target) else np.asarray(resample(oriented, grid, target), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -274,9 +274,11 @@ def _finite(array: np.ndarray) -> np.ndarray:
 
 
 def _normalised(array: np.ndarray, intensities: Sequence[Intensity]) -> np.ndarray:
+    """(C, k, j, i) float32, a copy."""
+    finite = _finite(array)
     if len(intensities) == 1:
-        return np.ascontiguousarray(intensities[0].apply(array), dtype=np.float32)
-    return np.concatenate([intensity.apply(array[index:index + 1]) for index, intensity in enumerate(intensities)])
+        return intensities[0].apply(finite)
+    return np.concatenate([intensity.apply(finite[index:index + 1]) for index, intensity in enumerate(intensities)])
 
 
 def _grid_text(geometry: Geometry) -> str:
