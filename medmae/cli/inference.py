@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from medmae.cli import runs
+from medmae.cli.app import say
 from medmae.files import read_json
 
 InferenceKind = Literal["segment", "classify", "evaluate"]
@@ -50,6 +51,9 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str, 
                 raise
             out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.log_file, out / "log.txt")
+        state = run.state()
+        if state["state"] == "stopped":
+            say(str(state.get("reason")))
         return read_json(run.path / "result.json", "result")
 
 

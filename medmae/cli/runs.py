@@ -15,6 +15,7 @@ import click
 from medmae.cli.app import BAD_INPUT, FAILED, say
 from medmae.cli.progress import shown
 from medmae.errors import BadInput
+from medmae.files import write_json
 from medmae.run_folder import Kind, RunFolder
 
 MAY_CHANGE_ON_RESUME = ("device",)
@@ -154,18 +155,24 @@ def _continue(request: Request) -> RunFolder:
         raise BadInput(f"{run.path} holds a run of kind '{spec.get('kind')}', not '{request.kind}'. "
                        f"Continue it with: medmae {spec.get('kind')} --resume --out {run.path}")
     asked = request.build_config({**spec["config"], **request.given})
-    changed = [f"{name}={spec['config'].get(name)!r} (not {value!r})" for name, value in asked.items()
-               if value != spec["config"].get(name) and name not in MAY_CHANGE_ON_RESUME]
-    changed += [f"{name}={spec['inputs'].get(name)!r} (not {value!r})" for name, value in request.inputs.items()
-                if value != spec["inputs"].get(name)]
+    changed = [f"{name}={before.get(name)!r} (not {value!r})"
+               for before, after in ((_flat(spec["config"]), _flat(asked)), (spec["inputs"], request.inputs))
+               for name, value in after.items()
+               if value != before.get(name) and name.rpartition(".")[2] not in MAY_CHANGE_ON_RESUME]
     if changed:
         raise BadInput(f"The run {run.path} was started with {', '.join(changed)}. --resume continues it unchanged: "
                        "leave these options out, or start a new run with another --out.")
     if asked != spec["config"]:
-        from medmae.files import write_json
-
         write_json(run.spec_file, {**spec, "config": dict(asked)})
     return run
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys with dots, as ``--set`` names them."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 @contextmanager

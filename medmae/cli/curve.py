@@ -1,0 +1,115 @@
+"""``medmae curve``: label efficiency."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medmae.cli import options, runs, tables
+from medmae.errors import BadInput
+from medmae.files import read_json
+
+ARMS = ("pretrained", "scratch")
+OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
+
+
+@options.command("curve")
+@options.combine(
+    options.dataset, options.encoder,
+    click.option("--cases", multiple=True, metavar="N...", help="Numbers of labelled cases, drawn from each seed."),
+    click.option("--subsets", "--subset", multiple=True, metavar="NAME...",
+                 help="Named few-label subsets of the dataset file, instead of --cases."),
+    click.option("--seeds", "--seed", multiple=True, metavar="N...", help="Seeds of every point.  [default: 0 1 2]"),
+    click.option("--arms", multiple=True, metavar="ARM...", help="pretrained, scratch or both.  [default: both]"),
+    options.method, options.preset, options.steps,
+    click.option("--split", metavar="KEY", help="The list to score on.  [default: test]"),
+    options.out("The run folder to make (or to continue, with --resume)."),
+    options.device, options.precision, options.overrides, options.resume, options.as_json)
+def command(dataset: Path | None, encoder: str | None, cases: tuple[str, ...], subsets: tuple[str, ...],
+            seeds: tuple[str, ...], arms: tuple[str, ...], method: str | None, preset: str | None, steps: int | None,
+            split: str | None, out: Path, device: str | None, precision: str | None, overrides: tuple[str, ...],
+            resume: bool, as_json: bool) -> None:
+    """Measure what pretraining is worth: finetune on more and more labelled cases, with the encoder and from scratch.
+
+    Every point (cases x seed x arm) is a finetuning run of its own, scored once on the test list. OUT/results.csv has a
+    row a point. A curve that was stopped or killed continues with --resume; --set reaches the finetuning of the points.
+
+    \b
+    Examples:
+      medmae curve --dataset dataset.json --encoder runs/encoder --cases 2 4 8 --out runs/curve
+      medmae curve --dataset dataset.json --encoder runs/encoder --subsets n4 n8 --seeds 0 1 2 3 4 --out runs/curve
+      medmae curve --resume --out runs/curve
+    """
+    request = runs.Request(
+        kind="curve", out=out, resume=resume,
+        given=runs.given(cases=_numbers("--cases", cases), subsets=_parts(subsets), seeds=_numbers("--seeds", seeds),
+                         arms=_arms(arms), method=method, preset=preset, steps=steps, device=device,
+                         precision=precision),
+        inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), split=split),
+        build_config=lambda given: _config(given, overrides), check_inputs=_check)
+    run = runs.perform(request)
+    outcome = runs.describe(run)
+    summary = run.path / "summary.json"
+    rows = read_json(summary, "summary of the curve") if summary.is_file() else None
+    if as_json:
+        click.echo(json.dumps({name: outcome[name] for name in ("run", "state", "step", "total")}
+                              | {"results": str(run.path / "results.csv"), "summary": rows}, indent=1))
+        return
+    if outcome["state"] == "done" and rows is not None:
+        _show(rows)
+    runs.conclude(run, "curve")
+
+
+def _config(given: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    from medmae.config import from_json, to_json
+    from medmae.finetuning.config import FinetuneConfig, finetune_config
+    from medmae.finetuning.curve import CurveConfig
+
+    of_points = dict(given.get("finetune", {})) | {name: given[name] for name in OF_FINETUNING if name in given}
+    points = finetune_config(overrides, from_json(FinetuneConfig, of_points, "finetuning configuration"))
+    own = {name: value for name, value in given.items() if name not in OF_FINETUNING}
+    if not own.get("cases") and not own.get("subsets"):
+        raise BadInput("How many labelled cases? Give --cases N... or --subsets NAME... .")
+    return to_json(from_json(CurveConfig, own | {"finetune": to_json(points)}, "curve configuration"))
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    if "dataset" not in inputs:
+        raise BadInput("What to learn from? Give --dataset FILE (a dataset.json with labelled cases).")
+
+
+def _parts(values: Sequence[str]) -> list[str] | None:
+    """``2 4`` and ``2,4`` mean the same."""
+    return [part for value in values for part in value.split(",") if part] or None
+
+
+def _numbers(option: str, values: Sequence[str]) -> list[int] | None:
+    try:
+        return [int(part) for part in _parts(values) or ()] or None
+    except ValueError:
+        raise click.UsageError(f"{option} takes whole numbers, not '{' '.join(values)}'.") from None
+
+
+def _arms(values: Sequence[str]) -> list[str] | None:
+    arms = _parts(values)
+    unknown = [arm for arm in arms or () if arm not in ARMS]
+    if unknown:
+        raise click.UsageError(f"'{unknown[0]}' is not an arm. Use {' or '.join(ARMS)}.")
+    return arms
+
+
+def _show(summary: Sequence[Mapping[str, Any]]) -> None:
+    arms = [arm for arm in ARMS if arm in summary[0]]
+    paired = "difference" in summary[0]
+    metric = {"mean_dice": "mean Dice", "auc": "AUC"}.get(summary[0]["metric"], summary[0]["metric"])
+    rows = []
+    for row in summary:
+        interval = row.get("interval")
+        rows.append([row["labels"], *(row[arm] for arm in arms)]
+                    + ([row["difference"], f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else None]
+                       if paired else []))
+    tables.show(["labels", *arms, *(["difference", "95 % interval"] if paired else [])], rows, title=metric)
