@@ -29,6 +29,7 @@ class NiftiHeader:
     """The parts of a NIfTI-1 or -2 header that place and describe the voxels.
 
     Attributes:
+        version: 1 or 2.
         dim: the eight entries of the header: number of dimensions, then sizes i, j, k, t, ...
         pixdim: eight entries; pixdim[1:4] are the voxel sizes in mm.
         qform: (4, 4) RAS affine of the quaternion, None when its code is 0.
@@ -40,6 +41,7 @@ class NiftiHeader:
         intercept: added after that.
     """
 
+    version: int
     dim: tuple[int, ...]
     pixdim: tuple[float, ...]
     qform: NDArray[np.float64] | None
@@ -104,7 +106,7 @@ def _nifti1(data: bytes, order: str) -> NiftiHeader:
 
     pixdim, (qcode, scode) = read("8f", 76), read("2h", 252)
     offset, slope, intercept = read("3f", 108)
-    return NiftiHeader(read("8h", 40), pixdim, _qform(pixdim, read("6f", 256)) if qcode > 0 else None,
+    return NiftiHeader(1, read("8h", 40), pixdim, _qform(pixdim, read("6f", 256)) if qcode > 0 else None,
                        _sform(read("12f", 280)) if scode > 0 else None, order, read("h", 70)[0], int(offset),
                        slope, intercept)
 
@@ -115,7 +117,7 @@ def _nifti2(data: bytes, order: str) -> NiftiHeader:
 
     pixdim, (qcode, scode) = read("8d", 104), read("2i", 344)
     slope, intercept = read("2d", 176)
-    return NiftiHeader(read("8q", 16), pixdim, _qform(pixdim, read("6d", 352)) if qcode > 0 else None,
+    return NiftiHeader(2, read("8q", 16), pixdim, _qform(pixdim, read("6d", 352)) if qcode > 0 else None,
                        _sform(read("12d", 400)) if scode > 0 else None, order, read("h", 12)[0], read("q", 168)[0],
                        slope, intercept)
 

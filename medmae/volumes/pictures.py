@@ -98,7 +98,7 @@ def _without_palette(path: Path, start: bytes) -> bytes | None:
     """The file's bytes with a palette picture relabelled as grey, so that its indices are read; else None."""
     if start.startswith(_PNG):
         return _png_as_grey(path.read_bytes()) if len(start) > 25 and start[25] == _PNG_PALETTE else None
-    return _tiff_as_grey(path.read_bytes(), _TIFF[start[:4]]) if start[:4] in _TIFF else None
+    return _tiff_as_grey(path.read_bytes(), _TIFF[start[:4]]) if start[:4] in _TIFF and len(start) >= 8 else None
 
 
 def _png_as_grey(data: bytes) -> bytes:

@@ -123,8 +123,10 @@ def _read_nifti(path: Path, frame: int | None) -> Volume:
     check_nifti_geometry(header, path)
     affines = [affine for affine in (header.sform, header.qform) if affine is not None]
     is_2d = header.dim[0] < 3
-    if is_2d and affines:  # ITK drops the third axis of such files
-        geometry = Geometry((1, header.dim[2], header.dim[1]), affines[0])
+    if header.version == 2 or (is_2d and affines):  # ITK reads neither NIfTI-2 nor the third axis of pictures
+        i, j, k = (*header.dim[1:1 + header.dim[0]], 1, 1)[:3]
+        affines = affines or [np.diag([-abs(header.pixdim[1]), -abs(header.pixdim[2]), abs(header.pixdim[3]), 1.0])]
+        geometry = Geometry((k, j, i), affines[0])
     else:
         geometry = _geometry_of(open_reader(path), path)
     if affines and not any(np.allclose(geometry.affine, affine, rtol=1e-3, atol=1e-2) for affine in affines):
