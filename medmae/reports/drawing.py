@@ -22,7 +22,7 @@ CSS_PIXELS_PER_INCH = 96
 _SETTINGS: Any = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.parse_math": False, "text.usetex": False,
     "axes.edgecolor": SOFT, "axes.labelcolor": SOFT, "axes.titlecolor": INK, "axes.titlesize": 10.5,
-    "axes.titlelocation": "left", "axes.titleweight": "semibold", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8, "axes.axisbelow": True, "xtick.color": SOFT,
     "ytick.color": SOFT, "lines.linewidth": 1.8, "legend.frameon": False, "figure.facecolor": "white",
     "savefig.facecolor": "white",

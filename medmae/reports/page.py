@@ -123,6 +123,10 @@ class Page:
         self._parts.append(f"<div class='scroll'><table>{below}<thead><tr>{cells(columns, 'th')}</tr></thead>"
                            f"<tbody>{body}</tbody></table></div>")
 
+    def pairs(self, values: Mapping[str, Any]) -> None:
+        """Names and values below each other."""
+        self._parts.append(_pairs(values))
+
     def legend(self, colors: Mapping[str, tuple[float, float, float]], note: str = "") -> None:
         """Names with their colours (red, green, blue in 0..1)."""
         items = "".join(f"<span class='item'><span class='swatch' style='background:{_css(color)}'></span>"
@@ -131,8 +135,7 @@ class Page:
 
     def details(self, summary: str, values: Mapping[str, Any]) -> None:
         """Names and values that are folded away until asked for; nested values are flattened with dots."""
-        rows = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in flat(values).items())
-        self._parts.append(f"<details><summary>{text(summary)}</summary><table><tbody>{rows}</tbody></table></details>")
+        self._parts.append(f"<details><summary>{text(summary)}</summary>{_pairs(flat(values))}</details>")
 
     def html(self, footer: str) -> str:
         """The whole document."""
@@ -160,6 +163,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[prefix + key] = value
     return result
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in values.items())
+    return f"<table><tbody>{rows}</tbody></table>"
 
 
 def _css(color: tuple[float, float, float]) -> str:

@@ -105,6 +105,7 @@ def overlays(cases: Sequence[Compared], colors: Mapping[int, Color]) -> Sheet:
             for column, name in enumerate(PLANES):
                 picture, reference, prediction = pictures[row][column]
                 _draw(axes[row][column], picture, reference, prediction, colors)
+                axes[row][column].set_anchor("NW")
                 if column == 0:
                     note = f"  {case.note}" if case.note else ""
                     axes[row][column].set_title(shortened(case.name, 40) + note)

@@ -29,7 +29,7 @@ def build(run: RunFolder) -> Page:
     add_reconstructions(page, run, info)
     if info is not None:
         page.section("Encoder")
-        page.table(["", ""], _encoder_rows(info))
+        page.pairs(_encoder(info))
         page.paragraph("Finetune it with a few labelled cases:")
         page.commands([f"medmae finetune --dataset dataset.json --encoder {run.path.name} --cases 8 --out RUN"])
     return page
@@ -41,13 +41,15 @@ def _facts(records: list[dict[str, Any]], info: ModelInfo | None) -> dict[str, s
         facts["images"] = str(info.training.get("images", "–"))
     if records:
         facts["steps"] = f"{records[-1]['step']}"
-        facts["loss, first → last"] = f"{_mean(records[:10]):.3g} → {_mean(records[-10:]):.3g}"
+        name = next((one for one in records[-1] if one.startswith("reconstruction")), "loss")
+        told = "reconstruction error" if name != "loss" else "error of hidden pixels"
+        facts[f"{told}, first → last"] = f"{_mean(records[:10], name):.3g} → {_mean(records[-10:], name):.3g}"
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
     return facts
 
 
-def _mean(records: list[dict[str, Any]]) -> float:
-    return float(np.mean([record["loss"] for record in records]))
+def _mean(records: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([record[name] for record in records if name in record]))
 
 
 def add_losses(page: Page, records: list[dict[str, Any]]) -> None:
@@ -80,10 +82,9 @@ def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limi
                 "the image's own.", sheet.css_width)
 
 
-def _encoder_rows(info: ModelInfo) -> list[list[str]]:
+def _encoder(info: ModelInfo) -> dict[str, Any]:
     spacing = "fitted by the longest side" if info.spacing_mm is None else (
         " × ".join(f"{value:g}" for value in info.spacing_mm) + " mm (k, j, i)")
-    return [["network", f"{info.architecture['name']}, preset {info.preset}"],
-            ["input", " × ".join(map(str, info.input_size))], ["spacing", spacing], ["orientation", info.orientation],
-            ["modality", info.modality], ["images", str(info.training.get("images", "–"))],
-            ["subjects", str(info.training.get("subjects", "–"))]]
+    return {"network": f"{info.architecture['name']}, preset {info.preset}",
+            "input": " × ".join(map(str, info.input_size)), "spacing": spacing, "orientation": info.orientation,
+            "modality": info.modality, "images": info.training.get("images"), "subjects": info.training.get("subjects")}
