@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from medmae.datasets.preprocessing import Prepared, pad_centred
 from medmae.errors import Stopped
 from medmae.inference.device import Precision, autocast
 from medmae.inference.loaded_model import LoadedModel, require_task
-from medmae.inference.sliding_window import OnProgress, ShouldStop, window_starts
+from medmae.inference.sliding_window import OnProgress, ShouldStop
 from medmae.volumes import Volume
 
 
@@ -35,29 +35,27 @@ class Classification:
 class Classifier:
     """A classification model.
 
-    Images larger than the network's window are seen through several windows, volumes by a 2-D model slice by slice;
-    the mean of the logits decides.
+    It sees what it was trained on: the middle of the prepared image, padded where the network's window is larger.
+    Volumes go through a 2-D model slice by slice; the mean of the logits decides.
 
     Args:
         model: name in the registry, path of a model or run folder, or a model already loaded.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, fp32, bf16 or fp16.
-        overlap: part of the window that neighbouring windows share at least.
-        batch: windows (slices) a forward pass; None: what suits the device.
+        batch: slices a forward pass; None: what suits the device.
 
     Raises:
         BadInput: the model cannot be used, or the device does not exist.
     """
 
     def __init__(self, model: str | Path | LoadedModel, *, device: str = "auto", precision: Precision = "auto",
-                 overlap: float = 0.25, batch: int | None = None) -> None:
+                 batch: int | None = None) -> None:
         if not isinstance(model, LoadedModel):
             model = LoadedModel.load(model, task="classification", device=device, precision=precision)
         require_task(model.info, "classification")
         self.model = model
         self.info = model.info
         self.names = [str(label["name"]) for label in model.info.labels]
-        self.overlap = overlap
         self.batch = batch or model.windows_at_once
 
     @torch.no_grad()
@@ -65,41 +63,43 @@ class Classifier:
                  should_stop: ShouldStop | None = None) -> Classification:
         """Classify an image, or the aligned images of a multi-channel case.
 
+        Args:
+            image: the image, or one a channel.
+            on_progress: called with (slices done, slices in all).
+            should_stop: asked between batches.
+
         Raises:
             BadInput: the image does not fit the model.
             Stopped: `should_stop` said so.
         """
         prepared = self.model.preprocessing.prepare(image)
-        windows = list(self._windows(prepared.array))
+        views = self._views(prepared.array)
         logits = []
-        for start in range(0, len(windows), self.batch):
+        for start in range(0, len(views), self.batch):
             if should_stop is not None and should_stop():
                 raise Stopped("Stopped on request.")
-            batch = torch.from_numpy(np.stack([window for _, window in windows[start:start + self.batch]]))
+            batch = torch.from_numpy(np.ascontiguousarray(views[start:start + self.batch]))
             with autocast(self.model.device, self.model.precision):
                 logits.append(self.model.network(batch.to(self.model.device)).float().cpu())
             if on_progress is not None:
-                on_progress(min(start + self.batch, len(windows)), len(windows))
-        return self._result(torch.cat(logits), [index for index, _ in windows], prepared)
+                on_progress(min(start + self.batch, len(views)), len(views))
+        return self._result(torch.cat(logits), prepared)
 
-    def _windows(self, array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(index along k, window (C, *window)) for all windows of (C, k, j, i); views where nothing is padded."""
+    def _views(self, array: np.ndarray) -> np.ndarray:
+        """(n, C, *window) of (C, k, j, i): the whole volume, or its n slices."""
         window = tuple(self.model.window)
-        parts = ([(0, array)] if len(window) == 3 else [(index, array[:, index]) for index in range(array.shape[1])])
-        for index, part in parts:
-            padded = pad_centred(part, window)
-            starts = [window_starts(length, extent, self.overlap)
-                      for length, extent in zip(padded.shape[1:], window, strict=True)]
-            for position in itertools.product(*starts):
-                area = tuple(slice(begin, begin + extent) for begin, extent in zip(position, window, strict=True))
-                yield index, padded[(slice(None), *area)]
+        padded = pad_centred(array, window)
+        starts = [(length - extent) // 2 for length, extent in zip(padded.shape[-len(window):], window, strict=True)]
+        area: list[Any] = [slice(start, start + extent) for start, extent in zip(starts, window, strict=True)]
+        middle = padded[tuple([..., *area])]
+        return middle[None] if len(window) == 3 else middle.swapaxes(0, 1)
 
-    def _result(self, logits: torch.Tensor, indices: list[int], prepared: Prepared) -> Classification:
+    def _result(self, logits: torch.Tensor, prepared: Prepared) -> Classification:
         mean = torch.softmax(logits.mean(0).double(), 0)
         winner = int(mean.argmax())
         deciding = None
         if self.model.preprocessing.spatial_dims == 2 and prepared.grid.shape[0] > 1:
-            plane = indices[int(torch.log_softmax(logits, 1)[:, winner].argmax())]
+            plane = int(torch.log_softmax(logits, 1)[:, winner].argmax())
             axis = prepared.change.order[0]
             deciding = axis, prepared.grid.shape[0] - 1 - plane if prepared.change.flips[0] else plane
         return Classification({name: float(value) for name, value in zip(self.names, mean, strict=True)},

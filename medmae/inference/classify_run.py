@@ -33,8 +33,7 @@ def execute(run: RunFolder) -> None:
     config = from_json(ClassifyConfig, run.spec["config"], "configuration of classify")
     inputs = required_inputs(run, ("model", "images", "out"))
     cases = find_cases(inputs["images"])
-    classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, overlap=config.overlap,
-                            batch=config.batch)
+    classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, batch=config.batch)
     results: list[dict[str, Any]] = []
 
     def work(index: int, on_progress: OnProgress) -> None:

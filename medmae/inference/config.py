@@ -35,26 +35,25 @@ class ClassifyConfig:
 
     device: str = "auto"
     precision: Precision = "auto"
-    overlap: float = 0.25
     batch: int | None = None
     frame: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.overlap, self.batch)
+        _check(0.0, self.batch)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How a model is evaluated; overlap None is the default of segmenting or classifying."""
+    """How a model is evaluated; the fields are those of `SegmentConfig`."""
 
     device: str = "auto"
     precision: Precision = "auto"
-    overlap: float | None = None
+    overlap: float = 0.5
     batch: int | None = None
     format: LabelFormat = "nii.gz"
 
     def __post_init__(self) -> None:
-        _check(0.0 if self.overlap is None else self.overlap, self.batch)
+        _check(self.overlap, self.batch)
 
 
 def _check(overlap: float, batch: int | None) -> None:

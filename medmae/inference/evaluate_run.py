@@ -109,7 +109,7 @@ def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model
                   out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
     from medmae.volumes import write_label
 
-    segmenter = Segmenter(model, overlap=0.5 if config.overlap is None else config.overlap, batch=config.batch,
+    segmenter = Segmenter(model, overlap=config.overlap, batch=config.batch,
                           values=dataset_values(dataset, model.info))
     scored: list[SegmentationCase] = []
 
@@ -133,7 +133,7 @@ def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model
 
 def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel,
                     config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
-    classifier = Classifier(model, overlap=0.25 if config.overlap is None else config.overlap, batch=config.batch)
+    classifier = Classifier(model, batch=config.batch)
     scored: list[ClassificationCase] = []
     index_of = dataset.class_of_value
 

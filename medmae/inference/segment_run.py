@@ -107,7 +107,7 @@ def segments_of(info: ModelInfo, values: np.ndarray) -> list[Segment]:
     """The model's foreground labels as segments for label files; `values` holds the stored value of each class."""
     return [Segment(name=str(label["name"]), value=int(value), color=tuple(label["color"]),
                     terminology=label.get("terminology"))
-            for label, value in zip(info.labels[1:], values[1:], strict=True) if value != values[0]]
+            for label, value in zip(info.labels[1:], values[1:], strict=True) if value != values[0] and value > 0]
 
 
 def label_sizes(labels: np.ndarray, image: Volume, info: ModelInfo) -> dict[str, dict[str, Any]]:
