@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from enum import Enum
 
 import slicer
 import vtk
+from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.RunJob import RunCancelled, duration
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode
@@ -47,18 +47,6 @@ Implements the methods VIS-MAE and GL-MAE; every model names the data and the wo
 #
 # MedMAESegmentParameterNode
 #
-
-
-class Device(Enum):
-    """Where a model computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "cuda:0"
-
-    def label(self) -> str:
-        """The choice as the panel names it."""
-        return {Device.AUTO: _("Automatic"), Device.CPU: _("Processor (CPU)"), Device.GPU: _("Graphics card (GPU)")}[self]
 
 
 @parameterNodeWrapper
@@ -163,8 +151,8 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         wasBlocked = selector.blockSignals(True)
         selector.clear()
         selector.addItems(list(self._models))
+        selector.setCurrentIndex(list(self._models).index(chosen) if chosen in self._models else 0)
         selector.blockSignals(wasBlocked)
-        selector.setCurrentIndex(max(0, list(self._models).index(chosen)) if chosen in self._models else 0)
         self.onModelSelected()
 
     def onModelSelected(self, name: str | None = None) -> None:
@@ -272,6 +260,7 @@ class MedMAESegmentTest(ScriptedLoadableModuleTest):
     def test_anUnknownModelIsExplained(self) -> None:
         """Asking for a model that is not there names those that are."""
         import numpy as np
+
         from medmae.errors import BadInput
 
         volumeNode = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.int16))

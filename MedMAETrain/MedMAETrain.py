@@ -8,6 +8,7 @@ from typing import Annotated
 import qt
 import slicer
 import vtk
+from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.RunJob import RunCancelled
 from MedMAETrainLib.TrainLogic import TrainLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode, vtkMRMLVolumeNode
@@ -37,8 +38,9 @@ class MedMAETrain(ScriptedLoadableModule):
         parent.dependencies = ["Segmentations", "MedMAESegment"]
         parent.contributors = ["The MedMAE contributors"]
         parent.helpText = _("""
-Makes a segmentation model from a handful of annotated volumes. Add each volume with its segmentation, choose the encoder
-to start from, press Finetune. Training goes on when Slicer is closed; the finished model appears in MedMAE Segment.
+Makes a segmentation model from a handful of annotated volumes. Add each volume with its segmentation, choose the
+encoder to start from, press Finetune. Training goes on when Slicer is closed; the finished model appears in MedMAE
+Segment.
 """)
         parent.acknowledgementText = _("""
 Implements the methods VIS-MAE and GL-MAE; every model names the data and the work that it is made from.
@@ -48,18 +50,6 @@ Implements the methods VIS-MAE and GL-MAE; every model names the data and the wo
 #
 # MedMAETrainParameterNode
 #
-
-
-class Device(Enum):
-    """Where training computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "cuda:0"
-
-    def label(self) -> str:
-        """The choice as the panel names it."""
-        return {Device.AUTO: _("Automatic"), Device.CPU: _("Processor (CPU)"), Device.GPU: _("Graphics card (GPU)")}[self]
 
 
 class Network(Enum):
@@ -102,7 +92,7 @@ class MedMAETrainParameterNode:
 
     currentVolume, currentSegmentation - The pair that "Add case" adds.
     volumes, segmentations - The cases, in the order of the table.
-    encoder - Name of the encoder in the list of models; "none": from scratch.
+    encoder - Name of the encoder in the list of models; "none": from scratch; empty: not chosen yet.
     modelName - Name of the finished model; empty: made from the segment names.
     network, modality, steps, device, allowMissing - See MedMAETrainLogic.finetune.
     """
@@ -111,7 +101,7 @@ class MedMAETrainParameterNode:
     currentSegmentation: vtkMRMLSegmentationNode
     volumes: list[vtkMRMLVolumeNode]
     segmentations: list[vtkMRMLSegmentationNode]
-    encoder: str = "none"
+    encoder: str = ""
     modelName: str = ""
     network: Network = Network.AUTO
     modality: Modality = Modality.AUTO
@@ -222,8 +212,8 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         selector.clear()
         selector.addItems([label for _name, label in self._encoders])
         names = [name for name, _label in self._encoders]
-        # The first encoder is a better start than none, unless the user has chosen otherwise.
-        selector.setCurrentIndex(names.index(chosen) if chosen in names else 0)
+        # An encoder is a better start than none, unless the user has chosen otherwise.
+        selector.setCurrentIndex(names.index(chosen) if chosen in names else min(1, len(names) - 1))
         selector.blockSignals(wasBlocked)
         self.onEncoderSelected()
 
@@ -256,7 +246,8 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         table = self.ui.caseTable
         table.setRowCount(len(cases))
         for row, (volumeNode, segmentationNode) in enumerate(cases):
-            texts = (volumeNode.GetName(), segmentationNode.GetName(), ", ".join(self.logic.segmentNames(segmentationNode)))
+            segments = ", ".join(self.logic.segmentNames(segmentationNode))
+            texts = (volumeNode.GetName(), segmentationNode.GetName(), segments)
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(text)
@@ -301,7 +292,8 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if job.error is None:
             self.ui.statusLabel.text = _("The model {name} is ready in MedMAE Segment.").format(name=job.result)
         elif isinstance(job.error, RunCancelled):
-            self.ui.statusLabel.text = _("Stopped. What was learned so far is kept in {folder}.").format(folder=job.run.path)
+            text = _("Stopped. What was learned so far is kept in {folder}.")
+            self.ui.statusLabel.text = text.format(folder=job.run.path)
         else:
             self.ui.statusLabel.text = str(job.error)
             slicer.util.errorDisplay(_("Training failed.") + "\n\n" + str(job.error))

@@ -86,12 +86,15 @@ def _freeName(wanted: str) -> str:
 
 def _keepLook(model: Path, labels: list[dict]) -> None:
     """Give the labels of the model the colours and terminology that the user's segments had."""
+    from medmae.volumes.terminology import from_slicer_text
+
     info = read_json(model / "model.json", "model")
     looks = {label["name"]: label for label in labels}
     for label in info["labels"]:
         look = looks.get(label["name"])
         if look is not None:
             label["color"] = look["color"]
+            label["terminology"] = from_slicer_text(look["terminology"]) or label["terminology"]
     write_json(model / "model.json", info)
 
 

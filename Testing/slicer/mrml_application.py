@@ -13,7 +13,6 @@ LOGICS = {  # in this order: the others ask the color logic for their tables
     "Colors": "vtkMRMLColorLogic",
     "Volumes": "vtkSlicerVolumesLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
-    "Terminologies": "vtkSlicerTerminologiesModuleLogic",
 }
 
 

@@ -61,6 +61,7 @@ class PanelApplication:
         setattr(slicer.modules, name.lower(), descriptor)
         parent = widgets.qMRMLWidget()
         parent.setLayout(self.qt.QVBoxLayout())
+        parent.layout().setContentsMargins(0, 0, 0, 0)
         parent.isEntered = True
         widget = getattr(python, f"{name}Widget")(parent)
         widget.setup()

@@ -46,7 +46,7 @@ class ctkCollapsibleButton(QWidget):
         size = self.size
         header = QRect(0, 0, size.width() - 1, HEADER_HEIGHT - 4)
         painter.setPen(QPen(self.palette.mid().color()))
-        painter.setBrush(self.palette.button())
+        painter.setBrush(self.palette.button().color().darker(106))
         painter.drawRoundedRect(header, 3, 3)
         painter.setPen(Qt.NoPen)
         painter.setBrush(self.palette.buttonText())
@@ -108,12 +108,13 @@ class qMRMLNodeComboBox(QComboBox):
             everything = (self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes()))
             nodes += [node for node in everything
                       if node.GetClassName() in self._types and not node.GetHideFromEditors()]
-        if nodes == self._nodes:
+        texts = [self._noneDisplay if node is None else node.GetName() for node in nodes]
+        if nodes == self._nodes and texts == [self.itemText(index) for index in range(len(nodes))]:
             return
         blocked = self.blockSignals(True)
         self.clear()
         self._nodes = nodes
-        self.addItems([self._noneDisplay if node is None else node.GetName() for node in nodes])
+        self.addItems(texts)
         self.setCurrentIndex(nodes.index(current) if current in nodes else (0 if self._none else -1))
         self.blockSignals(blocked)
         if self.currentNode() is not current:
