@@ -75,10 +75,10 @@ class Intensity:
 
 def _scale(channel: NDArray[np.float32], low: float, high: float) -> None:
     np.nan_to_num(channel, copy=False, nan=low, posinf=max(high, low), neginf=low)
-    np.clip(channel, low, high, out=channel)
     channel -= np.float32(low)
     if high > low:
         channel /= np.float32(high - low)
+    np.clip(channel, 0, 1, out=channel)
 
 
 def default_intensity(modality: str, *, target: str | None = None) -> Intensity:
