@@ -320,3 +320,29 @@ def test_segments_keep_names_and_colours(tmp_path, bands):
     assert [(s.name, s.value) for s in found] == [(s.name, s.value) for s in wanted]
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one.color, other.color, atol=0.005)
+
+
+def test_every_development_volume_goes_through_a_run_onto_its_exact_grid(tmp_path, shared_data):
+    folder = shared_data / "volumes"
+    torch.manual_seed(0)
+    architecture = architecture_for("vis-mae", "tiny", "segmentation", 1, 3)
+    info = description(dims=2, size=[112, 112], architecture=architecture, intensity={"kind": "robust"})
+    model = save_model(tmp_path / "model", info, build_network(architecture))
+    images = [*map(str, sorted(folder.glob("*/image*.n*"))), str(folder / "ct_abdomen_dicom")]
+    inputs = {"model": str(model), "images": images, "out": str(tmp_path / "out")}
+    run, code = execute(tmp_path / "run", "segment", inputs)
+    found = result(run)
+    assert code == 1  # the 4-D image needs a frame
+    assert len(found["failed"]) == 1 and "image_4d" in found["failed"][0]["image"]
+    assert "frame" in found["failed"][0]["reason"]
+    assert len(found["cases"]) == len(images)  # one less, and the DICOM folder holds a NIfTI twin of the series
+    twins = [case["labels"] for case in found["cases"] if "ct_abdomen_dicom" in case["image"]]
+    assert len(twins) == 2 and twins[0] == twins[1]
+    for case in found["cases"]:
+        label, image = read_label(case["output"]), read_image(case["image"])
+        assert label.geometry.is_close(image.geometry, tolerance_mm=1e-4), case["image"]
+    four_d = [image for image in images if "image_4d" in image]
+    run, code = execute(tmp_path / "frame", "segment", {**inputs, "images": four_d}, frame=1)
+    assert code == 0
+    case = result(run)["cases"][0]
+    assert read_label(case["output"]).geometry.is_close(read_image(case["image"], frame=1).geometry)

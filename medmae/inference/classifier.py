@@ -91,7 +91,7 @@ class Classifier:
         padded = pad_centred(array, window)
         starts = [(length - extent) // 2 for length, extent in zip(padded.shape[-len(window):], window, strict=True)]
         area: list[Any] = [slice(start, start + extent) for start, extent in zip(starts, window, strict=True)]
-        middle = padded[tuple([..., *area])]
+        middle = padded[(..., *area)]
         return middle[None] if len(window) == 3 else middle.swapaxes(0, 1)
 
     def _result(self, logits: torch.Tensor, prepared: Prepared) -> Classification:
