@@ -154,6 +154,23 @@ def test_a_whole_body_needs_little_more_memory_than_its_result():
     assert peak < 2 * array.nbytes
 
 
+def test_the_result_never_shares_memory_with_the_input():
+    geometry = Geometry.of((2, 3, 4), (1, 1, 1))
+    array = np.zeros((1, 2, 3, 4), np.float32)
+    resample(array, geometry, geometry)[...] = 1
+    resample(array, geometry, geometry.cropped((0, 0, -1), (2, 3, 4)))[...] = 1
+    assert not array.any()
+
+
+def test_channels_are_resampled_like_single_images():
+    geometry = Geometry.of((5, 6, 7), (2, 1, 1))
+    array = np.random.default_rng(0).normal(size=(3, 5, 6, 7)).astype(np.float32)
+    target = resampled_geometry(geometry, (0.7, 0.9, 1.9))
+    for channel in range(3):
+        np.testing.assert_array_equal(resample(array, geometry, target)[channel],
+                                      resample(array[channel:channel + 1], geometry, target)[0])
+
+
 def test_a_wrong_order_or_shape_is_a_programming_error():
     geometry = Geometry.of((2, 2, 2), (1, 1, 1))
     with pytest.raises(ValueError, match="order"):

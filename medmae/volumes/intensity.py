@@ -84,9 +84,13 @@ def _scale(channel: NDArray[np.float32], low: float, high: float) -> None:
 def default_intensity(modality: str, *, target: str | None = None) -> Intensity:
     """The normalisation of a modality, by its DICOM code (CT MR PT DX CR US ...; MRI, PET and X-RAY are understood).
 
-    CT follows GL-MAE: Hounsfield units clipped to [-1000, 1000] and mapped to [0, 1] (papers.md 2.6). VIS-MAE's own
-    window is not published, so both methods use the same; the constants its official weights expect are set through
-    `Intensity.mean` and `Intensity.std`.
+    CT follows GL-MAE's preprocessing: Hounsfield units clipped to [-1000, 1000] and mapped linearly to [0, 1] (as its
+    authors' code does; the printed division by 2000 alone would give [-0.5, 0.5]). VIS-MAE's own window is not
+    published, so both methods use the same; the constants that its official weights expect, (x - 0.223) / 0.202, are set
+    through `Intensity.mean` and `Intensity.std`.
+
+    Raises:
+        ValueError: `target` is neither a known method nor None.
     """
     if target not in (None, "gl-mae", "vis-mae"):
         raise ValueError(f"unknown target {target!r}; use gl-mae or vis-mae")

@@ -51,11 +51,18 @@ def resample(array: NDArray, source: Geometry, target: Geometry, order: int = 1,
     if array.ndim != 4 or array.shape[1:] != source.shape:
         raise ValueError(f"Array {array.shape} does not fit the grid {source.shape}; it must be (C, k, j, i).")
     kind = array.dtype if order == 0 or array.dtype == np.float64 else np.dtype(np.float32)
-    result = np.empty((array.shape[0], *target.shape), kind)
     placement = placement_of(source, target)
+    fill = float(outside) if outside is not None else None
+
+    def one(image: NDArray) -> NDArray:
+        return _resample_one(image.astype(kind, copy=False), source, target, placement, order, fill)
+
+    if len(array) == 1:  # without a second copy of the result
+        single = np.ascontiguousarray(one(array[0]))
+        return (single.copy() if np.may_share_memory(single, array) else single)[None]
+    result = np.empty((array.shape[0], *target.shape), kind)
     for channel, image in enumerate(array):
-        fill = float(outside) if outside is not None else None
-        result[channel] = _resample_one(image.astype(kind, copy=False), source, target, placement, order, fill)
+        result[channel] = one(image)
     return result
 
 

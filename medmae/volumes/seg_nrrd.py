@@ -93,7 +93,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def has_unnamed_labels(labels: NDArray, segments: Sequence[Segment]) -> list[int]:
+def unnamed_labels(labels: NDArray, segments: Sequence[Segment]) -> list[int]:
     """The non-zero values in `labels` that no segment names."""
     named = {segment.value for segment in segments}
     return [int(value) for value in np.unique(labels) if value and int(value) not in named]

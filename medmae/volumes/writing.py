@@ -12,7 +12,7 @@ from medmae.errors import BadInput
 from medmae.files import atomic_path
 from medmae.volumes.geometry import Geometry
 from medmae.volumes.nrrd_header import write_nrrd
-from medmae.volumes.seg_nrrd import has_unnamed_labels, segmentation_fields
+from medmae.volumes.seg_nrrd import segmentation_fields, unnamed_labels
 from medmae.volumes.segments import Segment, default_color
 from medmae.volumes.simpleitk_images import image_of, quiet, simpleitk
 
@@ -69,8 +69,8 @@ def _smallest_type(labels: NDArray, highest: int) -> NDArray:
 
 
 def _complete(labels: NDArray, segments: Sequence[Segment]) -> list[Segment]:
-    unnamed = has_unnamed_labels(labels, segments)
-    return [*segments, *(Segment(f"Label {value}", value, default_color(value)) for value in unnamed)]
+    return [*segments, *(Segment(f"Label {value}", value, default_color(value))
+                         for value in unnamed_labels(labels, segments))]
 
 
 def _write_nifti(path: Path, labels: NDArray, geometry: Geometry) -> None:
