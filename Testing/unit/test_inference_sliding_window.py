@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +135,21 @@ def test_a_gpu_gives_the_same_logits():
     expected = sliding_window(network, image, (8, 8, 8))
     found = sliding_window(network.cuda(), image, (8, 8, 8), device=torch.device("cuda"), batch=4)
     torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_logits_of_the_whole_image_never_exist_together():
+    code = """
+import resource, torch
+from medmae.inference.sliding_window import finished_planes
+torch.set_num_threads(1)
+class Constant(torch.nn.Module):
+    def forward(self, images):
+        return images.expand(-1, 40, -1, -1, -1)
+image = torch.rand(1, 256, 96, 96)
+for planes in finished_planes(Constant(), image[:, :16], (16, 32, 32)): pass
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert sum(planes.shape[1] for planes in finished_planes(Constant(), image, (16, 32, 32))) == 256
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(found.stdout) < 60  # MiB; all logits are 360 MiB

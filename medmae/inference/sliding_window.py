@@ -8,6 +8,7 @@ no later window touches are handed on at once, so the logits of the whole image 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -18,6 +19,7 @@ from medmae.errors import Stopped
 from medmae.inference.device import Precision, autocast
 
 SMALLEST_WEIGHT = 1e-3
+PLANES_AT_ONCE = 8
 OnProgress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
 
@@ -56,34 +58,55 @@ def finished_planes(network: nn.Module, image: torch.Tensor, window: Sequence[in
     before = [max(0, wanted - have) // 2 for wanted, have in zip(window, size, strict=True)]
     padded = _padded(image, window, before)
     starts = [window_starts(length, extent, overlap) for length, extent in zip(padded.shape[1:], window, strict=True)]
-    weight = gaussian_weight(window).to(device)
-    predictor = _Predictor(network, device, precision, batch)
-    total = 1
-    for axis_starts in starts:
-        total *= len(axis_starts)
-    sums, weights, done = None, torch.zeros((window[0], *padded.shape[2:]), device=device), 0
+    total, done = math.prod(map(len, starts)), 0
+    # What lies in the padding is cut off each window: where there is any, an axis has one window.
+    kept = [min(wanted, have) for wanted, have in zip(window, size, strict=True)]
+    weight = _crop(gaussian_weight(window)[None], before, kept).to(device)
+    blend = _Blend((kept[0], *size[1:]), weight)
+    predictor = _Predictor(network, device, precision)
     for layer, first in enumerate(starts[0]):
         for positions in _batches(list(itertools.product([first], *starts[1:])), batch):
             if should_stop is not None and should_stop():
                 raise Stopped("Stopped on request.")
             outputs = predictor(torch.stack([_crop(padded, position, window) for position in positions]))
-            if sums is None:
-                sums = torch.zeros((outputs.shape[1], window[0], *padded.shape[2:]), device=device)
             for output, position in zip(outputs, positions, strict=True):
-                inside = (0, *position[1:])
-                _crop(sums, inside, window).add_(output * weight)
-                _crop(weights[None], inside, window)[0].add_(weight)
+                blend.add(_crop(output, before, kept), (0, *position[1:]))
             done += len(positions)
             if on_progress is not None:
                 on_progress(done, total)
-        assert sums is not None
-        following = starts[0][layer + 1] if layer + 1 < len(starts[0]) else padded.shape[1]
-        complete = following - first
-        planes = sums[:, :complete] / weights[:complete]
-        sums, weights = _shifted(sums, 1, complete), _shifted(weights, 0, complete)
-        low, high = max(first, before[0]), min(following, before[0] + size[0])
-        if high > low:
-            yield _crop(planes, (low - first, *before[1:]), (high - low, *size[1:]))
+        following = starts[0][layer + 1] if layer + 1 < len(starts[0]) else size[0]
+        yield from blend.release(following - first)
+
+
+class _Blend:
+    """Weighted sums of the windows over the planes that are still open."""
+
+    def __init__(self, shape: tuple[int, ...], weight: torch.Tensor) -> None:
+        self.shape = shape
+        self.weight = weight
+        self.weights = torch.zeros((1, *shape), device=weight.device)
+        self.sums: torch.Tensor | None = None
+
+    def add(self, output: torch.Tensor, start: Sequence[int]) -> None:
+        """Add a window's logits (K, *size) at `start`, counted from the first open plane."""
+        if self.sums is None:
+            self.sums = torch.zeros((output.shape[0], *self.shape), device=output.device)
+        size = output.shape[1:]
+        _crop(self.sums, start, size).add_(output * self.weight)
+        _crop(self.weights, start, size).add_(self.weight)
+
+    def release(self, planes: int) -> Iterator[torch.Tensor]:
+        """Yield the first `planes` planes, a few at a time, and open as many new ones. No second copy of the sums."""
+        assert self.sums is not None
+        for start in range(0, planes, PLANES_AT_ONCE):
+            part = slice(start, min(start + PLANES_AT_ONCE, planes))
+            yield self.sums[:, part] / self.weights[:, part]
+        for tensor in (self.sums, self.weights):
+            for plane in range(tensor.shape[1]):
+                if plane + planes < tensor.shape[1]:
+                    tensor[:, plane] = tensor[:, plane + planes]
+                else:
+                    tensor[:, plane] = 0
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -106,11 +129,10 @@ def gaussian_weight(window: Sequence[int]) -> torch.Tensor:
 class _Predictor:
     """Runs batches of windows; computes a window without any contrast (air, padding) once for each value it has."""
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: Precision, batch: int) -> None:
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
         self.network = network
         self.device = device
         self.precision = precision
-        self.batch = batch
         self.known: dict[tuple[float, ...], torch.Tensor] = {}
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
@@ -157,12 +179,6 @@ def _padded(image: torch.Tensor, window: Sequence[int], before: Sequence[int]) -
 def _crop(tensor: torch.Tensor, start: Sequence[int], size: Sequence[int]) -> torch.Tensor:
     """A view of (C, *spatial) that begins at `start`."""
     return tensor[(slice(None), *(slice(begin, begin + extent) for begin, extent in zip(start, size, strict=True)))]
-
-
-def _shifted(tensor: torch.Tensor, axis: int, planes: int) -> torch.Tensor:
-    """Drop the first `planes` planes along `axis` and append as many of zeros."""
-    kept = tensor.narrow(axis, planes, tensor.shape[axis] - planes)
-    return torch.cat([kept, torch.zeros_like(tensor.narrow(axis, 0, planes))], axis)
 
 
 def _batches(items: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
