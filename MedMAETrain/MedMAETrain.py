@@ -152,6 +152,7 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.removeCaseButton.clicked.connect(self.onRemoveCaseButton)
         self.ui.caseTable.itemSelectionChanged.connect(self._checkCanApply)
         self.ui.finetuneButton.clicked.connect(self.onFinetuneButton)
+        self.ui.caseTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         self.ui.progressBar.visible = False
         self.initializeParameterNode()
         for job in self.logic.findRunning():

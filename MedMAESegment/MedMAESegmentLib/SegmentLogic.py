@@ -39,12 +39,12 @@ class SegmentLogic:
         return {name: info for name, info in list_models() if info.task == "segmentation"}
 
     def describeModel(self, info: Any) -> str:
-        """What a model segments and how good it was, in one line."""
+        """What a model segments and what it was made from, in two lines."""
         names = [str(label["name"]) for label in info.labels[1:]]
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         cases = info.training.get("cases")
-        parts = [info.modality, f"{info.spatial_dims}-D", shown, f"trained on {cases} cases" if cases else ""]
-        return " \N{MIDDLE DOT} ".join(part for part in parts if part)
+        parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
+        return f"{shown}\n{', '.join(part for part in parts if part)}"
 
     def segment(self, volumeNode: slicer.vtkMRMLVolumeNode, model: str | Path,
                 segmentationNode: slicer.vtkMRMLSegmentationNode | None = None, device: str = "auto", *,
