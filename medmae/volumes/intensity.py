@@ -86,8 +86,8 @@ def default_intensity(modality: str, *, target: str | None = None) -> Intensity:
 
     CT follows GL-MAE's preprocessing: Hounsfield units clipped to [-1000, 1000] and mapped linearly to [0, 1] (as its
     authors' code does; the printed division by 2000 alone would give [-0.5, 0.5]). VIS-MAE's own window is not
-    published, so both methods use the same; the constants that its official weights expect, (x - 0.223) / 0.202, are set
-    through `Intensity.mean` and `Intensity.std`.
+    published, so both methods use the same; the constants that its official weights expect, (x - 0.223) / 0.202, are
+    set through `Intensity.mean` and `Intensity.std`.
 
     Raises:
         ValueError: `target` is neither a known method nor None.
