@@ -114,10 +114,13 @@ def label_sizes(labels: np.ndarray, image: Volume, info: ModelInfo) -> dict[str,
     """Voxels and millilitres (None where the spacing is unknown) of each foreground label."""
     values, counts = np.unique(labels, return_counts=True)
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    ml = image.geometry.voxel_volume_ml if image.spacing_known else None
-    return {str(label["name"]): {"value": int(label["value"]), "voxels": voxels.get(int(label["value"]), 0),
-                                 "ml": None if ml is None else voxels.get(int(label["value"]), 0) * ml}
-            for label in info.labels[1:]}
+    voxel_ml = image.geometry.voxel_volume_ml if image.spacing_known else None
+    sizes: dict[str, dict[str, Any]] = {}
+    for label in info.labels[1:]:
+        count = voxels.get(int(label["value"]), 0)
+        sizes[str(label["name"])] = {"value": int(label["value"]), "voxels": count,
+                                     "ml": None if voxel_ml is None else round(count * voxel_ml, 6)}
+    return sizes
 
 
 def failures_to_json(failures: Sequence[CaseFailure]) -> list[dict[str, str]]:
