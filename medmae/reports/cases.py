@@ -60,6 +60,17 @@ def compared(case: Case, info: ModelInfo, segmenter: Any, note: str = "") -> Com
                      info.modality, note)
 
 
+def compared_prediction(case: Case, prediction: Path, modality: str, note: str = "") -> Compared:
+    """Read a case and a prediction that was written for it.
+
+    Raises:
+        BadInput: a file cannot be read.
+    """
+    volume = read_image(case.images[0])
+    reference = None if case.label is None else read_label(case.label).array[0]
+    return displayed(case.id, volume, reference, read_label(prediction).array[0], modality, note)
+
+
 def displayed(name: str, volume: Volume, reference: np.ndarray | None, prediction: np.ndarray | None, modality: str,
               note: str = "") -> Compared:
     """A volume and its label maps (k, j, i) on the same grid, in RAS order unless it is a 2-D picture."""

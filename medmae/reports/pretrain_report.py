@@ -52,19 +52,21 @@ def _mean(records: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([record[name] for record in records if name in record]))
 
 
-def add_losses(page: Page, records: list[dict[str, Any]]) -> None:
-    """The curve of every loss term."""
+def add_losses(page: Page, records: list[dict[str, Any]], heading: bool = True) -> None:
+    """The curve of every loss term; without `heading` below one that is there already."""
     curves = curves_of(records)
     if not curves:
         return
-    page.section("Losses")
+    if heading:
+        page.section("Losses")
     sheet = curve_panels(curves)
     told = "; ".join(f"{name} from {values[0]:.3g} to {values[-1]:.3g}" for name, (_, values) in curves.items())
     page.figure(sheet.png, f"Curves over the training steps: {told}.",
                 "Pale: every step; strong: moving average. The minimised loss comes first.", sheet.css_width)
 
 
-def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limit: int = 6) -> None:
+def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limit: int = 6,
+                        heading: bool = True) -> None:
     """Pictures of masked images and of what the network fills in."""
     file = run.path / "reconstructions.npz"
     if not file.is_file():
@@ -73,7 +75,8 @@ def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limi
         images, masked, filled = data["images"], data["masked"], data["reconstructions"]
     if len(images) == 0:
         return
-    page.section("Reconstructions")
+    if heading:
+        page.section("Reconstructions")
     sheet = reconstructions(images, masked, filled, None if info is None else info.spacing_mm, limit)
     share = 100 * float(masked.mean())
     page.figure(sheet.png, f"{min(len(images), limit)} examples: the image, the {100 - share:.0f} % that the network "

@@ -52,8 +52,10 @@ def add_classification_scores(page: Page, scores: Mapping[str, Any]) -> None:
     truths = {name: [_has(case["label"], name) for case in cases] for name in curves}
     values = {name: [float(case["probabilities"][name]) for case in cases] for name in curves}
     areas = scores.get("auc_per_class") or dict.fromkeys(curves, scores.get("auc"))
-    sheet = roc_curves(truths, values, areas)
-    page.figure(sheet.png, f"ROC curve over {len(cases)} cases; AUC {number(scores.get('auc'))}.", "", sheet.css_width)
+    if any(0 < sum(truth) < len(truth) for truth in truths.values()):
+        sheet = roc_curves(truths, values, areas)
+        page.figure(sheet.png, f"ROC curve over {len(cases)} cases; AUC {number(scores.get('auc'))}.", "",
+                    sheet.css_width)
     if all(isinstance(case["label"], str) for case in cases):
         counts = [[sum(case["label"] == truth and case["predicted"] == found for case in cases) for found in classes]
                   for truth in classes]
