@@ -11,7 +11,7 @@ from medmae.cli import options, runs, tables
 from medmae.cli.inference import apply_to_images, inference_config, raise_failures
 
 
-@options.command("classify")
+@options.command("classify", "Class probabilities for images.")
 @options.combine(
     options.model, options.images, options.out("The folder for the results; must be new or empty."),
     options.frame, options.device, options.inference_precision, options.overrides, options.as_json)

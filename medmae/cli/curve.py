@@ -17,7 +17,7 @@ ARMS = ("pretrained", "scratch")
 OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
 
 
-@options.command("curve")
+@options.command("curve", "What pretraining is worth: scores over labelled cases.")
 @options.combine(
     options.dataset, options.encoder,
     click.option("--cases", multiple=True, metavar="N...", help="Numbers of labelled cases, drawn from each seed."),

@@ -15,7 +15,7 @@ from medmae.cli.runs import Failed, clean_output
 from medmae.errors import Stopped
 
 
-@options.command("demo")
+@options.command("demo", "The whole chain on synthetic images, in minutes.")
 @options.combine(
     click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, metavar="DIR",
                  help="A new folder, or that of an earlier demonstration, which is continued."),

@@ -38,7 +38,7 @@ class Check:
     remedy: str = ""
 
 
-@options.command("doctor")
+@options.command("doctor", "Is this machine ready, and if not, what to do?")
 @options.as_json
 def command(as_json: bool) -> int:
     """Check this machine: Python, torch and its devices, image libraries, optional parts, disk and memory.

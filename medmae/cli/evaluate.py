@@ -17,7 +17,7 @@ from medmae.run_folder import RunFolder
 WORST = 3
 
 
-@options.command("evaluate")
+@options.command("evaluate", "Dice, HD95, AUC on labelled cases.")
 @options.combine(
     options.model, options.dataset, options.split,
     options.out("Also write the predictions to this folder.", required=False),

@@ -13,7 +13,7 @@ from medmae.cli import options, runs
 from medmae.errors import BadInput
 
 
-@options.command("finetune")
+@options.command("finetune", "A segmentation or classification model from few cases.")
 @options.combine(
     options.dataset, options.encoder, options.method, options.preset, options.subset, options.cases,
     options.out("The run folder to make (or to continue, with --resume)."),

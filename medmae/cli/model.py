@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medmae.models import ModelInfo
 
 
-@click.group("model")
+@click.group("model", short_help="List, show, install and remove models.")
 def command() -> None:
     """List, show, install and remove models.
 

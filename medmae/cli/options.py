@@ -43,9 +43,9 @@ def _spread(args: Sequence[str], many: set[str]) -> list[str]:
     return spread
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Declare a command of the ``medmae`` command line."""
-    return click.command(name, cls=Command)
+def command(name: str, summary: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command of the ``medmae`` command line; `summary` is its line in the list of commands."""
+    return click.command(name, cls=Command, short_help=summary)
 
 
 def combine(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:

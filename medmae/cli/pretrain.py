@@ -13,7 +13,7 @@ from medmae.cli import options, runs
 from medmae.errors import BadInput
 
 
-@options.command("pretrain")
+@options.command("pretrain", "An encoder from unlabelled images.")
 @options.combine(
     options.dataset, options.images,
     click.option("--split", metavar="KEY", help="The list of the dataset file to use.  "

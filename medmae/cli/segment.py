@@ -11,7 +11,7 @@ from medmae.cli import options, runs, tables
 from medmae.cli.inference import apply_to_images, inference_config, raise_failures
 
 
-@options.command("segment")
+@options.command("segment", "Label maps for images, on their exact grids.")
 @options.combine(
     options.model, options.images, options.out("The folder for the results; must be new or empty."),
     click.option("--format", "file_format", type=click.Choice(options.FORMATS), help="Of the results; seg.nrrd keeps "
