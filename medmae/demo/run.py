@@ -124,6 +124,8 @@ class _Chain:
         if not records:
             return None
         last = ([record for record in records if "loss" in record] or records)[-1]  # training before its preparation
+        if last.get("stage") not in (None, "evaluate", "segment"):
+            return f"{title}: preparing"
         left = f", about {last['eta_s']:.0f} s left" if last.get("eta_s") else ""
         return f"{title}: {100 * last['step'] // last['total']} %{left}"
 
