@@ -103,6 +103,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """End what is under way when the module is closed."""
         if self.logic is not None:
             self.logic.cancel()
+        self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self) -> None:

@@ -162,6 +162,7 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop following when the module is closed; training goes on."""
         if self._job is not None:
             self._job.stopFollowing()
+        self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self) -> None:

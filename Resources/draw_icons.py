@@ -42,7 +42,8 @@ def draw(path: Path, motif: Callable[[QPainter], None]) -> None:
     motif(painter)
     painter.end()
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.scaled(SIZE, SIZE, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation).save(str(path))
+    small = image.scaled(SIZE, SIZE, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation)
+    small.save(str(path))
 
 
 def background(painter: QPainter) -> None:

@@ -65,9 +65,9 @@ def _case(name: str):
 def _knownModels() -> None:
     import medmae.models
 
-    def model(name, task, **more):
+    def model(name, task):
         labels = [{"name": "background"}, {"name": "anterior hippocampus"}, {"name": "posterior hippocampus"}]
-        return name, SimpleNamespace(name=name, task=task, modality="MR", spatial_dims=3, labels=labels, training={}, **more)
+        return name, SimpleNamespace(name=name, task=task, modality="MR", spatial_dims=3, labels=labels, training={})
 
     segmenting = model("Hippocampus", "segmentation")
     segmenting[1].training = {"cases": 8}

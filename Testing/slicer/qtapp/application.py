@@ -36,11 +36,12 @@ class PanelApplication:
         for name in ("qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
                      "qSlicerScriptedLoadableModule"):
             setattr(slicer, name, type(name, (), {}))
-        self._completeSlicerApp()
+        self.completeSlicerApp()
         self.selectedModule = None
         slicer.util.selectModule = self._selectModule
 
-    def _completeSlicerApp(self) -> None:
+    def completeSlicerApp(self) -> None:
+        """Give `slicer.app` what the panels use; again after another test has changed it."""
         app = slicer.app
         app.processEvents = self.application.processEvents
         app.setOverrideCursor = self.application.setOverrideCursor
@@ -75,6 +76,11 @@ class PanelApplication:
         widget.parent.show()
         for _ in range(3):
             self.application.processEvents()
+
+    def processDeletions(self) -> None:
+        """Delete the widgets that asked for it, and what they observe."""
+        self.qt.QCoreApplication.sendPostedEvents(None, self.qt.QEvent.DeferredDelete)
+        self.application.processEvents()
 
     def screenshot(self, widget, path: Path) -> None:
         """Save a picture of a panel, at twice the pixels so that text stays sharp."""

@@ -89,8 +89,9 @@ class qMRMLNodeComboBox(QComboBox):
 
     def setMRMLScene(self, scene):
         self._scene = scene
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
-            scene.AddObserver(event, lambda *_arguments: self._update())
+        tags = [scene.AddObserver(event, lambda *_arguments: self._update())
+                for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent)]
+        self.destroyed.connect(lambda _widget=None: [scene.RemoveObserver(tag) for tag in tags])
         self._update()
 
     def currentNode(self):

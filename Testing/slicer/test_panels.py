@@ -1,0 +1,292 @@
+"""The panels on a small Qt application: they load, follow the scene, and stay alive while a child computes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slicer_source
+SOURCE = os.environ.get("SLICER_PYTHON_SOURCE")
+if not SOURCE:
+    pytest.skip("needs SLICER_PYTHON_SOURCE, a checkout of Slicer's Base/Python", allow_module_level=True)
+
+FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
+BOX = np.s_[1:3, 2:5, 1:4]
+
+
+@pytest.fixture(scope="session")
+def qt_application(application):
+    from qtapp.application import PanelApplication
+
+    return PanelApplication(SOURCE)
+
+
+@pytest.fixture
+def open_panel(qt_application, monkeypatch, scene):
+    """Open a module's panel; closed again after the test."""
+    import slicer
+
+    qt_application.completeSlicerApp()
+    opened = []
+
+    def open_it(name):
+        panel = qt_application.open(name)
+        qt_application.show(panel)
+        opened.append(panel)
+        return panel
+
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: opened[-1].__dict__.update(shownError=text))
+    yield open_it
+    for panel in opened:
+        panel.cleanup()
+        panel.parent.close()
+        panel.parent.deleteLater()
+    qt_application.processDeletions()
+
+
+@pytest.fixture
+def model(a_known_model, monkeypatch):
+    """Two models in the list: one that segments, one encoder."""
+    import medmae.models
+
+    labels = [{"name": "background"}, {"name": "left"}, {"name": "right"}]
+    both = [("Abdomen", SimpleNamespace(name="Abdomen", task="segmentation", modality="CT", spatial_dims=3,
+                                        labels=labels, training={"cases": 4})),
+            ("CT encoder", SimpleNamespace(name="CT encoder", task="encoder", modality="CT", spatial_dims=3))]
+    monkeypatch.setattr(medmae.models, "list_models", lambda: both)
+
+
+@pytest.fixture
+def result_file(make_segmentation, scene, tmp_path):
+    def write(volume):
+        import slicer
+
+        node = make_segmentation(volume, {"left": BOX})
+        storage = slicer.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(tmp_path / "expected.seg.nrrd"))
+        assert storage.WriteData(node)
+        scene.RemoveNode(node.GetDisplayNode())
+        scene.RemoveNode(node)
+        return tmp_path / "expected.seg.nrrd"
+
+    return write
+
+
+def _until(qt_application, condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        qt_application.application.processEvents()
+        time.sleep(0.005)
+
+
+def test_the_first_volume_and_model_are_chosen_and_described(open_panel, make_volume, model):
+    volume = make_volume(name="CT of somebody")
+    panel = open_panel("MedMAESegment")
+    assert panel.ui.inputVolumeSelector.currentNode() is volume
+    assert panel.ui.modelSelector.currentText == "Abdomen"
+    assert panel.ui.modelDescriptionLabel.text == "left, right\nCT, 3-D, trained on 4 cases"
+    assert panel.ui.segmentButton.enabled
+    assert panel.ui.segmentationSelector.currentText == "New segmentation"
+    assert not panel.ui.editButton.enabled
+
+
+def test_without_volume_or_model_the_button_says_what_is_missing(open_panel, scene):
+    panel = open_panel("MedMAESegment")
+    assert not panel.ui.segmentButton.enabled
+    assert panel.ui.segmentButton.toolTip == "Choose a volume and a model."
+    assert "No models yet" in panel.ui.modelDescriptionLabel.text
+
+
+def test_pressing_segment_fills_a_segmentation_that_can_be_edited(
+        open_panel, qt_application, make_volume, model, engine, result_file):
+    import slicer
+
+    volume = make_volume()
+    engine("progress", "work=0.3", f"result={result_file(volume)}")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    assert panel.ui.segmentButton.text == "Cancel"
+    _until(qt_application, lambda: "Windows" in panel.ui.statusLabel.text)
+    assert panel.ui.progressBar.visible
+    _until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
+    node = panel._parameterNode.segmentation
+    assert node.GetSegmentation().GetNthSegment(0).GetName() == "left"
+    assert panel.ui.segmentationSelector.currentNode() is node
+    assert panel.ui.statusLabel.text.startswith("Done in")
+    assert not panel.ui.progressBar.visible
+    panel.ui.editButton.click()
+    assert qt_application.selectedModule == "SegmentEditor"
+    editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    assert editor.GetSegmentationNode() is node and editor.GetSourceVolumeNode() is volume
+    panel.ui.show3DButton.click()
+    surface = node.GetClosedSurfaceInternalRepresentation(node.GetSegmentation().GetNthSegmentID(0))
+    assert surface.GetNumberOfPoints() > 0
+
+
+def test_the_event_loop_is_never_held_while_the_child_works(
+        open_panel, qt_application, make_volume, model, engine, result_file):
+    volume = make_volume()
+    engine("progress", "work=1", "progress", f"result={result_file(volume)}")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    gaps = []
+
+    def turn():
+        begun = time.monotonic()
+        qt_application.application.processEvents()
+        gaps.append(time.monotonic() - begun)
+        return panel.ui.segmentButton.text == "Segment"
+
+    _until(qt_application, turn)
+    working = gaps[:-1]  # the last turn takes the result over
+    assert len(working) > 50 and max(working) < 0.1
+
+
+def test_pressing_cancel_ends_it(open_panel, qt_application, make_volume, model, engine):
+    make_volume()
+    engine("work=60")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
+    assert panel.ui.segmentButton.text == "Segment"
+    assert panel.ui.statusLabel.text == "Cancelled."
+    assert panel.logic.jobs == []
+
+
+def test_the_childs_reason_is_shown(open_panel, qt_application, make_volume, model, engine):
+    make_volume()
+    engine("fail")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    _until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
+    assert panel.ui.statusLabel.text == "The image is sheared. Resample it first."
+    assert "The image is sheared" in panel.shownError
+
+
+def test_closing_the_scene_ends_what_is_under_way(open_panel, application, make_volume, model, engine):
+    make_volume()
+    engine("work=60")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    application.clear()
+    assert panel.logic.jobs == []
+    assert panel.ui.segmentButton.text == "Segment" and not panel.ui.segmentButton.enabled
+
+
+def test_choices_are_in_the_scene_and_come_back(open_panel, make_volume, model):
+    make_volume(name="one")
+    two = make_volume(name="two")
+    panel = open_panel("MedMAESegment")
+    panel.ui.inputVolumeSelector.setCurrentNode(two)
+    panel.ui.deviceSelector.setCurrentIndex(1)
+    panel.exit()
+    panel.enter()
+    assert panel._parameterNode.inputVolume is two
+    assert panel._parameterNode.device.value == "cpu"
+    assert panel.ui.deviceSelector.currentText == "Processor (CPU)"
+
+
+def test_cases_are_added_shown_and_removed(open_panel, qt_application, make_volume, make_segmentation, model):
+    one, two = make_volume(name="one"), make_volume(name="two")
+    segmentations = [make_segmentation(volume, {"liver": BOX}) for volume in (one, two)]
+    panel = open_panel("MedMAETrain")
+    assert not panel.ui.finetuneButton.enabled
+    panel.ui.addCaseButton.click()
+    panel.ui.addCaseButton.click()
+    panel.ui.volumeSelector.setCurrentNode(two)
+    panel.ui.segmentationSelector.setCurrentNode(segmentations[1])
+    panel.ui.addCaseButton.click()
+    table = panel.ui.caseTable
+    assert [[table.item(row, column).text() for column in (0, 2)] for row in range(table.rowCount)] == [
+        ["one", "liver"], ["two", "liver"]]
+    assert panel.ui.finetuneButton.enabled
+    table.selectRow(0)
+    panel.ui.removeCaseButton.click()
+    assert panel._parameterNode.cases() == [(two, segmentations[1])]
+
+
+def test_an_installed_encoder_is_the_default_start(open_panel, model):
+    panel = open_panel("MedMAETrain")
+    assert panel.ui.encoderSelector.currentText == "CT encoder (CT, 3-D)"
+    assert not panel.ui.networkSelector.enabled
+    panel.ui.encoderSelector.setCurrentIndex(0)
+    assert panel._parameterNode.encoder == "none"
+    assert panel.ui.networkSelector.enabled
+
+
+def test_finetune_starts_follows_and_stops_a_run(
+        open_panel, qt_application, make_volume, make_segmentation, model, engine):
+    from medmae.home import runs_folder
+    from medmae.run_folder import RunFolder
+
+    volume = make_volume()
+    make_segmentation(volume, {"liver": BOX})
+    engine("progress", "work=60")
+    panel = open_panel("MedMAETrain")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.addCaseButton.click()
+    panel.ui.encoderSelector.setCurrentIndex(0)
+    panel.ui.networkSelector.setCurrentIndex(1)
+    panel.ui.stepsSpinBox.setValue(7)
+    panel.ui.finetuneButton.click()
+    assert panel.ui.finetuneButton.text == "Stop"
+    _until(qt_application, lambda: "Windows 3 of 3" in panel.ui.statusLabel.text)
+    run = RunFolder.open(next(runs_folder().iterdir()))
+    assert run.spec["config"] == {"method": "gl-mae", "preset": "tiny", "steps": 7, "device": "auto"}
+    panel.ui.finetuneButton.click()
+    _until(qt_application, lambda: panel.ui.finetuneButton.text == "Finetune")
+    assert panel.ui.statusLabel.text.startswith("Stopped.")
+
+
+def test_unusable_cases_are_explained_and_nothing_starts(
+        open_panel, make_volume, make_segmentation, model, engine):
+    volume = make_volume()
+    make_segmentation(volume, {"liver": None})
+    engine()
+    panel = open_panel("MedMAETrain")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.addCaseButton.click()
+    with pytest.raises(ValueError, match="the segment liver is empty"):  # shown by tryWithErrorDisplay, then raised
+        panel.onFinetuneButton()
+    assert panel.ui.finetuneButton.text == "Finetune"
+
+
+@pytest.mark.parametrize("name", ["MedMAESegment", "MedMAETrain"])
+def test_every_bound_widget_has_its_parameter(open_panel, name):
+    panel = open_panel(name)
+    bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
+    assert bound and all(hasattr(panel._parameterNode, parameter) for parameter in bound)
+
+
+@pytest.mark.parametrize("name", ["MedMAESegment", "MedMAETrain"])
+def test_the_descriptor_says_what_the_module_is(open_panel, name):
+    descriptor = open_panel(name).descriptor
+    assert descriptor.title.startswith("MedMAE ")
+    assert descriptor.categories == ["Segmentation"]
+    assert not descriptor.icon.isNull()
+
+
+@pytest.mark.parametrize("name", ["MedMAESegment", "MedMAETrain"])
+def test_the_modules_own_self_test_passes(open_panel, qt_application, name):
+    panel = open_panel(name)
+    module = sys.modules[name]
+    test = getattr(module, f"{name}Test")()
+    test.delayDisplay = lambda *_arguments: None
+    test.runTest()
+    assert panel.parent is not None
+
+
+def test_nothing_heavy_was_imported_by_the_panels():
+    assert not {"torch", "monai"} & set(sys.modules)
