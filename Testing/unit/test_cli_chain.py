@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,3 +276,23 @@ def test_a_zero_byte_checkpoint_is_exit_code_2_and_keeps_the_run(
     message = capsys.readouterr().err
     assert message.count("Error:") == 1 and "Traceback" not in message
     assert (copy / "spec.json").is_file() and checkpoints[0].is_file()
+
+
+def test_a_killed_run_resumes_with_exactly_the_losses_of_an_undisturbed_one(
+        xrays: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = ["pretrain", "--dataset", str(xrays[0]), "--method", "vis-mae", "--preset", "tiny", "--steps", "8",
+                 "--device", "cpu", "--set", "batch_size=2", "checkpoint_every=2"]
+    killed, whole = RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "-m", "medmae.cli", *arguments, "--out", str(killed.path)],
+                               stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(killed.checkpoints.glob("step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert killed.state()["state"] == "interrupted"
+    assert run(["pretrain", "--resume", "--out", str(killed.path)]) == 0
+    assert run([*arguments, "--out", str(whole.path)]) == 0
+    losses = [[(record["step"], record["loss"]) for record in each.progress() if "loss" in record]
+              for each in (killed, whole)]
+    assert len(losses[1]) == 8 and losses[0] == losses[1]
