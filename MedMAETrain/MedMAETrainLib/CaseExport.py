@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 import vtk
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeNrrd, writeVolume
 
 from medmae.files import write_json
+from MedMAETrainLib.LabelExport import Label, labelArray, segmentByName, segmentNames
 
 CasePair = tuple[Any, Any]  # (vtkMRMLVolumeNode, vtkMRMLSegmentationNode)
-
-
-@dataclass(frozen=True)
-class Label:
-    """One label of the dataset: its stored value, and how the user shows it."""
-
-    name: str
-    value: int
-    color: tuple[float, float, float]
-    terminology: str
 
 
 def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list[Label]:
@@ -49,38 +38,13 @@ def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list
         problems += [f"Case {number} has {names.count(name)} segments named {name}; merge or rename them."
                      for name in dict.fromkeys(names) if names.count(name) > 1]
         for name in names:
-            segment = _segmentByName(segmentationNode, name)
+            segment = segmentByName(segmentationNode, name)
             labels.setdefault(name, Label(name, len(labels) + 1, tuple(segment.GetColor()), _terminology(segment)))
     if not allowMissing:
         problems += [f"Case {number} has no segment named {name}, which other cases have. Was it named differently?"
                      for number, names in enumerate(namesOfCase, 1) for name in labels if names and name not in names]
     _refuse(problems)
     return list(labels.values())
-
-
-def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
-               labels: Sequence[Label]) -> tuple[np.ndarray, list[str]]:
-    """The segments resampled onto the volume's voxels, (k, j, i) uint8 or uint16, and the problems found.
-
-    Problems: a segment without a voxel in the volume; voxels that belong to two segments. A segment that the case
-    does not have leaves no trace.
-    """
-    shape = voxels(volumeNode).shape[:3]
-    array = np.zeros(shape, np.uint8 if len(labels) < 256 else np.uint16)
-    problems, present = [], set(segmentNames(segmentationNode))
-    for label in labels:
-        if label.name not in present:
-            continue
-        mask = _segmentMask(volumeNode, segmentationNode, label.name)
-        if mask is None or not mask.any():
-            problems.append(f"the segment {label.name} is empty, or lies outside the volume")
-            continue
-        for value, count in zip(*np.unique(array[mask], return_counts=True), strict=True):
-            if value:
-                problems.append(f"the segments {labels[value - 1].name} and {label.name} overlap in {count} voxels, "
-                                "but a voxel can have one label only")
-        array[mask] = label.value
-    return array, problems
 
 
 def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, allowMissing: bool = False,
@@ -103,7 +67,7 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
     for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
         report((number - 1) / len(cases), f"Handing over case {number} of {len(cases)}")
         between()
-        array, found = labelArray(volumeNode, segmentationNode, labels)
+        array, found = labelArray(volumeNode, segmentationNode, labels, between)
         if allowMissing:
             found = [problem for problem in found if "is empty" not in problem]
         problems += [f"Case {number} ({volumeNode.GetName()}): {problem}." for problem in found]
@@ -153,42 +117,9 @@ def _volumeProblems(number: int, volumeNode: Any) -> list[str]:
     return []
 
 
-def segmentNames(segmentationNode: Any) -> list[str]:
-    """The names of the segments of a node, in order; none for a missing node."""
-    if segmentationNode is None or segmentationNode.GetSegmentation() is None:
-        return []
-    segmentation = segmentationNode.GetSegmentation()
-    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
-
-
-def _segmentByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkSegment:
-    segmentation = segmentationNode.GetSegmentation()
-    return segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
-
-
 def _terminology(segment: slicer.vtkSegment) -> str:
     tag = vtk.reference("")
     return str(tag) if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) else ""
-
-
-def _segmentMask(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
-                 name: str) -> np.ndarray | None:
-    """One segment on the volume's voxels, transforms included; None when it holds nothing at all."""
-    ids = vtk.vtkStringArray()
-    ids.InsertNextValue(segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
-    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedMAE export")
-    try:
-        exported = slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(
-            segmentationNode, ids, labelmap, volumeNode)
-        if not exported or labelmap.GetImageData() is None:
-            return None
-        return slicer.util.arrayFromVolume(labelmap) > 0
-    finally:
-        display = labelmap.GetDisplayNode()  # exporting has made it, and a color table for it
-        colors = display.GetColorNode() if display is not None else None
-        for node in (colors, display, labelmap):
-            if node is not None:
-                slicer.mrmlScene.RemoveNode(node)
 
 
 def _refuse(problems: Sequence[str]) -> None:

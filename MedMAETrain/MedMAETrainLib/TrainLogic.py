@@ -18,7 +18,8 @@ from MedMAESegmentLib.RunJob import ProgressCallback
 
 from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
-from MedMAETrainLib.CaseExport import CasePair, Label, exportDataset, guessModality, segmentNames
+from MedMAETrainLib.CaseExport import CasePair, exportDataset, guessModality
+from MedMAETrainLib.LabelExport import Label, segmentNames
 from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
 
 

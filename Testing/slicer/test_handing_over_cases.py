@@ -89,6 +89,32 @@ def test_transforms_of_both_nodes_count(scene, make_volume, make_segmentation, t
     assert (_array(tmp_path / "data/labels/case_001.nrrd")[A] == 1).all()
 
 
+def test_a_segmentation_that_reaches_beyond_the_volume_is_cropped(scene, make_volume, make_segmentation, tmp_path):
+    volume = make_volume()
+    shift = np.eye(4)
+    shift[:3, 3] = [-2, -1, -3]  # voxels: begins before the volume, ends inside it
+    larger = make_volume((7, 8, 10), affine=OBLIQUE @ shift)
+    segmentation = make_segmentation(larger, {"liver": np.s_[2:6, 0:5, 1:6]})
+    labelmap = segmentation.GetBinaryLabelmapInternalRepresentation(segmentation.GetSegmentation().GetNthSegmentID(0))
+    labelmap.SetExtent(-2, 7, -1, 6, -3, 3)  # the same voxels, counted on the volume's grid
+    labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(OBLIQUE))
+    exportDataset([(volume, segmentation)], tmp_path / "data", "CT")
+    expected = np.zeros((6, 8, 10), np.uint8)
+    expected[0:3, 0:4, 0:4] = 1
+    np.testing.assert_array_equal(_array(tmp_path / "data/labels/case_001.nrrd"), expected)
+
+
+def test_a_closed_surface_is_turned_into_voxels(make_volume, make_segmentation, tmp_path):
+    volume = make_volume((20, 20, 20), affine=np.eye(4))
+    segmentation = make_segmentation(volume, {"liver": np.s_[5:15, 5:15, 5:15]})
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    segmentation.GetSegmentation().RemoveRepresentation("Binary labelmap")
+    exportDataset([(volume, segmentation)], tmp_path / "data", "CT")
+    label = _array(tmp_path / "data/labels/case_001.nrrd")
+    assert label[7:13, 7:13, 7:13].all() and 700 < label.sum() < 1300
+
+
 def test_all_problems_come_in_one_message(scene, make_volume, make_segmentation, tmp_path):
     one, two = make_volume(), make_volume()
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")

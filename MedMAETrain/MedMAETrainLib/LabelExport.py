@@ -1,0 +1,148 @@
+"""The segments of a segmentation node as one label map on the voxels of a volume."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from MedMAESegmentLib.VolumeExport import ijkToRas, voxels
+from vtk.util.numpy_support import vtk_to_numpy
+
+_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+Region = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of the dataset: its stored value, and how the user shows it."""
+
+    name: str
+    value: int
+    color: tuple[float, float, float]
+    terminology: str
+
+
+def segmentNames(segmentationNode: Any) -> list[str]:
+    """The names of the segments of a node, in order; none for a missing node."""
+    if segmentationNode is None or segmentationNode.GetSegmentation() is None:
+        return []
+    segmentation = segmentationNode.GetSegmentation()
+    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+
+
+def segmentByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkSegment:
+    """The first segment of that name."""
+    segmentation = segmentationNode.GetSegmentation()
+    return segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
+
+
+def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+               labels: Sequence[Label], between: Callable[[], None] = lambda: None) -> tuple[np.ndarray, list[str]]:
+    """The segments on the volume's voxels, (k, j, i) uint8 or uint16, and the problems found.
+
+    Segments drawn on the volume's own grid are copied, a whole layer at a time; others are resampled one by one, with
+    the transforms of both nodes. Problems: a segment without a voxel in the volume; voxels that belong to two
+    segments. A segment that the case does not have leaves no trace.
+    """
+    array = np.zeros(voxels(volumeNode).shape[:3], np.uint8 if len(labels) < 256 else np.uint16)
+    present = set(segmentNames(segmentationNode))
+    labels = [label for label in labels if label.name in present]
+    overlaps: dict[tuple[int, int], int] = defaultdict(int)
+    found: set[int] = set()
+
+    def place(region: Region, values: np.ndarray) -> None:
+        target = array[region]
+        filled = values > 0
+        clash = filled & (target > 0)
+        if clash.any():
+            pairs, counts = np.unique(np.stack([target[clash], values[clash]]), axis=1, return_counts=True)
+            for (first, second), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+                overlaps[first, second] += count
+        found.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
+        np.copyto(target, values, where=filled)
+        between()
+
+    for labelmap, values in _layers(segmentationNode, labels):
+        region, stored = _onVoxels(volumeNode, segmentationNode, labelmap)
+        if stored is not None:
+            place(region, _renumbered(stored, values, array.dtype))
+            continue
+        for label in (label for label in labels if label.value in values.values()):
+            mask = _resampled(volumeNode, segmentationNode, label.name)
+            if mask is not None:
+                place((slice(None),) * 3, mask.astype(array.dtype) * array.dtype.type(label.value))
+    names = {label.value: label.name for label in labels}
+    problems = [f"the segment {label.name} is empty, or lies outside the volume"
+                for label in labels if label.value not in found]
+    problems += [f"the segments {names[first]} and {names[second]} overlap in {count} voxels, but a voxel can have one "
+                 "label only" for (first, second), count in overlaps.items()]
+    return array, problems
+
+
+def _layers(segmentationNode: slicer.vtkMRMLSegmentationNode,
+            labels: Sequence[Label]) -> list[tuple[Any, dict[int, int]]]:
+    """Each labelmap (None: there is none yet) with its stored values and what they become."""
+    layers: dict[str, tuple[Any, dict[int, int]]] = {}
+    for label in labels:
+        segment = segmentByName(segmentationNode, label.name)
+        labelmap = segment.GetRepresentation(_LABELMAP)
+        key = label.name if labelmap is None else labelmap.GetAddressAsString("")
+        stored = label.value if labelmap is None else segment.GetLabelValue()
+        layers.setdefault(key, (labelmap, {}))[1][stored] = label.value
+    return list(layers.values())
+
+
+def _onVoxels(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+              labelmap: Any) -> tuple[Region, np.ndarray | None]:
+    """The part of a labelmap inside the volume and where it lies, (k, j, i); None when its grid is another one."""
+    nothing: Region = (slice(0),) * 3
+    if labelmap is None or segmentationNode.GetTransformNodeID() != volumeNode.GetTransformNodeID():
+        return nothing, None
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    if not np.allclose(slicer.util.arrayFromVTKMatrix(matrix), ijkToRas(volumeNode), atol=1e-5):
+        return nothing, None
+    scalars = labelmap.GetPointData().GetScalars()
+    extent = labelmap.GetExtent()
+    if scalars is None or any(extent[axis] > extent[axis + 1] for axis in (0, 2, 4)):
+        return nothing, np.zeros((0, 0, 0), np.uint8)
+    stored = vtk_to_numpy(scalars).reshape([extent[axis + 1] - extent[axis] + 1 for axis in (4, 2, 0)])
+    inVolume, inLabelmap = [], []
+    for axis, size in zip((4, 2, 0), voxels(volumeNode).shape[:3], strict=True):
+        first, last = max(0, extent[axis]), min(size - 1, extent[axis + 1])
+        inVolume.append(slice(first, max(first, last + 1)))
+        inLabelmap.append(slice(first - extent[axis], max(first, last + 1) - extent[axis]))
+    return (inVolume[0], inVolume[1], inVolume[2]), stored[tuple(inLabelmap)]
+
+
+def _renumbered(stored: np.ndarray, values: dict[int, int], dtype: np.dtype) -> np.ndarray:
+    """The stored values replaced by their labels; values of segments that are not asked for become background."""
+    table = np.zeros(max(int(stored.max(initial=0)), *values) + 1, dtype)
+    for value, label in values.items():
+        table[value] = label
+    return table[stored]
+
+
+def _resampled(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+               name: str) -> np.ndarray | None:
+    """One segment on the volume's voxels, transforms included; None when it holds nothing at all."""
+    ids = vtk.vtkStringArray()
+    ids.InsertNextValue(segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
+    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedMAE export")
+    try:
+        exported = slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(
+            segmentationNode, ids, labelmap, volumeNode)
+        if not exported or labelmap.GetImageData() is None:
+            return None
+        return slicer.util.arrayFromVolume(labelmap) > 0
+    finally:
+        display = labelmap.GetDisplayNode()  # exporting has made it, and a color table for it
+        colors = display.GetColorNode() if display is not None else None
+        for node in (colors, display, labelmap):
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
