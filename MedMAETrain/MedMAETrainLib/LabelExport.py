@@ -14,6 +14,7 @@ from MedMAESegmentLib.VolumeExport import ijkToRas, voxels
 from vtk.util.numpy_support import vtk_to_numpy
 
 _LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+_SLAB = 16
 Region = tuple[slice, slice, slice]
 
 
@@ -70,7 +71,9 @@ def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vt
     for labelmap, values in _layers(segmentationNode, labels):
         region, stored = _onVoxels(volumeNode, segmentationNode, labelmap)
         if stored is not None:
-            place(region, _renumbered(stored, values, array.dtype))
+            for first in range(0, len(stored), _SLAB):  # slab by slab: short pauses, little memory
+                slab = slice(region[0].start + first, min(region[0].start + first + _SLAB, region[0].stop))
+                place((slab, *region[1:]), _renumbered(stored[first:first + _SLAB], values, array.dtype))
             continue
         for label in (label for label in labels if label.value in values.values()):
             mask = _resampled(volumeNode, segmentationNode, label.name)
