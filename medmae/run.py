@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medmae.errors import BadInput, Stopped
+from medmae.errors import BadInput, PartialFailure, Stopped
 from medmae.run_folder import RunFolder
 
 log = logging.getLogger("medmae.run")
@@ -70,6 +70,10 @@ def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:
     except BadInput as error:
         log.error("%s", error)
         return BAD_INPUT, {"state": "failed", "reason": str(error), "remedy": "Mend the input and start again."}
+    except PartialFailure as failure:
+        log.error("%s", failure)
+        remedy = "Mend the cases listed and run them again."
+        return FAILED, {"state": "failed", "reason": str(failure), "remedy": remedy}
     except Exception as error:  # noqa: BLE001 - the last line of defence: recorded whole, reported, exit code 1
         log.exception("the run failed")
         reason = f"{type(error).__name__}: {error}"

@@ -44,7 +44,8 @@ def test_only_the_two_newest_are_kept_and_nothing_half_written(tmp_path: Path) -
     module, optimizer = trained(1)
     for step in (1, 2, 3, 10):
         save_checkpoint(tmp_path, step, module, optimizer, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003.safetensors", "step-00000010.safetensors"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-00000003.safetensors", "step-00000010.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text"])

@@ -37,7 +37,7 @@ def build_corpus(
         Stopped: `should_stop` became true; what is written stays and is used by the next call.
     """
     normalisation = {"intensity": [to_json(intensity) for intensity in preprocessing.intensity]}
-    with CorpusWriter(folder) as writer:
+    with CorpusWriter(folder, settings=to_json(preprocessing)) as writer:
         for number, case in enumerate(cases):
             if should_stop():
                 raise Stopped(f"Stopped after preparing {number} of {len(cases)} cases, as asked. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from medmae.files import read_json, write_json, write_text
 from medmae.finetuning import run as finetuning_run
 from medmae.finetuning.config import FinetuneConfig
 from medmae.inference import evaluate_run
-from medmae.metrics import bootstrap_interval
+from medmae.metrics import auc, bootstrap_interval
 from medmae.models import load_info, resolve_model
 from medmae.run_folder import RunFolder
 
@@ -154,28 +154,68 @@ def _csv(results: list[dict[str, Any]]) -> str:
 
 
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per number of labels: mean score of each arm over seeds, and where both arms exist the paired difference.
+    """Per number of labels: the mean score of each arm over seeds, and where both arms exist their difference.
 
-    The interval of the difference draws seeds and arms' runs in pairs (95 % bootstrap); None with a single seed.
+    The difference is paired by seed, its 95 % interval a bootstrap over the subjects of the scored list; None where
+    there are fewer than two.
     """
     summary = []
     for labels in dict.fromkeys(result["labels"] for result in results):
-        scores = {arm: {result["seed"]: result["score"] for result in results
-                        if result["labels"] == labels and result["arm"] == arm and result["score"] is not None}
-                  for arm in dict.fromkeys(result["arm"] for result in results)}
-        row: dict[str, Any] = {"labels": labels, "metric": results[0]["metric"]}
-        row |= {arm: float(np.mean(list(values.values()))) if values else None for arm, values in scores.items()}
-        if {"pretrained", "scratch"} <= set(scores):
-            row["difference"], row["interval"] = paired_difference(scores["pretrained"], scores["scratch"])
+        of_arm: dict[str, dict[int, dict[str, Any]]] = {}
+        for result in results:
+            if result["labels"] == labels:
+                of_arm.setdefault(result["arm"], {})[result["seed"]] = result["result"]
+        metric = results[0]["metric"]
+        row: dict[str, Any] = {"labels": labels, "metric": metric}
+        row |= {arm: _mean([run[metric] for run in runs.values()]) for arm, runs in of_arm.items()}
+        if {"pretrained", "scratch"} <= set(of_arm):
+            row |= _difference(of_arm["pretrained"], of_arm["scratch"], metric)
         summary.append(row)
     return summary
 
 
-def paired_difference(one: dict[int, float], other: dict[int, float]) -> tuple[float | None, list[float] | None]:
-    """Mean of one - other over the common seeds, with its 95 % bootstrap interval over seeds."""
+def _difference(one: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], metric: str) -> dict[str, Any]:
     seeds = sorted(set(one) & set(other))
-    differences = np.array([one[seed] - other[seed] for seed in seeds])
-    if not len(differences):
-        return None, None
-    interval = bootstrap_interval([str(seed) for seed in seeds], lambda chosen: float(differences[chosen].mean()))
-    return float(differences.mean()), list(interval) if interval else None
+    difference = _mean([one[seed][metric] - other[seed][metric] for seed in seeds
+                        if one[seed][metric] is not None and other[seed][metric] is not None])
+    if difference is None:
+        return {"difference": None, "interval": None}
+    subjects = [case["subject"] for case in one[seeds[0]]["cases"]]
+    statistics = [_statistic([arm[seed] for seed in seeds]) for arm in (one, other)]
+    interval = bootstrap_interval(subjects, statistics[0], paired=statistics[1])
+    return {"difference": difference, "interval": list(interval) if interval else None}
+
+
+def _statistic(results: list[dict[str, Any]]) -> Callable[[np.ndarray], float | None]:
+    """The score of drawn cases, averaged over the runs of an arm."""
+
+    def score(drawn: np.ndarray) -> float | None:
+        return _mean([one(drawn) for one in of_run])
+
+    of_run = [_segmentation_statistic(result) if result["task"] == "segmentation" else _classification_statistic(result)
+              for result in results]
+    return score
+
+
+def _segmentation_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], float | None]:
+    dice = np.array([[np.nan if value is None else value for value in case["dice"].values()]
+                     for case in result["cases"]], float)
+
+    def mean_dice(drawn: np.ndarray) -> float | None:
+        per_label = [float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else None
+                     for column in dice[drawn].T]
+        return _mean(per_label)
+
+    return mean_dice
+
+
+def _classification_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], float | None]:
+    classes = list(result["cases"][0]["probabilities"])
+    targets = np.array([classes.index(case["label"]) for case in result["cases"]])
+    probabilities = np.array([list(case["probabilities"].values()) for case in result["cases"]])
+    return lambda drawn: auc(targets[drawn], probabilities[drawn])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

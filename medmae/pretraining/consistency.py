@@ -36,34 +36,29 @@ class Projector(nn.Module):
 class Consistency(nn.Module):
     """Cross-entropy of the student's distribution against the teacher's, for all pairs of views.
 
+    Teacher scores are centred, brought to unit spread and sharpened, with the mean and spread of the batch at hand
+    (over all processes). A running centre, as in self-distillation on millions of pictures, fails for the few volumes
+    a batch that 3-D memory allows: targets become uniform or all the same within twenty steps (docs/methods.md).
+
     All pairs count, also those of the same view: the teacher sees it whole and the student masked, so that they
     differ, and the arrow is drawn in the paper's framework figure.
     """
 
-    centre: torch.Tensor
-
-    def __init__(self, prototypes: int, student_temperature: float, teacher_temperature: float,
-                 centre_momentum: float) -> None:
+    def __init__(self, student_temperature: float, teacher_temperature: float) -> None:
         super().__init__()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
-        self.centre_momentum = centre_momentum
-        self.register_buffer("centre", torch.zeros(prototypes))
 
     def targets(self, scores: torch.Tensor) -> torch.Tensor:
-        """Teacher scores (B, views, K) to target probabilities: centred, then sharpened."""
-        return ((scores - self.centre) / self.teacher_temperature).softmax(-1)
+        """Teacher scores (B, views, K) to target probabilities; the temperature counts in standard deviations."""
+        centred = scores - mean_over_processes(scores.mean((0, 1)))
+        spread = mean_over_processes(centred.square().mean()).sqrt().clamp_min(1e-8)
+        return (centred / (spread * self.teacher_temperature)).softmax(-1)
 
     def forward(self, targets: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of student scores (B, views, K) against targets (B, teacher views, K), all pairs."""
         log_probabilities = (scores / self.student_temperature).log_softmax(-1)
         return -torch.einsum("btk,bsk->bts", targets, log_probabilities).mean()
-
-    @torch.no_grad()
-    def move_centre(self, scores: torch.Tensor) -> None:
-        """Follow the mean of the teacher's scores over all processes; it keeps one prototype from taking everything."""
-        mean = mean_over_processes(scores.flatten(0, -2).mean(0))
-        self.centre.mul_(self.centre_momentum).add_(mean, alpha=1 - self.centre_momentum)
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ class PretrainingMethod(ABC):
 
     def after_step(self, step: int, total: int) -> None:
         """Nothing to do after a step, unless the method has a teacher."""
-        return None
+        return
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """All trainable parameters, with weight decay on matrices only."""

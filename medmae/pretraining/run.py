@@ -60,7 +60,7 @@ def _method(config: PretrainConfig, corpus: Corpus) -> PretrainingMethod:
     cls = method_class(config.method)
     torch.manual_seed(config.seed)
     channels = corpus.items[0].shape[0]
-    settings = from_json(cls.Settings, config.settings, f"settings of {config.method}")
+    settings: Any = from_json(cls.Settings, config.settings, f"settings of {config.method}")
     return cls(config.preset, channels, corpus, settings, config.seed, config.weight_decay)
 
 
