@@ -201,8 +201,8 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.visible = False
         if job.error is None:
             self.ui.statusLabel.text = _("Done in {time}.").format(time=duration(time.monotonic() - self._startTime))
-            if self._parameterNode:
-                self._parameterNode.segmentation = job.result
+            # Another module may be open by now, with the panel disconnected.
+            self.logic.getParameterNode().segmentation = job.result
         elif isinstance(job.error, RunCancelled):
             self.ui.statusLabel.text = _("Cancelled.")
         else:

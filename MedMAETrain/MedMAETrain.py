@@ -237,7 +237,7 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onRemoveCaseButton(self, clicked: bool = False) -> None:
         """Take the selected cases out of the table."""
-        rows = {index.row() for index in self.ui.caseTable.selectionModel().selectedRows()}
+        rows = {item.row() for item in self.ui.caseTable.selectedItems()}
         cases = self._parameterNode.cases()
         self._parameterNode.setCases([case for row, case in enumerate(cases) if row not in rows])
         self.updateCaseTable()
@@ -305,7 +305,7 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters, button = self._parameterNode, self.ui.finetuneButton
         hasPair = bool(parameters and parameters.currentVolume and parameters.currentSegmentation)
         self.ui.addCaseButton.enabled = hasPair
-        self.ui.removeCaseButton.enabled = bool(self.ui.caseTable.selectionModel().hasSelection())
+        self.ui.removeCaseButton.enabled = len(self.ui.caseTable.selectedItems()) > 0
         button.text = _("Finetune") if self._job is None else _("Stop")
         if self._job is not None:
             button.toolTip, button.enabled = _("Stop after this step; what was learned so far is kept."), True

@@ -11,10 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slicer_source
 SOURCE = os.environ.get("SLICER_PYTHON_SOURCE")
-if not SOURCE:
-    pytest.skip("needs SLICER_PYTHON_SOURCE, a checkout of Slicer's Base/Python", allow_module_level=True)
+pytestmark = [pytest.mark.slicer_source,
+              pytest.mark.skipif(not SOURCE, reason="needs SLICER_PYTHON_SOURCE, a checkout of Slicer's Base/Python")]
 
 FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
 BOX = np.s_[1:3, 2:5, 1:4]
@@ -129,6 +128,20 @@ def test_pressing_segment_fills_a_segmentation_that_can_be_edited(
     panel.ui.show3DButton.click()
     surface = node.GetClosedSurfaceInternalRepresentation(node.GetSegmentation().GetNthSegmentID(0))
     assert surface.GetNumberOfPoints() > 0
+
+
+def test_a_result_that_comes_while_another_module_is_open_is_shown_on_return(
+        open_panel, qt_application, make_volume, model, engine, result_file):
+    volume = make_volume()
+    engine("work=0.3", f"result={result_file(volume)}")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.segmentButton.click()
+    panel.exit()
+    _until(qt_application, lambda: panel._job is None)
+    panel.enter()
+    assert panel.ui.segmentationSelector.currentNode().GetSegmentation().GetNumberOfSegments() == 1
+    assert panel.ui.editButton.enabled
 
 
 def test_the_event_loop_is_never_held_while_the_child_works(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Property, QPointF, QRect, Qt, Signal
+from MedMAESegmentLib.Signal import Signal
+from PySide6.QtCore import Property, QPointF, QRect, Qt
 from PySide6.QtGui import QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
 
@@ -59,14 +60,14 @@ class ctkCollapsibleButton(QWidget):
 class qMRMLNodeComboBox(QComboBox):
     """A choice among the nodes of some types in the scene."""
 
-    currentNodeChanged = Signal(object)
-
     def __init__(self, parent=None):
         super().__init__(parent)
+        # Not a signal of PySide: its emit() (6.12) gives back a True that it does not own, and Python dies at its end.
+        self.currentNodeChanged = Signal()
         self._scene, self._types, self._none, self._noneDisplay, self._nodes = None, [], False, "None", []
         self._children = self._add = self._remove = False
         self.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
-        self.currentIndexChanged.connect(lambda _index: self.currentNodeChanged.emit(self.currentNode()))
+        self.currentIndexChanged.connect(lambda _index: self.currentNodeChanged.emit())
 
     def _setTypes(self, types):
         self._types = list(types)
@@ -119,7 +120,7 @@ class qMRMLNodeComboBox(QComboBox):
         self.setCurrentIndex(nodes.index(current) if current in nodes else (0 if self._none else -1))
         self.blockSignals(blocked)
         if self.currentNode() is not current:
-            self.currentNodeChanged.emit(self.currentNode())
+            self.currentNodeChanged.emit()
 
 
 class qMRMLSegmentationShow3DButton(QPushButton):
