@@ -11,12 +11,14 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from medmae.errors import BadInput, PartialFailure, Stopped
 from medmae.run_folder import RunFolder
@@ -32,6 +34,7 @@ KINDS = {
     "evaluate": "medmae.inference.evaluate_run",
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2
+REPORTED = ("pretrain", "finetune")
 HEARTBEAT_SECONDS = 20.0
 
 
@@ -56,6 +59,8 @@ def execute(folder: Path | str) -> int:
         run.write_state(state="running", reason=None, remedy=None)
     with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):
         code, outcome = _outcome(run, spec["kind"])
+        if is_main and outcome["state"] == "done":
+            _report(run, spec)
     if is_main:
         run.write_state(**outcome)
     return code
@@ -79,6 +84,26 @@ def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:
         reason = f"{type(error).__name__}: {error}"
         return FAILED, {"state": "failed", "reason": reason, "remedy": _remedy(error)}
     return DONE, {"state": "done", "reason": None, "remedy": None}
+
+
+def _report(run: RunFolder, spec: dict[str, Any]) -> None:
+    """Write ``report.html``, for an evaluation into its output folder where it has one.
+
+    The run's result does not depend on it, so that a fault here is logged and no more.
+    """
+    out = spec["inputs"].get("out") if spec["kind"] == "evaluate" else None
+    if spec["kind"] not in REPORTED and not out:
+        return
+    from medmae.reports import write_run_report
+
+    try:
+        report = write_run_report(run)
+        if out:
+            shutil.copyfile(report, Path(out) / report.name)
+    except BadInput as error:  # matplotlib is an optional extra
+        log.warning("no report: %s", error)
+    except Exception:  # noqa: BLE001 - recorded whole; the finished model must not be lost to a picture
+        log.exception("the report could not be written")
 
 
 def _remedy(error: Exception) -> str:
