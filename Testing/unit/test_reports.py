@@ -15,7 +15,7 @@ from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.reports import charts, pictures, write_run_report
 from medmae.reports.cases import displayed, telling_cases, worst_to_best
-from medmae.reports.drawing import Sheet, smoothed
+from medmae.reports.drawing import Sheet, distinct, smoothed
 from medmae.reports.page import Page, flat
 from medmae.reports.score_tables import add_classification_scores, add_segmentation_scores
 from medmae.run_folder import RunFolder
@@ -186,8 +186,15 @@ def test_curves_leave_out_preparation_and_bookkeeping_and_put_the_loss_first():
     assert curves["validation_dice"] == ([2.0], [0.7])
 
 
-def test_smoothing_keeps_a_constant_and_does_not_start_at_zero():
-    assert smoothed([3.0] * 10, 5) == pytest.approx([3.0] * 10)
+def test_smoothing_keeps_straight_lines_and_does_not_lag():
+    assert smoothed([2.0 * n for n in range(20)], 5) == pytest.approx([2.0 * n for n in range(20)])
+
+
+def test_colours_too_much_alike_are_told_apart_and_others_kept():
+    liver, kidney, bone = (0.87, 0.51, 0.40), (0.85, 0.45, 0.38), (0.95, 0.84, 0.57)
+    shown = distinct([liver, kidney, bone])
+    assert (shown[0], shown[2]) == (liver, bone)
+    assert min(np.linalg.norm(np.subtract(a, b)) for a, b in [shown[:2], shown[1:], shown[::2]]) > 0.3
 
 
 def test_roc_points_move_cases_of_equal_score_together():

@@ -12,7 +12,7 @@ import numpy as np
 from medmae.datasets import Case, Dataset
 from medmae.errors import BadInput
 from medmae.models import ModelInfo
-from medmae.reports.drawing import CYCLE, Color
+from medmae.reports.drawing import CYCLE, Color, distinct
 from medmae.reports.pictures import Compared
 from medmae.volumes import Volume, read_image, read_label, reorient
 
@@ -21,21 +21,19 @@ log = logging.getLogger(__name__)
 
 def label_colors(info: ModelInfo) -> dict[int, Color]:
     """Stored value to colour of the foreground labels of a segmentation model."""
-    return {int(label["value"]): _color(label, index) for index, label in enumerate(info.labels) if index > 0}
+    return dict(zip((int(label["value"]) for label in info.labels[1:]), _colors(info), strict=True))
 
 
 def named_colors(info: ModelInfo) -> dict[str, Color]:
     """Name to colour of the foreground labels of a segmentation model."""
-    return {str(label["name"]): _color(label, index) for index, label in enumerate(info.labels) if index > 0}
+    return dict(zip((str(label["name"]) for label in info.labels[1:]), _colors(info), strict=True))
 
 
-def _color(label: Mapping[str, Any], index: int) -> Color:
-    given = label.get("color")
-    if given is None:
-        from matplotlib.colors import to_rgb
+def _colors(info: ModelInfo) -> list[Color]:
+    from matplotlib.colors import to_rgb
 
-        return to_rgb(CYCLE[(index - 1) % len(CYCLE)])
-    return float(given[0]), float(given[1]), float(given[2])
+    given = [label.get("color") or to_rgb(CYCLE[index % len(CYCLE)]) for index, label in enumerate(info.labels[1:])]
+    return distinct([(float(color[0]), float(color[1]), float(color[2])) for color in given])
 
 
 def find_case(dataset: Dataset, keys: Sequence[str], name: str) -> Case | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, TEAL = "#1f6fb2", "#d9822b", "#3a8f5b", "#c044
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, TEAL)
 DPI = 144
 CSS_PIXELS_PER_INCH = 96
+LEAST_DIFFERENCE = 0.3
 
 _SETTINGS: Any = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.parse_math": False, "text.usetex": False,
@@ -83,10 +85,29 @@ def shortened(name: str, length: int = 34) -> str:
 
 
 def smoothed(values: Sequence[float], span: int) -> list[float]:
-    """Exponential moving average over about `span` values, without the bias of its start."""
-    weight, total, result = 0.0, 0.0, []
-    keep = 1 - 1 / max(span, 1)
+    """Mean over a window of about `span` values around each one, narrower towards both ends: it does not lag."""
+    half = max(span // 2, 1)
+    totals = [0.0]
     for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        result.append(total / weight)
+        totals.append(totals[-1] + value)
+    result = []
+    for index in range(len(values)):
+        reach = min(half, index, len(values) - 1 - index)
+        result.append((totals[index + reach + 1] - totals[index - reach]) / (2 * reach + 1))
     return result
+
+
+def distinct(colors: Sequence[Color]) -> list[Color]:
+    """The same colours, but those too much like an earlier one replaced (Slicer's organs are mostly shades of red)."""
+    from matplotlib.colors import to_rgb
+
+    chosen: list[Color] = []
+    for color in colors:
+        spare = [to_rgb(one) for one in CYCLE]
+        is_new = _nearest(color, chosen) >= LEAST_DIFFERENCE
+        chosen.append(color if is_new else max(spare, key=lambda one: _nearest(one, chosen)))
+    return chosen
+
+
+def _nearest(color: Color, others: Sequence[Color]) -> float:
+    return min((math.dist(color, other) for other in others), default=math.inf)

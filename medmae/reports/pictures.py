@@ -145,6 +145,7 @@ def _flat_overlays(cases: Sequence[Compared], colors: Mapping[int, Color]) -> Sh
         axes = [one for row in grid_of_axes(figure, rows, columns) for one in row]
         for one, case, (picture, reference, prediction) in zip(axes, cases, cuts, strict=False):
             _draw(one, picture, reference, prediction, colors)
+            one.set_anchor("NW")
             one.set_title(shortened(case.name, 26) + (f"  {case.note}" if case.note else ""))
         for one in axes[len(cases):]:
             one.set_visible(False)
