@@ -9,7 +9,7 @@ from medmae.demo import abdomen, chest
 from medmae.demo.shapes import coverage, ellipsoid
 from medmae.demo.synthetic import write_abdomen_ct, write_chest_xray
 
-HU = {"liver": (30, 150), "spleen": (30, 160), "kidney": (15, 220), "aorta": (25, 260), "vertebra": (80, 420)}
+HU = {"liver": (30, 150), "spleen": (30, 190), "kidney": (15, 240), "aorta": (25, 260), "vertebra": (80, 420)}
 ML = {"liver": (600, 2600), "spleen": (50, 500), "kidney": (150, 650), "aorta": (25, 160), "vertebra": (80, 500)}
 
 

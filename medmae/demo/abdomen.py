@@ -89,7 +89,7 @@ class _Scene:
         self.bumps = smooth_noise(shape, (9, 9, 9), random)
         self.image = np.full(shape, -1000, np.float32)
         self.label = np.zeros(shape, np.uint8)
-        self.enhancement = float(random.choice([0.15, 0.75, 1.0])) + random.uniform(-0.1, 0.1)  # contrast phase
+        self.enhancement = float(random.choice([0.6, 0.9, 1.1])) + random.uniform(-0.1, 0.1)  # contrast agent
         self.fat_mm = random.uniform(8, 20)
         self.wall = self.domes = self.bumps  # distance to the inside of the wall, height of the diaphragm: set below
 
@@ -224,7 +224,7 @@ def _paint_organs(scene: _Scene) -> None:
     spleen = common(common(scene.organ((-102, -34, 24), (42, 52, 54), (20, 8)), inside, 6), below, 5)
     spleen = without(spleen, ellipsoid(scene.points, (-56, 10, 24), (36, 44, 62)), 8)
     spleen = without(spleen, kidneys[1][0] - 5, 6)
-    scene.paint(spleen, scene.vary(48, 4) + 72 * phase, "spleen")
+    scene.paint(spleen, scene.vary(48, 4) + 95 * phase, "spleen")
 
     for kidney, hilum in kidneys:
         scene.paint(without(kidney, hilum, 4), 34 + 150 * phase, "kidney")

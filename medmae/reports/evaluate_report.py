@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from medmae.datasets import load_dataset
 from medmae.files import read_json
 from medmae.models import ModelInfo, load_info, resolve_model
-from medmae.reports.finetune_report import OVERLAY_NOTE, add_scores
+from medmae.reports.cases import compared_cases, compared_prediction, label_colors, named_colors, telling_cases
+from medmae.reports.finetune_report import ORIENTATION_NOTE, OVERLAY_NOTE, add_scores
 from medmae.reports.page import Page, number
+from medmae.reports.pictures import Compared, overlays
 from medmae.run_folder import RunFolder
 
 
@@ -45,18 +49,23 @@ def interval(values: list[float] | None) -> str:
 
 
 def _add_pictures(page: Page, run: RunFolder, info: ModelInfo, scores: dict[str, Any]) -> None:
-    from medmae.datasets import load_dataset
-    from medmae.reports.cases import compared_cases, label_colors, named_colors, telling_cases
-    from medmae.reports.pictures import overlays
-
-    inputs = run.spec["inputs"]
-    dataset = load_dataset(inputs["dataset"])
-    chosen = telling_cases(scores, dataset, [inputs.get("split", "test")])
-    cases = compared_cases(chosen, info, resolve_model(inputs["model"]), str(run.spec["config"].get("device", "auto")))
+    cases = _pictured(run, info, scores)
     if not cases:
         return
     page.section("Worst, middle and best case")
     page.legend(named_colors(info), OVERLAY_NOTE)
     sheet = overlays(cases, label_colors(info))
     names = ", ".join(case.name for case in cases)
-    page.figure(sheet.png, f"Reference and prediction drawn over the images of {names}.", "", sheet.css_width)
+    page.figure(sheet.png, f"Reference and prediction drawn over the images of {names}.",
+                "" if all(case.is_2d for case in cases) else ORIENTATION_NOTE, sheet.css_width)
+
+
+def _pictured(run: RunFolder, info: ModelInfo, scores: dict[str, Any]) -> list[Compared]:
+    """Telling cases with the predictions that the run wrote, or made again where it kept none."""
+    inputs, config = run.spec["inputs"], run.spec["config"]
+    chosen = telling_cases(scores, load_dataset(inputs["dataset"]), [inputs.get("split") or "test"])
+    if not inputs.get("out"):
+        return compared_cases(chosen, info, resolve_model(inputs["model"]), str(config.get("device", "auto")))
+    suffix = config.get("format", "nii.gz")
+    return [compared_prediction(case, Path(inputs["out"]) / f"{case.id}.{suffix}", info.modality, note)
+            for case, note in chosen]

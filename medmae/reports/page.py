@@ -43,7 +43,8 @@ thead th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--
   overflow-wrap: normal; }
 td.number, th.number { text-align: right; padding-left: 18px; white-space: nowrap; }
 tr.strong td { font-weight: 650; }
-tr.weak td:first-child { box-shadow: -3px 0 0 #d9822b; }
+td:first-child, th:first-child { padding-left: 9px; }
+tr.weak td:first-child { box-shadow: inset 3px 0 0 #d9822b; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px;
   border: 1px solid rgba(0,0,0,.25); }
 .legend { font-size: 14px; color: var(--soft); }
