@@ -60,10 +60,10 @@ def main() -> None:
         for way, result in results.items():
             voxels = sum(ours["counts"])
             differing = sum(abs(a - b) for a, b in zip(result["counts"], ours["counts"], strict=True)) / 2
-            sys.stdout.write(
-                f"{classes:3d} classes, {way:15s}: {result['seconds']:6.2f} s "
-                f"({result['seconds'] / ours['seconds']:5.2f}x), {result['mib']:7.0f} MiB ({result['mib'] / max(1, ours['mib']):5.1f}x),"
-                f" label counts differ by {differing / voxels:.1e}\n")
+            slower = f"{result['seconds']:6.2f} s ({result['seconds'] / ours['seconds']:5.2f}x)"
+            larger = f"{result['mib']:7.0f} MiB ({result['mib'] / max(1, ours['mib']):5.1f}x)"
+            sys.stdout.write(f"{classes:3d} classes, {way:15s}: {slower}, {larger}, "
+                             f"label counts differ by {differing / voxels:.1e}\n")
 
 
 if __name__ == "__main__":

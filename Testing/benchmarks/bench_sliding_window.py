@@ -53,8 +53,9 @@ def main() -> None:
         results[way] = json.loads(output.splitlines()[-1])
     ours = results["ours"]
     for way, result in results.items():
-        sys.stdout.write(f"{classes} classes, {way:6s}: {result['seconds']:6.2f} s "
-                         f"({result['seconds'] / ours['seconds']:5.2f}x), {result['mib']:6.0f} MiB ({result['mib'] / max(1.0, ours['mib']):5.1f}x)\n")
+        slower = f"{result['seconds']:6.2f} s ({result['seconds'] / ours['seconds']:5.2f}x)"
+        larger = f"{result['mib']:6.0f} MiB ({result['mib'] / max(1.0, ours['mib']):5.1f}x)"
+        sys.stdout.write(f"{classes} classes, {way:6s}: {slower}, {larger}\n")
     assert abs(ours["sum"] - results["MONAI"]["sum"]) <= 1e-4 * ours["sum"], "the labels differ"
 
 
