@@ -91,13 +91,13 @@ class _Schedule:
 
 
 _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
-    ("gl-mae", "tiny", "segmentation"): _Schedule(600, 2, 2e-3),
+    ("gl-mae", "tiny", "segmentation"): _Schedule(800, 2, 2e-3),
     ("gl-mae", "small", "segmentation"): _Schedule(10_000, 2, 4e-4),
     ("gl-mae", "base", "segmentation"): _Schedule(25_000, 2, 2e-4),
     ("gl-mae", "tiny", "classification"): _Schedule(300, 8, 5e-4),
     ("gl-mae", "small", "classification"): _Schedule(5_000, 8, 4e-4),
     ("gl-mae", "base", "classification"): _Schedule(10_000, 8, 2e-4),
-    ("vis-mae", "tiny", "segmentation"): _Schedule(600, 8, 1e-3),
+    ("vis-mae", "tiny", "segmentation"): _Schedule(1200, 8, 1e-3),
     ("vis-mae", "small", "segmentation"): _Schedule(8_000, 32, 1e-3),
     ("vis-mae", "base", "segmentation"): _Schedule(15_000, 32, 1e-3),
     ("vis-mae", "tiny", "classification"): _Schedule(400, 16, 1e-3),
