@@ -8,7 +8,8 @@ import pytest
 from medmae.cli.app import medmae as command_line
 from medmae.demo import DemoFailed, run_demo
 from medmae.demo import run as demo_run
-from medmae.demo.plan import CHAINS
+from medmae.demo.plan import CHAINS, CT_DATA, FINDING_DATA, LUNG_DATA, DataStep, all_steps
+from medmae.demo.worker import perform
 from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.run_folder import RunFolder
@@ -67,16 +68,43 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
-def test_a_run_with_other_settings_in_the_way_is_reported_with_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_run, "CHAINS", {"CT": None})
+def test_steps_wait_for_what_they_need_and_nothing_waits_for_ever():
+    done = set()
+    waiting = all_steps()
+    while waiting:
+        ready = [step for step in waiting if isinstance(step, DataStep) or step.needs <= done]
+        assert ready, [step.name for step in waiting]
+        done |= {step.name for step in ready}
+        waiting = [step for step in waiting if step not in ready]
+    by_name = {step.name: step for step in STEPS}
+    assert by_name["ct-pretrained"].needs == {"ct-encoder", "ct-data"}
+    assert by_name["ct-scratch"].needs == {"ct-data"}
+    assert by_name["ct-segment"].needs == {"ct-pretrained", "ct-data"}
+
+
+def test_a_run_with_other_settings_in_the_way_is_reported_with_its_folder(tmp_path):
     write_json(tmp_path / demo_run.MARKER, {"demo": True, "seconds": 0.0})
-    write_json(tmp_path / "data/abdomen_ct/dataset.json", {})
+    for file in (CT_DATA, LUNG_DATA, FINDING_DATA):
+        write_json(tmp_path / file, {})
     RunFolder.create(tmp_path / "runs/ct-encoder", "pretrain", {"other": 1}, {})
+    RunFolder.create(tmp_path / "runs/ct-scratch", "pretrain", {"other": 1}, {})
+    RunFolder.create(tmp_path / "runs/xray-encoder", "pretrain", {"other": 1}, {})
     with pytest.raises(BadInput, match="other settings"):
         run_demo(tmp_path, print)
 
 
-def test_a_chain_that_breaks_down_is_reported_with_what_it_complained_about(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_run, "CHAINS", {"no such chain": None})
+def test_a_worker_that_breaks_down_is_reported_with_what_it_complained_about(tmp_path, monkeypatch):
+    unknown = DataStep("no such step", "drawing", "x", "x", print)
+    monkeypatch.setattr(demo_run, "all_steps", lambda: [unknown])
     with pytest.raises(DemoFailed, match="KeyError"):
         run_demo(tmp_path / "new", print)
+
+
+def test_what_is_done_already_is_not_done_again(tmp_path, monkeypatch):
+    step = STEPS[0]
+    config, inputs = step.spec(tmp_path)
+    run = RunFolder.create(tmp_path / step.folder, step.kind, config, inputs)
+    run.write_state(state="done")
+    before = run.state_file.read_bytes()
+    perform(step, tmp_path)
+    assert run.state_file.read_bytes() == before

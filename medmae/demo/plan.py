@@ -1,14 +1,15 @@
-"""What the demonstration does: two chains of runs, each step also as the command line that does the same."""
+"""What the demonstration does: data, then runs, each also as the command line that does the same."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medmae.config import from_json, to_json
+from medmae.demo.synthetic import write_abdomen_ct, write_chest_xray
 from medmae.run_folder import Kind
 
 CT_DATA = "data/abdomen_ct/dataset.json"
@@ -17,6 +18,26 @@ FINDING_DATA = "data/chest_xray/dataset_classification.json"
 NEW_CT = ["data/abdomen_ct/images/ct_009.nii.gz", "data/abdomen_ct/images/ct_010.nii.gz"]
 """Unlabelled volumes to segment."""
 SEED = 0
+DATA_OF = {CT_DATA: "ct-data", LUNG_DATA: "xray-data", FINDING_DATA: "xray-data"}
+
+
+@dataclass(frozen=True)
+class DataStep:
+    """Making one set of synthetic data.
+
+    Attributes:
+        name: of the step.
+        title: what it does, for messages.
+        folder: below the demonstration's folder.
+        file: of the data set, written last: where it exists the data is whole.
+        write: makes the data in a folder.
+    """
+
+    name: str
+    title: str
+    folder: str
+    file: str
+    write: Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,13 @@ class Step:
     def folder(self) -> str:
         """The run folder, relative to the demonstration's."""
         return f"runs/{self.name}"
+
+    @property
+    def needs(self) -> set[str]:
+        """Names of the steps whose results this one takes."""
+        read = [self.inputs.get(name, "") for name in ("encoder", "model")]
+        return {path.removeprefix("runs/") for path in read if path.startswith("runs/")} | {
+            DATA_OF[self.inputs.get("dataset", CT_DATA)]}
 
     @property
     def command(self) -> str:
@@ -132,3 +160,25 @@ def xray_chain() -> list[Step]:
 
 
 CHAINS = {"CT": ct_chain, "X-ray": xray_chain}
+
+
+def _ct_data(folder: Path) -> Path:
+    return write_abdomen_ct(folder, SEED, training=4, validation=1, test=4, unlabeled=16)
+
+
+def _xray_data(folder: Path) -> object:
+    return write_chest_xray(folder, SEED, training=16, validation=2, test=24, unlabeled=40)
+
+
+def data_steps() -> list[DataStep]:
+    """The data of both chains."""
+    return [DataStep("ct-data", "drawing 25 CT volumes, 4 of them labelled for training", "data/abdomen_ct", CT_DATA,
+                     _ct_data),
+            DataStep("xray-data", "drawing 82 X-rays, 16 of them labelled for training", "data/chest_xray",
+                     FINDING_DATA, _xray_data)]
+
+
+def all_steps() -> list[DataStep | Step]:
+    """Everything in the order in which it is taken up: of what is ready, the first; long steps stand early."""
+    runs = [step for chain in CHAINS.values() for step in chain()]
+    return [*data_steps(), *sorted(runs, key=lambda step: (step.kind != "pretrain", step.kind != "finetune"))]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from medmae.demo.plan import CHAINS
+from medmae.demo.plan import DataStep, Step, all_steps
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.run_folder import RunFolder
 
 MARKER = "demo.json"
 TELL_EVERY_SECONDS = 10.0
+WORKERS = 2
 OnMessage = Callable[[str], None]
 
 
@@ -30,8 +33,8 @@ def run_demo(out: Path, on_message: OnMessage) -> Path:
     """Run the demonstration in the folder `out` and return the page it ends in, ``out/report.html``.
 
     Makes synthetic CT volumes and X-rays, pretrains both methods on them, finetunes with and without pretraining and
-    scores held-out cases. The two methods go side by side, each with half of the processor's cores. A demonstration
-    that was interrupted continues where it was.
+    scores held-out cases. Two processes share the work and the processor's cores. A demonstration that was interrupted
+    continues where it was.
 
     Args:
         out: a new or empty folder, or that of an earlier demonstration.
@@ -44,13 +47,11 @@ def run_demo(out: Path, on_message: OnMessage) -> Path:
     out = Path(out).expanduser().absolute()
     _claim(out)
     begun = time.monotonic()
-    chains = [_Chain(name, out) for name in CHAINS]
+    crew = _Crew(out, on_message)
     try:
-        _follow(chains, on_message)
+        crew.work()
     finally:
-        for chain in chains:
-            chain.end()
-    _raise_failures(chains)
+        crew.end()
     from medmae.demo.report import write_demo_report
 
     seconds = read_json(out / MARKER)["seconds"] + time.monotonic() - begun
@@ -73,100 +74,122 @@ def _claim(out: Path) -> None:
         raise BadInput(f"The folder {out} cannot be written ({error.strerror}). Choose another with --out.") from None
 
 
-class _Chain:
-    """One process of the demonstration and what it has said."""
+class _Worker:
+    """One process that executes steps, and what it is at."""
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name = name
-        self.root = root
-        self.news: list[str] = []
-        self.error: dict[str, Any] | None = None
-        self.current: tuple[RunFolder, str] | None = None
-        threads = str(max(1, (os.cpu_count() or 2) // len(CHAINS)))
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "medmae.demo.chain", str(root), name], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
+    def __init__(self, root: Path, threads: int) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self.step: Step | DataStep | None = None
+        self.words: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.complaints = ""
-        assert self.process.stdout is not None and self.process.stderr is not None
-        self._readers = [threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True),
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "medmae.demo.worker", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        self._input = self.process.stdin
+        self._readers = [threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True),
                          threading.Thread(target=self._keep, args=(self.process.stderr,), daemon=True)]
         for reader in self._readers:
             reader.start()
 
-    def _read(self, pipe: IO[str]) -> None:
+    def _listen(self, pipe: IO[str]) -> None:
         for line in pipe:
-            words = json.loads(line)
-            if "run" in words:
-                self.current = (RunFolder(self.root / words["run"]), words["title"])
-                self.news.append(words["title"])
-            elif "error" in words:
-                self.error = words
-            else:
-                self.current = None if "done" in words else self.current
-                self.news.append(words["message"])
+            self.words.put(json.loads(line))
 
     def _keep(self, pipe: IO[str]) -> None:
         for line in pipe:
             self.complaints = (self.complaints + line)[-4000:]
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it still works or has something left to say."""
-        return self.process.poll() is None or any(reader.is_alive() for reader in self._readers)
-
-    def progress(self) -> str | None:
-        """How far the present run is."""
-        if self.current is None:
-            return None
-        run, title = self.current
-        records = [record for record in run.progress() if record.get("total")]
-        if not records:
-            return None
-        last = ([record for record in records if "loss" in record] or records)[-1]  # training before its preparation
-        if last.get("stage") not in (None, "evaluate", "segment"):
-            return f"{title}: preparing"
-        left = f", about {last['eta_s']:.0f} s left" if last.get("eta_s") else ""
-        return f"{title}: {100 * last['step'] // last['total']} %{left}"
+    def begin(self, step: Step | DataStep) -> None:
+        """Give it a step to do."""
+        self.step = step
+        with contextlib.suppress(BrokenPipeError):  # it has died: noticed when it is next listened to
+            self._input.write(f"{step.name}\n")
+            self._input.flush()
 
     def end(self) -> None:
-        """Stop the process where it still runs: first its run gracefully, then at all costs."""
-        if self.process.poll() is None:
+        """Let it go; where it is still at something, its run is stopped gracefully first, then at all costs."""
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+        if self.step is not None:
             self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         for reader in self._readers:
             reader.join()
 
 
-def _follow(chains: Iterable[_Chain], on_message: OnMessage) -> None:
-    """Pass on what the chains say until all have ended or one has failed."""
-    chains = list(chains)
-    told = time.monotonic()
-    while any(chain.is_running for chain in chains):
-        time.sleep(0.2)
-        for chain in chains:
-            while chain.news:
-                on_message(f"{chain.name}: {chain.news.pop(0)}")
-                told = time.monotonic()
-        if time.monotonic() - told > TELL_EVERY_SECONDS:
-            told = time.monotonic()
-            for chain in chains:
-                if (progress := chain.progress()) is not None:
-                    on_message(f"{chain.name}: {progress}")
-        if any(chain.process.poll() for chain in chains):  # an exit code other than 0: the other need not go on
+class _Crew:
+    """Workers that take up, of the steps that are ready, always the first."""
+
+    def __init__(self, root: Path, on_message: OnMessage) -> None:
+        self.root = root
+        self.tell = on_message
+        self.waiting = all_steps()
+        self.total = len(self.waiting)
+        self.done: set[str] = set()
+        self.told = time.monotonic()
+        cores = os.cpu_count() or 1
+        count = min(WORKERS, cores)
+        self.workers = [_Worker(root, max(1, cores // count)) for _ in range(count)]
+
+    def work(self) -> None:
+        """Return when every step is done.
+
+        Raises:
+            BadInput, DemoFailed: a step failed.
+        """
+        while self.waiting or any(worker.step for worker in self.workers):
+            for worker in self.workers:
+                self._hear(worker)
+                if worker.step is None and (step := self._next()) is not None:
+                    worker.begin(step)
+            if time.monotonic() - self.told > TELL_EVERY_SECONDS:
+                self.told = time.monotonic()
+                for worker in self.workers:
+                    self._tell_progress(worker.step)
+            time.sleep(0.1)
+
+    def _next(self) -> Step | DataStep | None:
+        for step in self.waiting:
+            if isinstance(step, DataStep) or step.needs <= self.done:
+                self.waiting.remove(step)
+                return step
+        return None
+
+    def _hear(self, worker: _Worker) -> None:
+        while not worker.words.empty():
+            words, step = worker.words.get(), worker.step
+            assert step is not None
+            self.told = time.monotonic()
+            if "began" in words:
+                self.tell(f"{step.title} ...")
+            elif "done" in words:
+                self.done.add(step.name)
+                self.tell(f"{step.title}: done in {words['seconds']:.0f} s ({len(self.done)} of {self.total})")
+                worker.step = None
+            else:
+                raise (BadInput if words["bad_input"] else DemoFailed)(f"{step.title}: {words['reason']}")
+        if worker.process.poll() is not None and worker.words.empty():
+            worker.end()  # so that all it wrote has been read
+            raise DemoFailed(f"{worker.step.title if worker.step else 'Starting'}: the process ended with exit code "
+                             f"{worker.process.returncode}.\n{worker.complaints}")
+
+    def _tell_progress(self, step: Step | DataStep | None) -> None:
+        """Say how far a run is."""
+        if not isinstance(step, Step):
             return
-    for chain in chains:
-        for news in chain.news:
-            on_message(f"{chain.name}: {news}")
+        records = [record for record in RunFolder(self.root / step.folder).progress() if record.get("total")]
+        if not records:
+            return
+        last = ([record for record in records if "loss" in record] or records)[-1]  # training before its preparation
+        if last.get("stage") in (None, "evaluate", "segment"):
+            left = f", about {last['eta_s']:.0f} s left" if last.get("eta_s") else ""
+            self.tell(f"{step.title}: {100 * last['step'] // last['total']} %{left}")
 
-
-def _raise_failures(chains: Iterable[_Chain]) -> None:
-    for chain in chains:
-        if chain.error is not None:
-            raise (BadInput if chain.error["bad_input"] else DemoFailed)(f"{chain.name}: {chain.error['error']}")
-        if chain.process.returncode > 0:
-            raise DemoFailed(f"{chain.name}: the process ended with exit code {chain.process.returncode}.\n"
-                             f"{chain.complaints}")
+    def end(self) -> None:
+        """End all processes."""
+        for worker in self.workers:
+            worker.end()
