@@ -108,15 +108,14 @@ class _Worker:
             self._input.flush()
 
     def end(self) -> None:
-        """Let it go; where it is still at something, its run is stopped gracefully first, then at all costs."""
+        """Let it go; where it does not end by itself (Ctrl-C has reached it too), its run is stopped, then killed."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
-        if self.step is not None:
-            self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        for more_force in (self.process.terminate, self.process.kill):
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                more_force()
         for reader in self._readers:
             reader.join()
 
