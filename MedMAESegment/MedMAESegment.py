@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import slicer
 import vtk
+from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.RunJob import RunCancelled, duration
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
@@ -81,6 +83,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNodeGuiTag = None
         self._models = {}
         self._job = None
+        self._isStarting = False
         self._startTime = 0.0
 
     def setup(self) -> None:
@@ -93,6 +96,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MedMAESegmentLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.ui.modelSelector.currentTextChanged.connect(self.onModelSelected)
         self.ui.segmentButton.clicked.connect(self.onSegmentButton)
         self.ui.editButton.clicked.connect(self.onEditButton)
@@ -124,12 +128,17 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+        """Show the choices that came with a scene when the module is open."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     def initializeParameterNode(self) -> None:
         """Connect the panel to the scene's parameter node, with the first volume and the first model as defaults."""
         self.setParameterNode(None)
         parameterNode = self.logic.getParameterNode()
         if not parameterNode.inputVolume:
-            parameterNode.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            parameterNode.inputVolume = firstNode("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")
         self.setParameterNode(parameterNode)
         self.updateModels()
 
@@ -171,15 +180,20 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._job is not None:
             self._job.cancel()
             return
-        parameters = self._parameterNode
-        with slicer.util.tryWithErrorDisplay(_("The volume could not be segmented."), waitCursor=True):
-            self._startTime = time.monotonic()
-            job = self.logic.segment(parameters.inputVolume, parameters.model, parameters.segmentation,
-                                     parameters.device.value, progressCallback=self._onProgress,
-                                     waitForCompletion=False)
-            self._job = job
-            job.finished.connect(self._onFinished)
+        if self._isStarting:  # pressed again while the volume is handed over
+            self.logic.cancel()
+            return
+        self._isStarting, self._startTime = True, time.monotonic()
         self._checkCanApply()
+        try:
+            with (slicer.util.tryWithErrorDisplay(_("The volume could not be segmented."), waitCursor=True),
+                  contextlib.suppress(RunCancelled)):
+                self._start(self._parameterNode)
+        finally:
+            self._isStarting = False
+            if self._job is None:
+                self.ui.progressBar.visible, self.ui.statusLabel.text = False, ""
+            self._checkCanApply()
 
     def onEditButton(self, clicked: bool = False) -> None:
         """Open the result in the Segment Editor."""
@@ -190,6 +204,12 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             node = slicer.mrmlScene.AddNode(node)
         self.logic.editSegmentation(self._parameterNode.segmentation, node)
         slicer.util.selectModule("SegmentEditor")
+
+    def _start(self, parameters: MedMAESegmentParameterNode) -> None:
+        job = self.logic.segment(parameters.inputVolume, parameters.model, parameters.segmentation,
+                                 parameters.device.value, progressCallback=self._onProgress, waitForCompletion=False)
+        self._job = job
+        job.finished.connect(self._onFinished)
 
     def _onProgress(self, fraction: float, message: str) -> None:
         self.ui.progressBar.visible = True
@@ -212,8 +232,9 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _checkCanApply(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
         parameters, button = self._parameterNode, self.ui.segmentButton
-        button.text = _("Segment") if self._job is None else _("Cancel")
-        if self._job is not None:
+        isBusy = self._isStarting or self._job is not None
+        button.text = _("Cancel") if isBusy else _("Segment")
+        if isBusy:
             button.toolTip, button.enabled = _("End the computation at once."), True
         elif parameters and parameters.inputVolume and parameters.model:
             button.toolTip, button.enabled = _("Segment the volume with the model."), True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import Annotated
 
 import qt
 import slicer
 import vtk
+from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.RunJob import RunCancelled
 from MedMAETrainLib.TrainLogic import TrainLogic
@@ -135,7 +137,9 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._encoders = []
+        self._cases = []
         self._job = None
+        self._isStarting = False
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
@@ -147,6 +151,8 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MedMAETrainLogic()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.updateCaseTable)
         self.ui.encoderSelector.currentTextChanged.connect(self.onEncoderSelected)
         self.ui.addCaseButton.clicked.connect(self.onAddCaseButton)
         self.ui.removeCaseButton.clicked.connect(self.onRemoveCaseButton)
@@ -155,13 +161,15 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.caseTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         self.ui.progressBar.visible = False
         self.initializeParameterNode()
-        for job in self.logic.findRunning():
+        for job in self.logic.findRunning():  # the newest comes last and is the one shown
             self.followJob(job)
 
     def cleanup(self) -> None:
         """Stop following when the module is closed; training goes on."""
-        if self._job is not None:
-            self._job.stopFollowing()
+        if self.logic is not None:
+            self.logic.cancelHandOver()
+            for job in self.logic.jobs:
+                job.stopFollowing()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -182,28 +190,32 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+        """Show the choices that came with a scene when the module is open."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     def initializeParameterNode(self) -> None:
         """Connect the panel to the scene's parameter node, with the first volume and segmentation as defaults."""
         self.setParameterNode(None)
         parameterNode = self.logic.getParameterNode()
         if not parameterNode.currentVolume:
-            parameterNode.currentVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            parameterNode.currentVolume = firstNode("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")
         if not parameterNode.currentSegmentation:
-            parameterNode.currentSegmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+            parameterNode.currentSegmentation = firstNode("vtkMRMLSegmentationNode")
         self.setParameterNode(parameterNode)
         self.updateEncoders()
-        self.updateCaseTable()
 
     def setParameterNode(self, inputParameterNode: MedMAETrainParameterNode | None) -> None:
         """Connect the panel to a parameter node, or disconnect it."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateCaseTable)
         self._parameterNode = inputParameterNode
         if self._parameterNode:
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
-            self._checkCanApply()
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateCaseTable)
+        self.updateCaseTable()
 
     def updateEncoders(self) -> None:
         """List the installed encoders and "from scratch", keeping the choice."""
@@ -233,27 +245,27 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pair = (parameters.currentVolume, parameters.currentSegmentation)
         cases = [case for case in parameters.cases() if case[0] is not pair[0]]
         parameters.setCases([*cases, pair])
-        self.updateCaseTable()
 
     def onRemoveCaseButton(self, clicked: bool = False) -> None:
         """Take the selected cases out of the table."""
         rows = {item.row() for item in self.ui.caseTable.selectedItems()}
         cases = self._parameterNode.cases()
         self._parameterNode.setCases([case for row, case in enumerate(cases) if row not in rows])
-        self.updateCaseTable()
 
-    def updateCaseTable(self) -> None:
-        """Show the cases."""
-        cases = self._parameterNode.cases()
-        table = self.ui.caseTable
-        table.setRowCount(len(cases))
-        for row, (volumeNode, segmentationNode) in enumerate(cases):
-            segments = ", ".join(self.logic.segmentNames(segmentationNode))
-            texts = (volumeNode.GetName(), segmentationNode.GetName(), segments)
-            for column, text in enumerate(texts):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
-                table.setItem(row, column, item)
+    def updateCaseTable(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+        """Show the cases, when they or their names have changed."""
+        cases = self._parameterNode.cases() if self._parameterNode else []
+        shown = [(volume.GetName(), segmentation.GetName(), ", ".join(self.logic.segmentNames(segmentation)))
+                 for volume, segmentation in cases]
+        if shown != self._cases:
+            self._cases = shown
+            self.ui.caseTable.clearSelection()
+            self.ui.caseTable.setRowCount(len(shown))
+            for row, texts in enumerate(shown):
+                for column, text in enumerate(texts):
+                    item = qt.QTableWidgetItem(text)
+                    item.setToolTip(text)
+                    self.ui.caseTable.setItem(row, column, item)
         self._checkCanApply()
 
     def onFinetuneButton(self, clicked: bool = False) -> None:
@@ -262,35 +274,56 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._job.stop()
             self.ui.statusLabel.text = _("Stopping after this step...")
             return
-        parameters = self._parameterNode
-        method, _space, preset = parameters.network.value.partition(" ")
-        isNew = parameters.encoder == "none"
-        with slicer.util.tryWithErrorDisplay(_("Training could not be started."), waitCursor=True):
-            self.followJob(self.logic.finetune(
-                parameters.cases(), parameters.encoder, parameters.modelName or None,
-                method=method if isNew and method else None, preset=preset if isNew and preset else None,
-                modality=parameters.modality.value or None, steps=parameters.steps or None,
-                device=parameters.device.value, allowMissing=parameters.allowMissing,
-                progressCallback=self._onProgress))
+        if self._isStarting:  # pressed again while the cases are handed over
+            self.logic.cancelHandOver()
+            return
+        self._isStarting = True
+        self._checkCanApply()
+        try:
+            with (slicer.util.tryWithErrorDisplay(_("Training could not be started."), waitCursor=True),
+                  contextlib.suppress(RunCancelled)):
+                self.followJob(self._start(self._parameterNode))
+        finally:
+            self._isStarting = False
+            if self._job is None:
+                self.ui.progressBar.visible, self.ui.statusLabel.text = False, ""
+            self._checkCanApply()
 
     def followJob(self, job) -> None:  # noqa: ANN001 - TrainingJob
         """Show a run in the panel."""
         self._job = job
-        job.progressed.connect(self._onProgress)
+        job.progressed.connect(lambda fraction, message: self._onProgress(fraction, message, job))
         job.finished.connect(self._onFinished)
         self._onProgress(job.fraction, job.message or _("Training {name}").format(name=job.modelName))
         self._checkCanApply()
 
-    def _onProgress(self, fraction: float, message: str) -> None:
+    def _start(self, parameters: MedMAETrainParameterNode):  # noqa: ANN202 - TrainingJob
+        method, _space, preset = parameters.network.value.partition(" ")
+        isNew = parameters.encoder == "none"
+        return self.logic.finetune(
+            parameters.cases(), parameters.encoder, parameters.modelName or None,
+            method=method if isNew and method else None, preset=preset if isNew and preset else None,
+            modality=parameters.modality.value or None, steps=parameters.steps or None,
+            device=parameters.device.value, allowMissing=parameters.allowMissing,
+            progressCallback=self._onHandingOver)
+
+    def _onHandingOver(self, fraction: float, message: str) -> None:
+        if self._isStarting:  # afterwards the job itself tells
+            self._onProgress(fraction, message)
+
+    def _onProgress(self, fraction: float, message: str, job=None) -> None:  # noqa: ANN001 - TrainingJob
+        if job is not self._job and job is not None:  # another run, which is not the one shown
+            return
         self.ui.progressBar.visible = True
         self.ui.progressBar.setValue(round(1000 * fraction))
         self.ui.statusLabel.text = message
 
     def _onFinished(self, job) -> None:  # noqa: ANN001 - TrainingJob
-        if job is not self._job:
-            return
-        self._job = None
-        self.ui.progressBar.visible = False
+        if job is self._job:
+            self._job = None
+            self.ui.progressBar.visible = False
+            if self.logic.jobs:  # others were going on beside it
+                self.followJob(self.logic.jobs[-1])
         if job.error is None:
             self.ui.statusLabel.text = _("The model {name} is ready in MedMAE Segment.").format(name=job.result)
         elif isinstance(job.error, RunCancelled):
@@ -306,8 +339,10 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         hasPair = bool(parameters and parameters.currentVolume and parameters.currentSegmentation)
         self.ui.addCaseButton.enabled = hasPair
         self.ui.removeCaseButton.enabled = len(self.ui.caseTable.selectedItems()) > 0
-        button.text = _("Finetune") if self._job is None else _("Stop")
-        if self._job is not None:
+        button.text = _("Stop") if self._isStarting or self._job is not None else _("Finetune")
+        if self._isStarting:
+            button.toolTip, button.enabled = _("Do not start training."), True
+        elif self._job is not None:
             button.toolTip, button.enabled = _("Stop after this step; what was learned so far is kept."), True
         elif parameters and parameters.cases():
             button.toolTip, button.enabled = _("Train a model on the cases in the table."), True

@@ -15,6 +15,16 @@ def processEvents() -> None:
         pump()
 
 
+def firstNode(*classNames: str) -> slicer.vtkMRMLNode | None:
+    """The first node that a node selector of exactly these classes would list."""
+    for className in classNames:
+        for index in range(slicer.mrmlScene.GetNumberOfNodesByClass(className)):
+            node = slicer.mrmlScene.GetNthNodeByClass(index, className)
+            if node.GetClassName() in classNames and not node.GetHideFromEditors():
+                return node
+    return None
+
+
 def newTemporaryFolder() -> Path:
     """A new, empty folder in the application's temporary folder; the caller removes it."""
     parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from medmae.errors import BadInput
 from medmae.run_folder import RunFolder
 from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.ChildProcess import ChildProcess
@@ -112,7 +113,13 @@ class RunJob:
         self._readProgress()
         if self._ended:  # a progress callback has cancelled the run
             return True
-        state = self.run.state()
+        try:
+            state = self._readState()
+        except (BadInput, OSError, LookupError, TypeError):  # the folder was deleted or damaged
+            if self._process is not None and not exited:
+                return False  # or is being replaced at this moment: the child's end will tell
+            state = {"state": "failed", "reason": f"The run folder {self.run.path} was removed or damaged.",
+                     "remedy": "Start again."}
         name = state["state"]
         if name == "interrupted" and self._process is not None and not exited:
             name = "running"  # silent for long, but alive: we are its parent and know better
@@ -135,6 +142,10 @@ class RunJob:
             self.error, name = error, "failed"
         self._end(name)
 
+    def _readState(self) -> dict[str, Any]:
+        """The state of the run; for subclasses."""
+        return self.run.state()
+
     def _takeResult(self) -> Any:
         """What the job gives; for subclasses. The run is done."""
         return self.run.path
@@ -145,8 +156,11 @@ class RunJob:
     def _failure(self, name: str, state: dict[str, Any]) -> Exception:
         if name == "stopped":
             return RunCancelled("The run was stopped on request.")
-        parts = [state.get("reason") or f"The run {name}.", state.get("remedy")]
-        return RunFailed(" ".join(part for part in parts if part))
+        reason, remedy = state.get("reason") or f"The run {name}.", state.get("remedy")
+        if reason.startswith(("ModuleNotFoundError", "ImportError")):
+            remedy = ("A Python package that the computation needs is missing or damaged. Restart Slicer and try "
+                      "again; if it stays so, reinstall that package.")
+        return RunFailed(" ".join(_asSentence(part) for part in (reason, remedy) if part))
 
     def _withoutAWord(self) -> dict[str, Any]:
         """The state of a child that ended without writing one: killed, or unable to start."""
@@ -179,15 +193,21 @@ class RunJob:
         for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the first line after a seek into the middle
+            except ValueError:  # the first line after a seek into the middle
+                continue
+            if not isinstance(record, dict):
                 continue
             self.recorded.emit(record)
-            if record.get("total"):
+            if isinstance(record.get("step"), int) and record.get("total"):
                 self._progress(record["step"] / record["total"], describe(record))
 
     def _progress(self, fraction: float, message: str) -> None:
         self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
         self.progressed.emit(self.fraction, message)
+
+
+def _asSentence(text: str) -> str:
+    return text if text.rstrip().endswith((".", "!", "?", ":")) else f"{text.rstrip()}."
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -11,11 +11,13 @@ import slicer
 
 from medmae.run_folder import RunFolder
 from MedMAESegmentLib import Dependencies
-from MedMAESegmentLib.Application import newTemporaryFolder, processEvents
+from MedMAESegmentLib.Application import newTemporaryFolder
 from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.HandOver import HandOver
 from MedMAESegmentLib.RunJob import ProgressCallback
-from MedMAESegmentLib.SegmentationJob import SegmentationJob
-from MedMAESegmentLib.VolumeExport import networkGeometry, writeVolume
+from MedMAESegmentLib.SegmentationImport import canReceive
+from MedMAESegmentLib.SegmentationJob import VOLUME_FILE, SegmentationJob
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeVolume
 
 EDITOR_TAG = "MedMAESegment"
 
@@ -31,6 +33,7 @@ class SegmentLogic:
     def __init__(self) -> None:
         self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
         self.jobs: list[SegmentationJob] = []
+        self._handOvers: list[HandOver] = []
 
     def models(self) -> dict[str, Any]:
         """The installed segmentation models: name to `medmae.models.ModelInfo`."""
@@ -64,13 +67,14 @@ class SegmentLogic:
         :param progressCallback: called with (fraction from 0 to 1, message) while the child works.
         :param waitForCompletion: True: return the segmentation node when it is filled, with the application alive
           meanwhile. False: return a `SegmentationJob` at once.
-        :raises ValueError: the volume cannot be segmented.
+        :raises ValueError: the volume cannot be segmented, or the segmentation cannot take the result.
         :raises medmae.errors.BadInput: the model cannot be used.
         :raises RunFailed: the computation failed; the text is its reason.
         :raises RunCancelled: it was cancelled.
         """
         from medmae.models import load_info, resolve_model
 
+        _refuseUnusable(volumeNode, segmentationNode)
         modelFolder = resolve_model(model)
         info = load_info(modelFolder)
         if info.task != "segmentation":
@@ -87,6 +91,8 @@ class SegmentLogic:
 
     def cancel(self) -> None:
         """End every segmentation under way, with all its processes."""
+        for handOver in self._handOvers:
+            handOver.cancel()
         for job in list(self.jobs):
             job.cancel()
 
@@ -118,22 +124,25 @@ class SegmentLogic:
         report = progressCallback or (lambda _fraction, _message: None)
         if self.engineCommand is None:
             Dependencies.ensureInstalled()
-        folder = newTemporaryFolder()
+        handOver, folder = HandOver([volumeNode]), newTemporaryFolder()
+        self._handOvers.append(handOver)
         try:
             report(0.0, "Handing over the volume")
-            image = folder / "volume.nrrd"
-            geometry = networkGeometry(volumeNode) if volumeNode is not None else None
-            writeVolume(volumeNode, image, processEvents)
+            handOver()
+            image, geometry = folder / VOLUME_FILE, networkGeometry(volumeNode)
+            writeVolume(volumeNode, image, handOver)
             run = RunFolder.create(
                 folder / "run", "segment", {key: value for key, value in config.items() if value is not None},
                 {"model": str(Path(model).resolve()), "images": [str(image)], "out": str(folder / "run" / "out")})
+            report(0.0, "Starting")
             process = ChildProcess(run.path, command=self.engineCommand)
             job = SegmentationJob(run, process, folder, volumeNode, geometry, segmentationNode, attributes)
             process.start()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        report(0.0, "Starting")
+        finally:
+            self._handOvers.remove(handOver)
         job.progressed.connect(report)
         return job
 
@@ -142,3 +151,17 @@ class SegmentLogic:
             self.jobs.remove(job)
         if job.result is not None:
             self.editSegmentation(job.result)
+
+
+def _refuseUnusable(volumeNode: Any, segmentationNode: Any) -> None:
+    voxels(volumeNode)
+    if volumeNode.GetScene() is not slicer.mrmlScene:
+        raise ValueError(f"The volume {volumeNode.GetName()} is not in the scene. Add it first.")
+    if segmentationNode is None:
+        return
+    if not isinstance(segmentationNode, slicer.vtkMRMLSegmentationNode):
+        raise ValueError("The result needs a segmentation node. Give one, or none for a new one.")
+    if not canReceive(segmentationNode, volumeNode):
+        raise ValueError(f"The segmentation {segmentationNode.GetName()} is under another transform than the volume "
+                         f"{volumeNode.GetName()}, so that its segments would move. Choose a new segmentation, or put "
+                         "both under the same transform.")

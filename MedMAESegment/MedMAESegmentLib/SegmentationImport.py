@@ -27,7 +27,7 @@ def loadSegmentation(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, geometry:
     if segmentationNode is None or segmentationNode.GetSegmentation().GetNumberOfSegments() == 0:
         isNew = segmentationNode is None
         segmentationNode = segmentationNode or slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation")
+            "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} segmentation"))
         try:
             _read(path, segmentationNode, geometry, volumeNode)
         except RuntimeError:
@@ -44,6 +44,12 @@ def loadSegmentation(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, geometry:
     segmentationNode.CreateDefaultDisplayNodes()
     attachToVolume(segmentationNode, volumeNode)
     return segmentationNode
+
+
+def canReceive(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether a segmentation may get segments of the volume: not if that would move the segments that it has."""
+    return (segmentationNode.GetSegmentation().GetNumberOfSegments() == 0
+            or segmentationNode.GetTransformNodeID() == volumeNode.GetTransformNodeID())
 
 
 def attachToVolume(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
@@ -98,6 +104,7 @@ def _moveOntoVoxels(segmentation: slicer.vtkSegmentation, source: np.ndarray, ta
 def _copySegments(source: slicer.vtkSegmentation, target: slicer.vtkSegmentation) -> None:
     """Copy all segments over those of the same name."""
     if target.GetSourceRepresentationName() != _LABELMAP:
+        target.CreateRepresentation(_LABELMAP)  # before, or the segments that are there would lose their shapes
         target.SetSourceRepresentationName(_LABELMAP)
     for index in range(source.GetNumberOfSegments()):
         old = target.GetSegmentIdBySegmentName(source.GetNthSegment(index).GetName())

@@ -24,11 +24,16 @@ def voxels(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     Raises:
         ValueError: the node is missing, empty, or holds something else than scalars or colours.
     """
-    if volumeNode is None or not volumeNode.IsA("vtkMRMLVolumeNode"):
+    if not isinstance(volumeNode, slicer.vtkMRMLVolumeNode):
         raise ValueError("A volume is needed. Load one and select it.")
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ValueError(f"{volumeNode.GetName()} is a label map, not an image. Choose the image; one that was loaded "
+                         "as a label map by mistake becomes a scalar volume in the module Volumes.")
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
         raise ValueError(f"The volume {volumeNode.GetName()} is empty. Load its image first.")
+    if image.GetNumberOfPoints() == 1:  # and Slicer crashes when it reads a segmentation of one voxel
+        raise ValueError(f"The volume {volumeNode.GetName()} is a single voxel. Load a whole image.")
     if image.GetNumberOfScalarComponents() not in (1, 3, 4):
         raise ValueError(f"The volume {volumeNode.GetName()} has {image.GetNumberOfScalarComponents()} components a "
                          "voxel; MedMAE reads grey (1) and colour (3) images. Extract one component first.")
@@ -56,7 +61,10 @@ def networkGeometry(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     toWorld = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(toWorld)
     world = slicer.util.arrayFromVTKMatrix(toWorld) @ own
-    axes = world[:3, :3] / np.linalg.norm(world[:3, :3], axis=0)
+    lengths = np.linalg.norm(world[:3, :3], axis=0)
+    if not np.all(lengths > 0):
+        return own
+    axes = world[:3, :3] / lengths
     return world if np.allclose(axes.T @ axes, np.eye(3), atol=1e-4) else own
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeNrrd, writeVolume
@@ -26,7 +27,9 @@ def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list
     """
     if not cases:
         raise ValueError("No cases were given. Add at least one volume with its segmentation.")
-    problems: list[str] = []
+    if isinstance(cases, str) or not all(isinstance(case, Sequence) and len(case) == 2 for case in cases):
+        raise ValueError("Each case is a pair: (volumeNode, segmentationNode).")
+    problems = _repeated(cases)
     labels: dict[str, Label] = {}
     namesOfCase: list[list[str]] = []
     for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
@@ -36,7 +39,11 @@ def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list
         if not names:
             problems.append(f"Case {number}: there is no segmentation, or it has no segments.")
         problems += [f"Case {number} has {names.count(name)} segments named {name}; merge or rename them."
-                     for name in dict.fromkeys(names) if names.count(name) > 1]
+                     for name in dict.fromkeys(names) if name and names.count(name) > 1]
+        if "" in names:
+            problems.append(f"Case {number} has a segment without a name; segments are matched by their names.")
+        problems += [f"Case {number} has a segment named {name}: what no segment covers is background already. Remove "
+                     "or rename it." for name in names if name.casefold() == "background"]
         for name in names:
             segment = segmentByName(segmentationNode, name)
             labels.setdefault(name, Label(name, len(labels) + 1, tuple(segment.GetColor()), _terminology(segment)))
@@ -61,6 +68,7 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
     labels = collectLabels(cases, allowMissing)
     subjects = neutralSubjects([volumeNode for volumeNode, _ in cases])
     problems: list[str] = []
+    seen: set[int] = set()
     items = []
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
@@ -68,6 +76,7 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
         report((number - 1) / len(cases), f"Handing over case {number} of {len(cases)}")
         between()
         array, found = labelArray(volumeNode, segmentationNode, labels, between)
+        seen.update(np.flatnonzero(np.bincount(array.ravel(), minlength=len(labels) + 1)).tolist())
         if allowMissing:
             found = [problem for problem in found if "is empty" not in problem]
         problems += [f"Case {number} ({volumeNode.GetName()}): {problem}." for problem in found]
@@ -77,6 +86,8 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
             writeVolume(volumeNode, folder / image, between)
             writeNrrd(folder / label, array, networkGeometry(volumeNode), between)
         items.append({"id": name, "image": image, "label": label, "subject": subjects[number - 1]})
+    if allowMissing:
+        problems += [f"No case shows the segment {label.name}." for label in labels if label.value not in seen]
     _refuse(problems)
     path = folder / "dataset.json"
     write_json(path, {
@@ -96,17 +107,28 @@ def guessModality(volumeNode: slicer.vtkMRMLVolumeNode) -> str:
 
 
 def neutralSubjects(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> list[str]:
-    """A neutral subject name for each volume: the same for volumes under the same patient, else one each."""
+    """A neutral subject name for each volume: the same under the same patient, and for the same volume; else one each.
+    """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
     names: dict[Any, str] = {}
     subjects = []
-    for index, node in enumerate(volumeNodes):
+    for node in volumeNodes:
         item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
         patient = hierarchy.GetItemAncestorAtLevel(item, level) if item else 0
-        key = ("patient", patient) if patient else ("volume", index)
+        key = ("patient", patient) if patient else ("volume", node.GetID())
         subjects.append(names.setdefault(key, f"subject_{len(names) + 1:03d}"))
     return subjects
+
+
+def _repeated(cases: Sequence[CasePair]) -> list[str]:
+    first: dict[CasePair, int] = {}
+    problems = []
+    for number, (volumeNode, segmentationNode) in enumerate(cases, 1):
+        same = first.setdefault((volumeNode, segmentationNode), number)
+        if same != number:
+            problems.append(f"Case {number} is the same as case {same}; remove one of them.")
+    return problems
 
 
 def _volumeProblems(number: int, volumeNode: Any) -> list[str]:

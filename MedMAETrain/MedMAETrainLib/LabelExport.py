@@ -29,17 +29,20 @@ class Label:
 
 
 def segmentNames(segmentationNode: Any) -> list[str]:
-    """The names of the segments of a node, in order; none for a missing node."""
-    if segmentationNode is None or segmentationNode.GetSegmentation() is None:
+    """The names of the segments of a node, in order; none for a missing node.
+
+    White space that nobody sees does not count: "liver " is "liver".
+    """
+    if not isinstance(segmentationNode, slicer.vtkMRMLSegmentationNode) or segmentationNode.GetSegmentation() is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
-    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+    names = (segmentation.GetNthSegment(index).GetName() or "" for index in range(segmentation.GetNumberOfSegments()))
+    return [" ".join(name.split()) for name in names]
 
 
 def segmentByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> slicer.vtkSegment:
-    """The first segment of that name."""
-    segmentation = segmentationNode.GetSegmentation()
-    return segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
+    """The first segment of that name, as `segmentNames` gives it."""
+    return segmentationNode.GetSegmentation().GetNthSegment(segmentNames(segmentationNode).index(name))
 
 
 def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
@@ -68,6 +71,7 @@ def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vt
         np.copyto(target, values, where=filled)
         between()
 
+    hadLabelmaps = segmentationNode.GetSegmentation().ContainsRepresentation(_LABELMAP)
     for labelmap, values in _layers(segmentationNode, labels):
         region, stored = _onVoxels(volumeNode, segmentationNode, labelmap)
         if stored is not None:
@@ -79,6 +83,8 @@ def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vt
             mask = _resampled(volumeNode, segmentationNode, label.name)
             if mask is not None:
                 place((slice(None),) * 3, mask.astype(array.dtype) * array.dtype.type(label.value))
+    if not hadLabelmaps:  # resampling a surface has made them
+        segmentationNode.GetSegmentation().RemoveRepresentation(_LABELMAP)
     names = {label.value: label.name for label in labels}
     problems = [f"the segment {label.name} is empty, or lies outside the volume"
                 for label in labels if label.value not in found]
@@ -134,8 +140,8 @@ def _renumbered(stored: np.ndarray, values: dict[int, int], dtype: np.dtype) -> 
 def _resampled(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
                name: str) -> np.ndarray | None:
     """One segment on the volume's voxels, transforms included; None when it holds nothing at all."""
-    ids = vtk.vtkStringArray()
-    ids.InsertNextValue(segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
+    segmentation, ids = segmentationNode.GetSegmentation(), vtk.vtkStringArray()
+    ids.InsertNextValue(segmentation.GetSegmentIdBySegment(segmentByName(segmentationNode, name)))
     labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MedMAE export")
     try:
         exported = slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsToLabelmapNode(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import secrets
 import shutil
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from MedMAESegmentLib import Dependencies
-from MedMAESegmentLib.Application import newTemporaryFolder, processEvents
 from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.HandOver import HandOver
 from MedMAESegmentLib.RunJob import ProgressCallback
 
+from medmae.errors import BadInput
 from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
-from MedMAETrainLib.CaseExport import CasePair, exportDataset, guessModality
+from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
 from MedMAETrainLib.LabelExport import Label, segmentNames
 from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
+
+DATA_FOLDER = "data"
 
 
 class TrainLogic:
@@ -33,6 +35,7 @@ class TrainLogic:
     def __init__(self) -> None:
         self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
         self.jobs: list[TrainingJob] = []
+        self._handOvers: list[HandOver] = []
 
     def encoders(self) -> list[tuple[str, str]]:
         """The installed encoders: (name, name with what it is for)."""
@@ -73,29 +76,34 @@ class TrainLogic:
 
         report = progressCallback or (lambda _fraction, _message: None)
         encoderPath = "none" if str(encoder) == "none" else str(Path(resolve_model(encoder)).resolve())
+        collectLabels(cases, allowMissing)  # what needs no voxels is told before anything is written or installed
+        modality = modality or _encoderModality(encoderPath) or guessModality(cases[0][0])
         if self.engineCommand is None:
             Dependencies.ensureInstalled()
-        folder = newTemporaryFolder()
+        given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
+        config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
+        run = _createRun(config, encoderPath)
         try:
-            modality = modality or _encoderModality(encoderPath)
-            if modality is None and cases and cases[0][0] is not None:
-                modality = guessModality(cases[0][0])
-            _, labels = exportDataset(cases, folder / "data", modality or "MR", allowMissing=allowMissing,
-                                      report=report, between=processEvents)
-            given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
-            config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
-            run = self._createRun(folder / "data", config, encoderPath, _modelName(name, labels), labels)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        process = ChildProcess(run.path, detached=True, command=self.engineCommand)
-        process.start()
-        report(0.0, "Starting")
+            labels = self._handOver(cases, run, modality, allowMissing, report)
+            writeRequest(run, _modelName(name, labels), [dataclasses.asdict(label) for label in labels])
+            report(0.0, "Starting")
+            process = ChildProcess(run.path, detached=True, command=self.engineCommand)
+            process.start()
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         job = self._follow(TrainingJob(run, process))
         job.progressed.connect(report)
         return job.wait() if waitForCompletion else job
 
+    def cancelHandOver(self) -> None:
+        """End what `finetune` does before training starts; it then raises RunCancelled."""
+        for handOver in self._handOvers:
+            handOver.cancel()
+
     def findRunning(self) -> list[TrainingJob]:
-        """Follow runs that an earlier Slicer has started; finished ones give their models at once."""
+        """Follow runs that an earlier Slicer has started; those that have ended tell it at once, and give their models.
+        """
         known = {job.run.path for job in self.jobs}
         return [self._follow(job) for job in findJobs(runs_folder()) if job.run.path not in known]
 
@@ -105,14 +113,26 @@ class TrainLogic:
         job.startFollowing()
         return job
 
-    def _createRun(self, data: Path, config: dict[str, Any], encoder: str, name: str,
-                   labels: Sequence[Label]) -> RunFolder:
-        path = runs_folder() / f"finetune-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        run = RunFolder.create(path, "finetune", config, {
-            "dataset": str(path / "data" / "dataset.json"), "encoder": encoder, "subset": None, "cases": None})
-        shutil.move(str(data), path / "data")
-        writeRequest(run, name, [dataclasses.asdict(label) for label in labels])
-        return run
+    def _handOver(self, cases: Sequence[CasePair], run: RunFolder, modality: str, allowMissing: bool,
+                  report: ProgressCallback) -> list[Label]:
+        handOver = HandOver([node for case in cases for node in case])
+        self._handOvers.append(handOver)
+        try:
+            handOver()
+            return exportDataset(cases, run.path / DATA_FOLDER, modality, allowMissing=allowMissing, report=report,
+                                 between=handOver)[1]
+        finally:
+            self._handOvers.remove(handOver)
+
+
+def _createRun(config: dict[str, Any], encoder: str) -> RunFolder:
+    path = runs_folder() / f"finetune-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    try:
+        return RunFolder.create(path, "finetune", config, {
+            "dataset": str(path / DATA_FOLDER / "dataset.json"), "encoder": encoder, "subset": None, "cases": None})
+    except OSError as error:
+        raise BadInput(f"The folder of MedMAE's runs, {runs_folder()}, cannot be written to ({error.strerror}). Make "
+                       "it writable, or set the environment variable MEDMAE_HOME to another folder.") from error
 
 
 def _encoderModality(encoder: str) -> str | None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 from MedMAESegmentLib.ChildProcess import ChildProcess, killTree
 from MedMAESegmentLib.RunJob import RunJob
 
+from medmae.errors import BadInput
 from medmae.files import read_json, write_json
-from medmae.run_folder import RunFolder
+from medmae.home import models_folder
+from medmae.run_folder import SILENT_AFTER_SECONDS, RunFolder
 
 REQUEST_FILE = "slicer.json"
+log = logging.getLogger(__name__)
 
 
 class TrainingJob(RunJob):
@@ -27,7 +33,7 @@ class TrainingJob(RunJob):
 
     def __init__(self, run: RunFolder, process: ChildProcess | None = None) -> None:
         super().__init__(run, process)
-        self._request = read_json(run.path / REQUEST_FILE, "request of MedMAETrain")
+        self._request = readRequest(run.path / REQUEST_FILE)
 
     @property
     def modelName(self) -> str:
@@ -44,9 +50,25 @@ class TrainingJob(RunJob):
             _killRun(self.run)
         super().cancel()
 
+    def _readState(self) -> dict[str, Any]:
+        state = super()._readState()
+        if state["state"] == "queued" and self._process is None and (
+                time.time() - state["updated"] > SILENT_AFTER_SECONDS):
+            state.update(state="interrupted", reason="The process that should compute has never begun.")
+        return state
+
+    def _failure(self, name: str, state: dict[str, Any]) -> Exception:
+        if any(self.run.checkpoints.glob("*")):
+            remedy = f'What was learned so far is kept; go on with: medmae finetune --resume --out "{self.run.path}"'
+            state = {**state, "remedy": remedy}
+        elif self.run.log_file.exists():
+            state = {**state, "remedy": f"{state.get('remedy') or ''} The log is {self.run.log_file}".strip()}
+        return super()._failure(name, state)
+
     def _takeResult(self) -> str:
         from medmae.models import install_model
 
+        self._request = readRequest(self.run.path / REQUEST_FILE)  # another Slicer may have been quicker
         if self._request["installed"] is None:
             _keepLook(self.run.model, self._request["labels"])
             folder = install_model(self.run.model, name=_freeName(self._request["name"]))
@@ -57,29 +79,56 @@ class TrainingJob(RunJob):
     def _cleanUp(self) -> None:
         if self._process is not None:
             self._process.waitForExit(0.05)
+        if self.run.path.is_dir():
+            try:
+                write_json(self.run.path / REQUEST_FILE, {**self._request, "told": True})
+            except OSError as error:  # then the next Slicer tells it again
+                log.warning("The run %s could not be marked as seen: %s", self.run.path, error)
 
 
 def writeRequest(run: RunFolder, name: str, labels: list[dict]) -> None:
-    """Note what Slicer will do with the model: its name, and the looks of the segments it was trained on."""
-    write_json(run.path / REQUEST_FILE, {"name": name, "labels": labels, "installed": None})
+    """Note what Slicer will do with the model: its name, and the looks of the segments it was trained on.
+
+    "installed" becomes the model's name in the list, "told" becomes true once a Slicer has seen how the run ended.
+    """
+    write_json(run.path / REQUEST_FILE, {"name": name, "labels": labels, "installed": None, "told": False})
+
+
+def readRequest(file: Path) -> dict[str, Any]:
+    """What `writeRequest` has written.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    request = read_json(file, "request of MedMAETrain")
+    if not isinstance(request, dict) or not {"name", "labels", "installed", "told"} <= set(request):
+        raise BadInput(f"The request {file} is damaged. Remove its run, or install the model of the run by hand.")
+    return request
 
 
 def findJobs(folder: Path) -> list[TrainingJob]:
-    """The runs in `folder` that MedMAETrain started and whose models it has not installed yet, oldest first."""
+    """The runs in `folder` that MedMAETrain started and of which something is still to be said, oldest first.
+
+    These are the runs under way, those whose models are not installed yet, and those that ended while no Slicer looked.
+    """
     jobs = []
-    for request in sorted(folder.glob(f"*/{REQUEST_FILE}"), key=lambda file: file.stat().st_mtime):
-        run = RunFolder.open(request.parent)
-        alive = run.state()["state"] in ("queued", "running", "stopping", "done")
-        if alive and read_json(request)["installed"] is None:
+    for file in sorted(folder.glob(f"*/{REQUEST_FILE}")):  # by name, which begins with the time
+        try:
+            request, run = readRequest(file), RunFolder.open(file.parent)
+            isOpen = not request["told"] or run.state()["state"] in ("running", "stopping", "done")
+        except (BadInput, LookupError, TypeError) as error:  # one damaged run must not hide the others
+            log.warning("The run %s is left out: %s", file.parent, error)
+            continue
+        if isOpen and request["installed"] is None:
             jobs.append(TrainingJob(run))
     return jobs
 
 
 def _freeName(wanted: str) -> str:
     """`wanted`, with a number where a model of that name is installed already: nothing is ever replaced."""
-    from medmae.models import list_models
-
-    taken = {name.casefold() for name, _ in list_models()}
+    folder = models_folder()
+    # Damaged models too keep their names, although they are not listed.
+    taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
     names = (wanted if number == 1 else f"{wanted} {number}" for number in itertools.count(1))
     return next(name for name in names if name.casefold() not in taken)
 

