@@ -162,10 +162,10 @@ def _opacity(chest: _Chest, random: np.random.Generator) -> Field:
     rows, columns = np.nonzero(chest.lung < -0.07)
     chosen = random.integers(len(rows))
     centre_u, centre_v = chest.u[rows[chosen], columns[chosen]], chest.v[rows[chosen], columns[chosen]]
-    radius = random.uniform(0.10, 0.17)
+    radius = random.uniform(0.13, 0.20)
     distance = np.hypot(chest.u - centre_u, (chest.v - centre_v) * random.uniform(0.8, 1.3)) / radius
     ragged = distance + 0.16 * smooth_noise(chest.u.shape, (13, 13), random)
-    return random.uniform(0.20, 0.30) / (1 + np.exp((ragged - 1) * 5))
+    return random.uniform(0.26, 0.36) / (1 + np.exp((ragged - 1) * 5))
 
 
 def _exposed(thickness: Field, random: np.random.Generator,

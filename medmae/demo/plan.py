@@ -135,14 +135,18 @@ def _arms(prefix: str, what: str, method: str, dataset: str, subset: str, encode
 
 
 def ct_chain() -> list[Step]:
-    """GL-MAE on CT volumes: pretrain, finetune with four cases, score held-out cases, segment new ones."""
+    """GL-MAE on CT volumes: pretrain, finetune with four cases, score held-out cases, segment new ones.
+
+    Short schedules take high learning rates; an encoder that was pretrained for a minute needs no layer-wise decay.
+    """
     segment = Step("ct-segment", "segmenting new CT volumes", "segment", {"format": "seg.nrrd", "overlap": 0.25},
                    {"model": "runs/ct-pretrained", "images": NEW_CT, "out": "predictions/ct-new"})
     return [
         Step("ct-encoder", "pretraining GL-MAE on CT volumes without labels", "pretrain",
-             {"method": "gl-mae", "preset": "tiny", "steps": 110}, {"dataset": CT_DATA}),
-        *_arms("ct", "organs", "gl-mae", CT_DATA, "n4", "runs/ct-encoder", {"steps": 56, "validations": 1},
-               {"overlap": 0.25}),
+             {"method": "gl-mae", "preset": "tiny", "steps": 160, "batch_size": 2, "learning_rate": 2e-3},
+             {"dataset": CT_DATA}),
+        *_arms("ct", "organs", "gl-mae", CT_DATA, "n4", "runs/ct-encoder",
+               {"steps": 100, "learning_rate": 4e-3, "layer_decay": 1.0, "validations": 1}, {"overlap": 0.25}),
         segment,
     ]
 
@@ -151,11 +155,12 @@ def xray_chain() -> list[Step]:
     """VIS-MAE on X-rays: pretrain, finetune for lungs and heart with four pictures and for the finding with sixteen."""
     return [
         Step("xray-encoder", "pretraining VIS-MAE on X-rays without labels", "pretrain",
-             {"method": "vis-mae", "preset": "tiny", "steps": 130}, {"dataset": LUNG_DATA}),
+             {"method": "vis-mae", "preset": "tiny", "steps": 500, "batch_size": 4, "learning_rate": 2e-3},
+             {"dataset": LUNG_DATA}),
         *_arms("xray", "lungs and heart", "vis-mae", LUNG_DATA, "n4", "runs/xray-encoder",
-               {"steps": 70, "validations": 1}, {}),
+               {"steps": 120, "batch_size": 4, "learning_rate": 3e-3, "layer_decay": 1.0, "validations": 1}, {}),
         *_arms("finding", "the finding", "vis-mae", FINDING_DATA, "n16", "runs/xray-encoder",
-               {"steps": 50, "validations": 1}, {}),
+               {"steps": 100, "batch_size": 8, "layer_decay": 1.0, "validations": 1}, {}),
     ]
 
 
