@@ -80,7 +80,8 @@ split = click.option("--split", metavar="KEY", default="test", show_default=True
 device = click.option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.  [default: auto]")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the network.")
 inference_precision = click.option("--precision", type=click.Choice(("auto", *PRECISIONS)),
-                                   help="Arithmetic of the network.  [default: auto: bf16 on GPUs that compute it]")
+                                   help="Arithmetic of the network.  "
+                                        "[default: auto: bf16 where the device computes it]")
 frame = click.option("--frame", type=click.IntRange(min=0), metavar="N", help="The frame of 4-D images, from 0.")
 resume = click.option("--resume", is_flag=True, help="Continue the run in --out where it was stopped or killed.")
 overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE...",

@@ -13,6 +13,7 @@ from medmae.datasets import Corpus
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.task import FinetuningTask
+from medmae.inference.device import windows_at_once
 from medmae.inference.sliding_window import sliding_window
 from medmae.metrics import dice_per_label
 from medmae.training.randomness import Draw, random_generator
@@ -105,7 +106,7 @@ class SegmentationTask(FinetuningTask):
 
     def _predict(self, network: nn.Module, image: torch.Tensor, device: torch.device) -> np.ndarray:
         if len(self.size) == 3:
-            logits = sliding_window(network, image, self.size, device=device)
+            logits = sliding_window(network, image, self.size, batch=windows_at_once(device, self.size), device=device)
             return logits.argmax(0).to(torch.uint8).cpu().numpy()
         slices = [sliding_window(network, image[:, number], self.size, device=device).argmax(0)
                   for number in range(image.shape[1])]

@@ -13,9 +13,9 @@ LabelFormat = Literal["nii.gz", "nrrd", "seg.nrrd"]
 class SegmentConfig:
     """How images are segmented.
 
-    device: auto, cpu, cuda or cuda:N; precision: auto is bf16 on GPUs that compute it, fp32 elsewhere; overlap: part of
-    the window that neighbours share; batch: windows a forward pass (None: what suits the device); format: of the label
-    maps; frame: of 4-D images, from 0.
+    device: auto, cpu, cuda or cuda:N; precision: auto is bf16 where the device computes it in hardware, fp32
+    elsewhere; overlap: part of the window that neighbours share; batch: windows a forward pass (None: what suits the
+    device); format: of the label maps; frame: of 4-D images, from 0.
     """
 
     device: str = "auto"

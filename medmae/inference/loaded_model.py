@@ -11,10 +11,8 @@ from torch import nn
 
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.errors import BadInput
-from medmae.inference.device import Precision, resolve_device
+from medmae.inference.device import Precision, resolve_device, windows_at_once
 from medmae.models import ModelInfo, load_info, load_network, resolve_model
-
-WINDOWS_AT_ONCE = {("cpu", 2): 8, ("cpu", 3): 1, ("cuda", 2): 32, ("cuda", 3): 4}
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class LoadedModel:
     @property
     def windows_at_once(self) -> int:
         """A number of windows a forward pass that suits the device."""
-        return WINDOWS_AT_ONCE[self.device.type, self.preprocessing.spatial_dims]
+        return windows_at_once(self.device, self.window)
 
     @property
     def window(self) -> Sequence[int]:
