@@ -48,6 +48,13 @@ def test_a_2d_model_labels_volumes_slice_by_slice_in_every_orientation(axes):
     assert np.array_equal(segmenter.segment(image), rule(image.array))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 4), (5, 1, 4), (5, 4, 1)])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "LAI"])
+def test_axes_of_a_single_voxel_may_run_either_way(shape, axes):
+    image = levels(oblique(shape, (1.0, 1.0, 1.0), axes))
+    assert np.array_equal(Segmenter(segmentation_model()).segment(image), rule(image.array))
+
+
 @settings(max_examples=25)
 @given(shape=st.tuples(*[st.integers(1, 20)] * 3), axes=st.sampled_from(ORIENTATIONS),
        spacing=st.tuples(*[st.sampled_from([0.5, 1.0, 2.0, 4.7])] * 3), dims=st.sampled_from([2, 3]),

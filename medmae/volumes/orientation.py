@@ -26,7 +26,8 @@ class AxisChange:
         """Array (..., k, j, i) with its last three axes permuted and flipped, contiguous."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.order))
-        flips = tuple(lead + axis for axis in range(3) if self.flips[axis])
+        # An axis of one voxel is not flipped: NumPy would call its negative stride contiguous, PyTorch refuses it.
+        flips = tuple(lead + axis for axis in range(3) if self.flips[axis] and moved.shape[lead + axis] > 1)
         return np.ascontiguousarray(np.flip(moved, flips) if flips else moved)
 
 
