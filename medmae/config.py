@@ -43,6 +43,30 @@ def from_json(cls: type[Config], data: Mapping[str, Any], where: str = "configur
         raise BadInput(f"The {where} is not usable: {error}") from None
 
 
+def require_at_least(config: object, **least: float) -> None:
+    """Check that the named numbers of `config`, where they are not None, are no less than the value given here.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= bound:
+            raise ValueError(f"{name} must be at least {bound}, not {value}")
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Check that the named numbers of `config`, where they are not None, are above zero.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
+
+
 def with_overrides(config: Config, assignments: Iterable[str], where: str = "configuration") -> Config:
     """Apply ``key=value`` texts (dots reach into nested dataclasses; values are JSON, or plain text).
 

@@ -33,7 +33,7 @@ def finetune(out: Path, dataset: Path, config: FinetuneConfig, **inputs: object)
 
 def test_a_few_steps_segment_blobs_better_than_nothing(tmp_path: Path) -> None:
     dataset = write_volumes(tmp_path, {"training": 2, "validation": 1})
-    config = FinetuneConfig(method="gl-mae", preset="tiny", steps=15, ema=0.5, validations=1, learning_rate=3e-3,
+    config = FinetuneConfig(method="gl-mae", preset="tiny", steps=30, ema=0.5, validations=1, learning_rate=3e-3,
                             augmentation=AugmentationConfig(rotation_degrees=0, scale=(1, 1)))
     run = finetune(tmp_path / "out", dataset, config)
     scores = read_json(run.path / "validation.json")
@@ -109,10 +109,23 @@ def test_both_arms_get_the_same_schedule_and_only_pretrained_layers_are_protecte
 
 @pytest.mark.parametrize(("labels", "axes"), [
     (["liver", "spleen"], (2,)), (["left kidney", "right kidney"], ()), (["kidney_left"], ()), (["bright"], (2,)),
+    (["LungLeft"], ()), (["rightlung"], ()), (["kidney-left"], ()), (["kidney (L)"], ()),
 ])
 def test_sided_labels_are_never_mirrored(labels: list[str], axes: tuple[int, ...]) -> None:
     assert default_flip_axes("segmentation", labels, 3) == axes
     assert default_flip_axes("classification", labels, 3) == ()
+
+
+def test_flips_can_be_switched_off(tmp_path: Path) -> None:
+    dataset = write_volumes(tmp_path, {"training": 1})
+    plan = make_plan(finetune_config(["flip_axes=[]"]), {"dataset": str(dataset), "encoder": "none"})
+    assert plan.config.augmentation.flip_axes == ()
+
+
+def test_one_class_alone_cannot_be_learned(tmp_path: Path) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4})
+    with pytest.raises(BadInput, match="at least two classes"):
+        make_plan(FinetuneConfig(cases=1), {"dataset": str(dataset), "encoder": "none"})
 
 
 def test_overrides_of_the_augmentation_need_no_prefix() -> None:
@@ -155,5 +168,9 @@ def replace_first(logits: torch.Tensor) -> torch.Tensor:
 def test_configurations_refuse_nonsense() -> None:
     with pytest.raises(ValueError, match="between 0"):
         replace(FinetuneConfig(), ema=1.0)
+    for nonsense in ("learning_rate=-1", "clip_norm=0", "checkpoint_every=0", "warmup=-0.1", "flip_axes=[3]",
+                     "noise=-1", "validations=-1", "cases=0"):
+        with pytest.raises(BadInput, match=nonsense.partition("=")[0]):
+            finetune_config([nonsense])
     with pytest.raises(BadInput, match="foreground_fraction"):
         finetune_config(["foreground_fraction=2"])

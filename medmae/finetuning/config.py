@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from medmae.config import with_overrides
+from medmae.config import require_at_least, require_positive, with_overrides
 from medmae.datasets.dataset import Task
 
 
@@ -32,6 +33,9 @@ class AugmentationConfig:
             raise ValueError(f"scale must be two rising positive numbers, not {self.scale}")
         if not 0 < self.gamma[0] <= self.gamma[1]:
             raise ValueError(f"gamma must be two rising positive numbers, not {self.gamma}")
+        if not set(self.flip_axes or ()) <= {0, 1, 2}:
+            raise ValueError(f"flip_axes are array axes, 0 to 2 (0 and 1 of pictures), not {self.flip_axes}")
+        require_at_least(self, rotation_degrees=0, brightness=0, contrast=0, noise=0, blur=0)
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,9 @@ class FinetuneConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "cases"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        require_at_least(self, steps=1, batch_size=1, cases=1, checkpoint_every=1, validations=0, validation_cases=1,
+                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0)
+        require_positive(self, "learning_rate", "clip_norm", "layer_decay")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
         if not 0 <= self.foreground_fraction <= 1:
@@ -126,8 +129,9 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
 
 def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int) -> tuple[int, ...]:
     """Left-right (the last axis) for segmentation, unless a label's name says a side; none for classification."""
-    words = {word for name in labels for word in name.lower().replace("_", " ").split()}
-    sided = bool(words & {"left", "right", "l", "r"})
+    names = (re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower() for name in labels)  # LungLeft is two words
+    words = {word for name in names for word in re.split("[^a-z]+", name)}
+    sided = any(word in {"l", "r", "lt", "rt", "lh", "rh"} or word.startswith(("left", "right")) for word in words)
     return () if task == "classification" or sided else (spatial_dims - 1,)
 
 

@@ -84,6 +84,9 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
     if any(isinstance(case.class_value, tuple) for case in training):
         raise BadInput(f"The dataset {dataset.path} gives several classes to one case; finetuning takes one class "
                        "a case. Make one dataset per class.")
+    if dataset.task == "classification" and len({case.class_value for case in training}) < 2:
+        raise BadInput(f"All {len(training)} training cases are of the class '{training[0].class_value}', so there is "
+                       "nothing to tell apart. Take cases of at least two classes.")
     encoder = inputs.get("encoder")
     if encoder in (None, FROM_SCRATCH):
         method = config.method or _method_for(training[0])
@@ -95,12 +98,12 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         if config.method not in (None, method) or config.preset not in (None, preset):
             raise BadInput(f"The encoder {encoder} is {method} {preset}, but {config.method or method} "
                            f"{config.preset or preset} was asked for. Leave --method and --preset out.")
-    config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task,
-                                     pretrained=path is not None)
-    if not config.augmentation.flip_axes:
+    if config.augmentation.flip_axes is None:  # () means that none was wished
         dims = 3 if method == "gl-mae" else 2
         axes = default_flip_axes(dataset.task, dataset.foreground, dims)
         config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
+    config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task,
+                                     pretrained=path is not None)
     return Plan(dataset, training, validation, path, info, config)
 
 
@@ -128,6 +131,8 @@ def _prepare(run: RunFolder, plan: Plan) -> None:
     """Validate all files, decide the preprocessing and write the corpora; what exists already is kept."""
     if (run.path / "preprocessing.json").is_file():
         return
+    if plan.encoder is not None:
+        load_state(plan.encoder)  # damaged weights shall show before the work on the images
     lists = {"training": plan.training} | ({"validation": plan.validation} if plan.validation else {})
     summary = validate(replace(plan.dataset, lists=lists), list(lists), on_progress=_reporter(run, "validate"))
     preprocessing = finetuning_preprocessing(plan, summary)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from medmae.config import from_json, with_overrides
+from medmae.config import from_json, require_at_least, require_positive, with_overrides
 from medmae.errors import BadInput
 from medmae.pretraining.registry import method_class, method_names
 
@@ -38,10 +38,8 @@ class PretrainConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        require_at_least(self, steps=1, batch_size=1, checkpoint_every=1, channels=1, warmup=0, weight_decay=0)
+        require_positive(self, "learning_rate", "clip_norm")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
         if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
