@@ -71,3 +71,13 @@ def test_either_cases_or_subsets_are_needed() -> None:
         CurveConfig()
     with pytest.raises(ValueError, match="either"):
         CurveConfig(cases=(1,), subsets=("n4",))
+
+
+def test_bad_files_of_the_list_to_score_show_before_the_first_point(tmp_path: Path) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4, "test": 2})
+    (tmp_path / "picture5.png").write_bytes(b"")
+    config = CurveConfig(cases=(2,), seeds=(0,), arms=("scratch",), finetune=FinetuneConfig(steps=1))
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    with pytest.raises(BadInput, match=r"picture5.png is empty"):
+        execute(run)
+    assert not (run.path / "points").exists()

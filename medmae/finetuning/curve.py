@@ -16,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 
 from medmae.config import from_json, to_json
+from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json, write_text
 from medmae.finetuning import run as finetuning_run
 from medmae.finetuning.config import FinetuneConfig
 from medmae.inference import evaluate_run
 from medmae.metrics import auc, bootstrap_interval
-from medmae.models import load_info, resolve_model
+from medmae.models import load_info, load_state, resolve_model
 from medmae.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,7 @@ def execute(run: RunFolder) -> None:
         raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
     config = _with_network(config, inputs)
     points = list(_points(config))
-    for point in points:  # contradictions and bad files show before hours of computing
-        finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
+    _check(config, inputs, points)
     results: list[dict[str, Any]] = []
     for number, point in enumerate(points, 1):
         results.append(_score(run, config, inputs, point))
@@ -113,6 +113,26 @@ def _points(config: CurveConfig) -> Iterator[Point]:
                 yield Point(arm, labels, seed)
 
 
+def _check(config: CurveConfig, inputs: dict[str, Any], points: Sequence[Point]) -> None:
+    """See contradictions and bad files, also of the list to score, before hours of computing.
+
+    Raises:
+        BadInput: there are some.
+    """
+    plans = [finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
+             for point in points]
+    if "pretrained" in config.arms:
+        load_state(inputs["encoder"])
+    dataset = plans[0].dataset
+    used = (case for plan in plans for case in (*plan.training, *plan.validation))
+    scored = evaluate_run.labelled_cases(dataset, _split(inputs))
+    validate_cases(dataset, tuple({case.id: case for case in (*used, *scored)}.values()), labels=True)
+
+
+def _split(inputs: dict[str, Any]) -> str:
+    return inputs.get("split") or "test"
+
+
 def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
     return replace(config.finetune, seed=point.seed, cases=int(point.labels) if config.cases else None)
 
@@ -136,7 +156,7 @@ def _score(curve: RunFolder, config: CurveConfig, inputs: dict[str, Any], point:
             run.write_state(state="done")
         if not (folder / "evaluation" / "spec.json").is_file():
             RunFolder.create(folder / "evaluation", "evaluate", {"device": config.finetune.device},
-                             {"dataset": inputs["dataset"], "split": inputs.get("split") or "test",
+                             {"dataset": inputs["dataset"], "split": _split(inputs),
                               "model": str(run.model)})
         evaluate_run.execute(_PointRun(folder / "evaluation", curve))
     result = read_json(result_file)

@@ -49,7 +49,7 @@ def execute(run: RunFolder) -> None:
     config = from_json(EvaluateConfig, run.spec["config"], "configuration of evaluate")
     inputs = required_inputs(run, ("dataset", "model"))
     dataset = load_dataset(inputs["dataset"])
-    cases = _labelled_cases(dataset, inputs.get("split") or "test")
+    cases = labelled_cases(dataset, inputs.get("split") or "test")
     assert dataset.task is not None
     model = LoadedModel.load(inputs["model"], task=dataset.task, device=config.device, precision=config.precision)
     out = Path(inputs["out"]) if inputs.get("out") else None
@@ -66,6 +66,19 @@ def execute(run: RunFolder) -> None:
         if out is not None:
             write_json(out / "result.json", scores)
     raise_failures(failures, len(cases))
+
+
+def labelled_cases(dataset: Dataset, split: str) -> list[Case]:
+    """The cases of the list `split` that can be scored.
+
+    Raises:
+        BadInput: there is no such list, or it has no labelled case.
+    """
+    cases = [case for case in dataset.cases(split) if case.is_labelled]
+    if not cases:
+        raise BadInput(f"The list '{split}' of {dataset.path} has no labelled case, so there is nothing to score. "
+                       "Choose another list with --split.")
+    return cases
 
 
 def check_labels(dataset: Dataset, info: ModelInfo) -> None:
@@ -150,14 +163,6 @@ def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], mod
 
     for_each_case(run, "evaluate", [image_name(dataset, case) for case in cases], work, failures)
     return classification_scores(scored, list(dataset.labels))
-
-
-def _labelled_cases(dataset: Dataset, split: str) -> list[Case]:
-    cases = [case for case in dataset.cases(split) if case.is_labelled]
-    if not cases:
-        raise BadInput(f"The list '{split}' of {dataset.path} has no labelled case, so there is nothing to score. "
-                       "Choose another list with --split.")
-    return cases
 
 
 def _key(name: str) -> str:
