@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from medmae.errors import BadInput, PartialFailure, Stopped
+from medmae.files import remove_partial
 from medmae.run_folder import RunFolder
 
 log = logging.getLogger("medmae.run")
@@ -57,6 +58,7 @@ def execute(folder: Path | str) -> int:
         if run.state()["state"] != "queued":  # a STOP that came before the first start still counts
             run.stop_file.unlink(missing_ok=True)
         run.write_state(state="running", reason=None, remedy=None)
+        remove_partial(run.path)  # of an earlier attempt that was killed
     with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):
         code, outcome = _outcome(run, spec["kind"])
         if is_main and outcome["state"] == "done":

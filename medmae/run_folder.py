@@ -95,25 +95,25 @@ class RunFolder:
             file.write(line)
 
     def progress(self) -> list[dict[str, Any]]:
-        """All progress records in order of step; after a resume the last line of a step counts.
+        """All progress records by stage and in order of step; after a resume the last line of a step counts.
 
-        Records without "step" (messages of a stage) come first, in the order written. A half-written last line
-        (the process was killed) is left out.
+        Records without "step" (messages of a stage) come first, in the order written; stages come as they began.
+        A half-written last line (the process was killed) is left out.
         """
         if not self.progress_file.exists():
             return []
         messages: list[dict[str, Any]] = []
-        steps: dict[tuple[str, int], dict[str, Any]] = {}
+        stages: dict[str, dict[int, dict[str, Any]]] = {}
         for line in self.progress_file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
             if "step" in record:
-                steps[(record.get("stage", "train"), record["step"])] = record
+                stages.setdefault(record.get("stage", "train"), {})[record["step"]] = record
             else:
                 messages.append(record)
-        return messages + [steps[key] for key in sorted(steps, key=lambda key: key[1])]
+        return messages + [steps[step] for steps in stages.values() for step in sorted(steps)]
 
     @property
     def stop_requested(self) -> bool:

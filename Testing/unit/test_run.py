@@ -127,6 +127,16 @@ def test_a_zero_byte_checkpoint_is_bad_input(tmp_path: Path) -> None:
     assert "cannot be read" in run.state()["reason"]
 
 
+def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(tmp_path: Path) -> None:
+    run = pretraining(tmp_path / "run", write_volumes(tmp_path, {"unlabeled": 2}), SMALL_VIS, 1)
+    half = run.checkpoints / ".partial-abc-step-00000001.safetensors"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    (run.path / ".partial-model" / "new").mkdir(parents=True)
+    assert medmae_run.execute(run.path) == 0
+    assert not list(run.path.rglob(".partial-*"))
+
+
 def test_a_fault_ends_with_code_1_and_a_traceback_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pretraining(tmp_path / "run", write_volumes(tmp_path, {"unlabeled": 2}), SMALL_VIS, 2)
 

@@ -37,6 +37,13 @@ def test_after_a_resume_the_last_line_of_a_step_counts_and_half_a_line_is_left_o
     assert [(record["step"], record["loss"]) for record in run.progress()] == [(1, 5.0), (2, 4.1), (3, 3.6)]
 
 
+def test_the_last_record_is_of_the_last_stage_however_many_steps_earlier_ones_had(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
+    for record in ({"stage": "corpus", "step": 40}, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}):
+        run.append_progress(record)
+    assert run.progress()[-1] == {"step": 2, "loss": 1.0}
+
+
 def test_running_with_a_dead_process_reads_as_interrupted(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
     code = f"from medmae.run_folder import RunFolder; RunFolder({str(run.path)!r}).write_state(state='running')"
@@ -56,7 +63,10 @@ def test_running_but_silent_for_two_minutes_reads_as_interrupted(tmp_path: Path)
 
 def test_a_zombie_counts_as_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    time.sleep(0.5)
+    for _ in range(200):  # it is a zombie once it has ended, as nobody has waited for it
+        if process_start(child.pid) is None:
+            break
+        time.sleep(0.05)
     assert process_start(child.pid) is None
     child.wait()
     assert process_start(os.getpid()) is not None

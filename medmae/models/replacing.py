@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medmae.errors import BadInput
+from medmae.files import PARTIAL
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     if target.exists() and not (target / "model.json").is_file() and (not target.is_dir() or any(target.iterdir())):
         raise BadInput(f"{target} exists and is not a model, so it is not replaced. Choose another place.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    beside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
     temporary, earlier = beside / "new", beside / "earlier"
     try:
         temporary.mkdir()
