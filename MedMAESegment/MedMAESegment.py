@@ -36,7 +36,7 @@ class MedMAESegment(ScriptedLoadableModule):
         parent.title = _("MedMAE Segment")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         parent.dependencies = ["Segmentations"]
-        parent.contributors = ["The MedMAE contributors"]
+        parent.contributors = ["MedMAE contributors"]
         parent.helpText = _("""
 Segments the structures that a model was trained for. Choose a volume and a model, press Segment, correct the result in
 the Segment Editor. Models come from MedMAE Train, from colleagues, or from the command line. Not for clinical use.

@@ -38,7 +38,7 @@ class MedMAETrain(ScriptedLoadableModule):
         parent.title = _("MedMAE Train")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         parent.dependencies = ["Segmentations", "MedMAESegment"]
-        parent.contributors = ["The MedMAE contributors"]
+        parent.contributors = ["MedMAE contributors"]
         parent.helpText = _("""
 Makes a segmentation model from a handful of annotated volumes. Add each volume with its segmentation, choose the
 encoder to start from, press Finetune. Training goes on when Slicer is closed; the finished model appears in MedMAE

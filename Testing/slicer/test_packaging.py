@@ -42,8 +42,9 @@ def test_icons_have_the_recommended_size(path):
 
 def test_the_extension_names_files_that_exist():
     text = (ROOT / "CMakeLists.txt").read_text()
-    for path in re.findall(r"/main/(\S+?\.png)", text):
-        assert (ROOT / path).is_file()
+    pictures = re.findall(r"/MedMAE/(Resources/\S+?\.png)", text)
+    assert len(pictures) == 3
+    assert all((ROOT / path).is_file() for path in pictures)
     for folder in re.findall(r"add_subdirectory\((\w+)\)", text):
         assert (ROOT / folder / "CMakeLists.txt").is_file()
     assert re.search(r"^project\(MedMAE\)$", text, re.MULTILINE)
