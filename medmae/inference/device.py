@@ -10,7 +10,6 @@ import torch
 from medmae.errors import BadInput
 from medmae.inference.config import Precision
 
-
 WINDOWS_AT_ONCE = {("cpu", 2): 8, ("cpu", 3): 4, ("cuda", 2): 32, ("cuda", 3): 4}
 VOXELS_AT_ONCE = {"cpu": 4 * 48**3, "cuda": 4 * 160**3}
 
