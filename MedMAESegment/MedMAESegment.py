@@ -82,6 +82,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._models = {}
+        self._inputVolume = None
         self._job = None
         self._isStarting = False
         self._startTime = 0.0
@@ -146,11 +147,12 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Connect the panel to a parameter node, or disconnect it."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
         self._parameterNode = inputParameterNode
         if self._parameterNode:
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+            self._inputVolume = self._parameterNode.inputVolume
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
             self._checkCanApply()
 
     def updateModels(self) -> None:
@@ -183,6 +185,8 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._isStarting:  # pressed again while the volume is handed over
             self.logic.cancel()
             return
+        if not self._mayReplaceSegments(self._parameterNode):
+            return
         self._isStarting, self._startTime = True, time.monotonic()
         self._checkCanApply()
         try:
@@ -204,6 +208,14 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             node = slicer.mrmlScene.AddNode(node)
         self.logic.editSegmentation(self._parameterNode.segmentation, node)
         slicer.util.selectModule("SegmentEditor")
+
+    def _mayReplaceSegments(self, parameters: MedMAESegmentParameterNode) -> bool:
+        """Ask before segments are replaced, which the user may have corrected."""
+        info = self._models.get(parameters.model)
+        names = self.logic.replacedSegments(parameters.segmentation, info) if info else []
+        text = _("The segments {names} in {segmentation} will be replaced.")
+        return not names or slicer.util.confirmOkCancelDisplay(
+            text.format(names=", ".join(names), segmentation=parameters.segmentation.GetName()))
 
     def _start(self, parameters: MedMAESegmentParameterNode) -> None:
         job = self.logic.segment(parameters.inputVolume, parameters.model, parameters.segmentation,
@@ -230,7 +242,15 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             slicer.util.errorDisplay(_("The volume could not be segmented.") + "\n\n" + str(job.error))
         self._checkCanApply()
 
-    def _checkCanApply(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+    def _onParametersModified(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+        parameters = self._parameterNode
+        if parameters.inputVolume is not self._inputVolume:
+            self._inputVolume = parameters.inputVolume
+            if self.logic.isResultOfAnother(parameters.segmentation, parameters.inputVolume):
+                parameters.segmentation = None  # the next volume's result must not go into this one's
+        self._checkCanApply()
+
+    def _checkCanApply(self) -> None:
         parameters, button = self._parameterNode, self.ui.segmentButton
         isBusy = self._isStarting or self._job is not None
         button.text = _("Cancel") if isBusy else _("Segment")

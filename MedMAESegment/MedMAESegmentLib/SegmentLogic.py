@@ -49,6 +49,21 @@ class SegmentLogic:
         parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
         return f"{shown}\n{', '.join(part for part in parts if part)}"
 
+    def replacedSegments(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None, info: Any) -> list[str]:
+        """The names of the segments that a result of the model would replace in a segmentation."""
+        if segmentationNode is None:
+            return []
+        names = [str(label["name"]) for label in info.labels[1:]]
+        return [name for name in names if segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name)]
+
+    def isResultOfAnother(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None,
+                          volumeNode: slicer.vtkMRMLVolumeNode | None) -> bool:
+        """Whether a segmentation was drawn on another volume than the given one."""
+        if segmentationNode is None or volumeNode is None:
+            return False
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        return segmentationNode.GetNodeReference(role) not in (None, volumeNode)
+
     def segment(self, volumeNode: slicer.vtkMRMLVolumeNode, model: str | Path,
                 segmentationNode: slicer.vtkMRMLSegmentationNode | None = None, device: str = "auto", *,
                 precision: str | None = None, overlap: float | None = None,

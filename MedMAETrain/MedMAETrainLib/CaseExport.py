@@ -86,7 +86,7 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
             writeVolume(volumeNode, folder / image, between)
             writeNrrd(folder / label, array, networkGeometry(volumeNode), between)
         items.append({"id": name, "image": image, "label": label, "subject": subjects[number - 1]})
-    if allowMissing:
+    if allowMissing and not problems:
         problems += [f"No case shows the segment {label.name}." for label in labels if label.value not in seen]
     _refuse(problems)
     path = folder / "dataset.json"

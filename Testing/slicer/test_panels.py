@@ -41,6 +41,8 @@ def open_panel(qt_application, monkeypatch, scene):
         return panel
 
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: opened[-1].__dict__.update(shownError=text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay",
+                        lambda text, **_: bool(opened[-1].__dict__.update(question=text)))  # answers no
     yield open_it
     for panel in opened:
         panel.cleanup()
@@ -275,6 +277,31 @@ def test_unusable_cases_are_explained_and_nothing_starts(
     with pytest.raises(ValueError, match="the segment liver is empty"):  # shown by tryWithErrorDisplay, then raised
         panel.onFinetuneButton()
     assert panel.ui.finetuneButton.text == "Finetune"
+
+
+def test_the_result_of_the_next_volume_does_not_go_into_the_last_ones(
+        open_panel, make_volume, make_segmentation, model):
+    one, two = make_volume(name="one"), make_volume(name="two")
+    result, own = make_segmentation(one, {"left": BOX}), make_segmentation(two, {"mine": BOX})
+    panel = open_panel("MedMAESegment")
+    panel._parameterNode.segmentation = result
+    panel.ui.inputVolumeSelector.setCurrentNode(two)
+    assert panel._parameterNode.segmentation is None
+    assert panel.ui.segmentationSelector.currentText == "New segmentation"
+    panel.ui.segmentationSelector.setCurrentNode(own)
+    panel.ui.deviceSelector.setCurrentIndex(1)
+    assert panel._parameterNode.segmentation is own
+
+
+def test_segments_that_may_have_been_corrected_are_replaced_only_after_asking(
+        open_panel, make_volume, make_segmentation, model, engine):
+    volume = make_volume()
+    panel = open_panel("MedMAESegment")
+    panel.logic.engineCommand = FAKE_ENGINE
+    panel._parameterNode.segmentation = make_segmentation(volume, {"left": BOX, "mine": BOX})
+    panel.ui.segmentButton.click()
+    assert "The segments left in" in panel.question
+    assert panel.logic.jobs == [] and panel.ui.segmentButton.text == "Segment"
 
 
 def test_a_label_map_is_not_chosen_as_the_image(open_panel, make_volume, model):
