@@ -257,3 +257,18 @@ def test_every_shared_dataset_is_read(shared_data):
         assert all(dataset.cases(key) for key in ("training", "validation", "test"))
         assert all(dataset.subset(name) for name in dataset.subsets)
         assert all(path.exists() for found in dataset.lists.values() for case in found for path in case.images)
+
+
+@pytest.mark.parametrize(("labels", "message"), [
+    ({"background": 0, "organ": -3}, "'organ' the value -3"),
+    ({"background": 255, "organ": 0}, "'organ' the value 0"),
+    ({"organ": -1}, "'organ' the value -1"), ({"background": 0, "organ": 2**31}, "2147483648"),
+])
+def test_values_that_label_maps_cannot_hold_are_refused_before_anything_is_computed(write, labels, message):
+    with pytest.raises(BadInput, match=message):
+        load_dataset(write(changed(SEGMENTATION, labels=labels)))
+
+
+def test_classes_may_have_negative_values(write):
+    assert load_dataset(write(changed(CLASSIFICATION, labels={"no": -1, "yes": 1}, training=[]))).labels == {
+        "no": -1, "yes": 1}

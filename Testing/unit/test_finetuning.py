@@ -17,7 +17,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import AugmentationConfig, FinetuneConfig, default_flip_axes, finetune_config
-from medmae.finetuning.run import make_plan
+from medmae.finetuning.run import make_plan, model_labels
 from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
 from medmae.models import load_info, load_network
@@ -120,6 +120,10 @@ def test_flips_can_be_switched_off(tmp_path: Path) -> None:
     dataset = write_volumes(tmp_path, {"training": 1})
     plan = make_plan(finetune_config(["flip_axes=[]"]), {"dataset": str(dataset), "encoder": "none"})
     assert plan.config.augmentation.flip_axes == ()
+
+
+def test_models_keep_negative_class_values() -> None:
+    assert [label["value"] for label in model_labels({"no": -1, "yes": 1})] == [-1, 1]
 
 
 def test_one_class_alone_cannot_be_learned(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ DICOM_CODES = {
     "XRAY": "DX", "X-RAY": "DX", "CXR": "DX", "RADIOGRAPHY": "DX", "MG": "MG", "US": "US", "ULTRASOUND": "US",
 }
 
+HIGHEST_VALUE = 2**31 - 1
+
 
 def dicom_code(name: str) -> str:
     """The DICOM modality code of a channel name ("MRI", "T2w" → MR); an unknown name is kept in capitals."""
@@ -40,7 +42,24 @@ def parse_labels(raw: Any, task: str | None, problems: list[str]) -> dict[str, i
         if count > 1:
             names = ", ".join(name for name, other in labels.items() if other == value)
             problems.append(f"'labels' gives the value {value} to several names ({names}).")
-    return _background_first(labels) if task == "segmentation" and labels else labels
+    if task != "segmentation" or not labels:
+        return labels
+    labels = _background_first(labels)
+    _check_stored_values(labels, problems)
+    return labels
+
+
+def _check_stored_values(labels: dict[str, int], problems: list[str]) -> None:
+    """Label maps are written with these values, so files must be able to hold them."""
+    background = next(iter(labels))
+    zero = [name for name, value in labels.items() if value == 0 and name != background]
+    if zero:
+        problems.append(f"'labels' gives '{zero[0]}' the value 0, which is the background of label maps, and the "
+                        f"background {labels[background]}. Change the values in the label maps and here.")
+    for name, value in labels.items():
+        if not 0 <= value <= HIGHEST_VALUE:
+            problems.append(f"'labels' gives '{name}' the value {value}; label maps hold values from 0 to "
+                            f"{HIGHEST_VALUE}. Change it in the label maps and here.")
 
 
 def _pairs(raw: dict[str, Any], problems: list[str]) -> dict[str, int]:

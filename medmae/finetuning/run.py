@@ -268,7 +268,8 @@ def model_labels(labels: dict[str, int]) -> list[dict[str, Any]]:
     """The labels of a model, in class order, with colours and terminology."""
     from medmae.volumes.segments import default_segments
 
-    segments = {segment.name: segment for segment in default_segments(labels)}
+    # Numbered in class order: stored values of classes may be negative, those of segments not.
+    segments = {segment.name: segment for segment in default_segments({name: n for n, name in enumerate(labels)})}
     return [{"name": name, "value": value, "color": list(segments[name].color) if name in segments else [0.0, 0.0, 0.0],
              "terminology": segments[name].terminology if name in segments else None}
             for name, value in labels.items()]
