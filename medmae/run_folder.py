@@ -67,8 +67,17 @@ class RunFolder:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The specification: medmae (version), kind, config, inputs."""
-        return read_json(self.spec_file, "run specification")
+        """The specification: medmae (version), kind, config, inputs.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        spec = read_json(self.spec_file, "run specification")
+        if not (isinstance(spec, dict) and isinstance(spec.get("kind"), str)
+                and all(isinstance(spec.get(part), dict) for part in ("config", "inputs"))):
+            raise BadInput(f"The run specification {self.spec_file} does not name a kind, config and inputs, so it is "
+                           "not of a run or was edited wrongly. Start the run anew in another folder.")
+        return spec
 
     def write_state(self, **changes: Any) -> None:
         """Merge `changes` into ``state.json`` atomically and stamp it with the time, host and process."""
@@ -79,8 +88,14 @@ class RunFolder:
             write_json(self.state_file, state)
 
     def state(self) -> dict[str, Any]:
-        """The state as written; "running" or "stopping" with a dead or silent process reads as "interrupted"."""
+        """The state as written; "running" or "stopping" with a dead or silent process reads as "interrupted".
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
         state = read_json(self.state_file, "run state")
+        if not (isinstance(state, dict) and {"state", "updated", "host", "pid", "pid_start"} <= set(state)):
+            raise BadInput(f"The run state {self.state_file} is damaged. Delete it, then continue with --resume.")
         if state["state"] in ("running", "stopping"):
             dead_here = state["host"] == socket.gethostname() and process_start(state["pid"]) != state["pid_start"]
             if dead_here or time.time() - state["updated"] > SILENT_AFTER_SECONDS:

@@ -71,7 +71,7 @@ def test_labels_are_read_in_both_directions_with_the_background_first(write, lab
 
 
 def test_a_background_with_another_value_comes_first(write):
-    dataset = load_dataset(write(changed(SEGMENTATION, labels={"liver": 0, "background": 9})))
+    dataset = load_dataset(write(changed(SEGMENTATION, labels={"liver": 3, "background": 9})))
     assert list(dataset.labels) == ["background", "liver"]
 
 

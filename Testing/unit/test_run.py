@@ -137,6 +137,13 @@ def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(tmp_path
     assert not list(run.path.rglob(".partial-*"))
 
 
+def test_a_run_whose_state_was_lost_is_executed_again(tmp_path: Path) -> None:
+    run = pretraining(tmp_path / "run", tmp_path / "missing.json", SMALL_GL, 2)
+    run.state_file.unlink()
+    assert medmae_run.execute(run.path) == 2
+    assert "missing.json" in run.state()["reason"]
+
+
 def test_a_fault_ends_with_code_1_and_a_traceback_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pretraining(tmp_path / "run", write_volumes(tmp_path, {"unlabeled": 2}), SMALL_VIS, 2)
 

@@ -44,6 +44,17 @@ def test_the_last_record_is_of_the_last_stage_however_many_steps_earlier_ones_ha
     assert run.progress()[-1] == {"step": 2, "loss": 1.0}
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"kind": "pretrain", "config": [], "inputs": {}}'])
+def test_a_damaged_specification_or_state_is_bad_input(tmp_path: Path, content: str) -> None:
+    run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
+    run.spec_file.write_text(content)
+    run.state_file.write_text(content)
+    with pytest.raises(BadInput, match=r"spec\.json"):
+        _ = run.spec
+    with pytest.raises(BadInput, match=r"state\.json is damaged"):
+        run.state()
+
+
 def test_running_with_a_dead_process_reads_as_interrupted(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
     code = f"from medmae.run_folder import RunFolder; RunFolder({str(run.path)!r}).write_state(state='running')"
