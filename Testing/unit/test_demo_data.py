@@ -112,3 +112,11 @@ def test_written_volumes_keep_voxels_and_affine(tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(image), case.image)
     corner = np.array(image.TransformIndexToPhysicalPoint((5, 7, 11))) * [-1, -1, 1]
     assert np.allclose(corner, (case.affine @ [5, 7, 11, 1])[:3], atol=1e-3)
+
+
+def test_organs_that_are_not_asked_for_count_as_background(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    path = write_abdomen_ct(tmp_path, 0, training=1, validation=0, test=0, unlabeled=0, organs=("liver", "kidney"))
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels" / "ct_000.nii.gz")))
+    assert json.loads(path.read_text())["labels"] == {"background": 0, "liver": 1, "kidney": 3}
+    assert set(np.unique(label)) == {0, 1, 3}

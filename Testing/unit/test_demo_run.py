@@ -46,7 +46,7 @@ def test_the_command_in_the_report_starts_exactly_the_run_of_the_demonstration(s
 
 def _absolute(inputs, root):
     def one(name, value):
-        return str(root / value) if name in ("dataset", "model", "out", "images") else value
+        return str(root / value) if name in ("dataset", "model", "out") else value
 
     return {name: [one(name, each) for each in value] if isinstance(value, list) else one(name, value)
             for name, value in inputs.items()}

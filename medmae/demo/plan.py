@@ -17,6 +17,7 @@ LUNG_DATA = "data/chest_xray/dataset_segmentation.json"
 FINDING_DATA = "data/chest_xray/dataset_classification.json"
 NEW_CT = ["data/abdomen_ct/images/ct_009.nii.gz", "data/abdomen_ct/images/ct_010.nii.gz"]
 """Unlabelled volumes to segment."""
+ORGANS = ("liver", "kidney", "vertebra")
 SEED = 0
 DATA_OF = {CT_DATA: "ct-data", LUNG_DATA: "xray-data", FINDING_DATA: "xray-data"}
 
@@ -86,7 +87,9 @@ class Step:
         return shlex.join(map(str, words))
 
     def spec(self, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The whole configuration and the inputs with absolute paths, as the command line writes them.
+        """The whole configuration and the inputs, as the command line writes them.
+
+        Paths are absolute but those of images, after which their results are called.
 
         Raises:
             BadInput: a configuration key is unknown.
@@ -99,8 +102,6 @@ OPTIONS = ("method", "preset", "steps", "format")
 
 
 def _absolute(root: Path, name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [str(root / one) for one in value]
     is_path = name in ("dataset", "model", "out") or (name == "encoder" and value != "none")
     return str(root / value) if is_path else value
 
@@ -158,7 +159,7 @@ def xray_chain() -> list[Step]:
              {"method": "vis-mae", "preset": "tiny", "steps": 500, "batch_size": 4, "learning_rate": 2e-3},
              {"dataset": LUNG_DATA}),
         *_arms("xray", "lungs and heart", "vis-mae", LUNG_DATA, "n4", "runs/xray-encoder",
-               {"steps": 120, "batch_size": 4, "learning_rate": 3e-3, "layer_decay": 1.0, "validations": 1}, {}),
+               {"steps": 240, "batch_size": 4, "learning_rate": 3e-3, "layer_decay": 1.0, "validations": 1}, {}),
         *_arms("finding", "the finding", "vis-mae", FINDING_DATA, "n16", "runs/xray-encoder",
                {"steps": 100, "batch_size": 8, "layer_decay": 1.0, "validations": 1}, {}),
     ]
@@ -168,7 +169,7 @@ CHAINS = {"CT": ct_chain, "X-ray": xray_chain}
 
 
 def _ct_data(folder: Path) -> Path:
-    return write_abdomen_ct(folder, SEED, training=4, validation=1, test=4, unlabeled=16)
+    return write_abdomen_ct(folder, SEED, training=4, validation=1, test=4, unlabeled=16, organs=ORGANS)
 
 
 def _xray_data(folder: Path) -> object:

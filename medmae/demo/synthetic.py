@@ -6,7 +6,7 @@ from the seed: the same call writes the same voxels on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,25 @@ OnCase = Callable[[int, int], None]
 
 
 def write_abdomen_ct(folder: Path, seed: int = 0, *, training: int = 8, validation: int = 2, test: int = 6,
-                     unlabeled: int = 20, on_case: OnCase | None = None) -> Path:
-    """Write CT-like volumes (.nii.gz) of five organs and their ``dataset.json``; return its path.
+                     unlabeled: int = 20, organs: Collection[str] = tuple(abdomen.LABELS),
+                     on_case: OnCase | None = None) -> Path:
+    """Write CT-like volumes (.nii.gz) and their ``dataset.json``; return its path.
 
-    The subset ``n4`` of the training list holds its first four cases.
+    All organs are in the images; the labels are those of `organs`, the others count as background. The subset ``n4`` of
+    the training list holds its first four cases.
     """
     cases = _case_lists("ct", training, validation, test, unlabeled)
+    labels = {name: value for name, value in abdomen.LABELS.items() if value == 0 or name in organs}
 
     def write(case: _Item) -> None:
         made = abdomen.make_ct(seed, case.index)
         _write_volume(folder / "images" / f"{case.id}.nii.gz", made.image, made.affine)
         if case.labelled:
-            _write_volume(folder / "labels" / f"{case.id}.nii.gz", made.label, made.affine)
+            label = np.where(np.isin(made.label, list(labels.values())), made.label, 0).astype(np.uint8)
+            _write_volume(folder / "labels" / f"{case.id}.nii.gz", label, made.affine)
 
     _write_all(cases, write, on_case)
-    return _write_lists(folder / "dataset.json", "abdomen_ct_synthetic", "segmentation", "CT", abdomen.LABELS,
+    return _write_lists(folder / "dataset.json", "abdomen_ct_synthetic", "segmentation", "CT", labels,
                         {key: [_item(case, "nii.gz") for case in cases if case.list == key] for key in LISTS})
 
 

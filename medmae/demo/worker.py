@@ -8,6 +8,7 @@ writes JSON objects to standard output, one a line: {"began": name}, {"done": na
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ class StepFailed(Exception):
 
 def main(folder: str) -> None:
     """Work on steps until standard input ends."""
+    os.chdir(folder)
     steps = {step.name: step for step in all_steps()}
     for line in sys.stdin:
         name, begun = line.strip(), time.monotonic()

@@ -45,6 +45,8 @@ def curve_panels(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
             low, high = min(values), max(values)
             if name != "lr" and low > 0 and high / low > 30:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("")
             elif name != "lr" and noisy:  # the first steps must not flatten everything after them
                 bottom, top = np.percentile(values[len(values) // 50:], [0, 99.5])
                 axes.set_ylim(bottom - 0.05 * (top - bottom) - 1e-9, top + 0.12 * (top - bottom) + 1e-9)
