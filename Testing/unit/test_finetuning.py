@@ -13,15 +13,18 @@ from tiny_training_data import write_pictures, write_volumes
 
 from medmae import run as medmae_run
 from medmae.config import to_json
+from medmae.datasets.summary import CaseSummary, DatasetSummary
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import AugmentationConfig, FinetuneConfig, default_flip_axes, finetune_config
-from medmae.finetuning.run import make_plan, model_labels
+from medmae.finetuning.run import finetuning_preprocessing, make_plan, model_labels
 from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
 from medmae.models import load_info, load_network
 from medmae.networks import architecture_for, build_network
+from medmae.pretraining.config import PretrainConfig
+from medmae.pretraining.run import pretraining_preprocessing
 from medmae.run_folder import RunFolder
 
 
@@ -124,6 +127,19 @@ def test_flips_can_be_switched_off(tmp_path: Path) -> None:
 
 def test_models_keep_negative_class_values() -> None:
     assert [label["value"] for label in model_labels({"no": -1, "yes": 1})] == [-1, 1]
+
+
+def test_the_spacing_is_the_median_along_the_networks_axes_however_the_scans_are_stored(tmp_path: Path) -> None:
+    plan = make_plan(FinetuneConfig(), {"dataset": str(write_volumes(tmp_path, {"training": 1})), "encoder": "none"})
+    # Sagittal scans of 4 mm slices: i runs to the back, j up, k to the right; one stored as RAS
+    stored = CaseSummary("a", (20, 256, 200), (4.0, 0.5, 0.6), axes="PSR")
+    turned = CaseSummary("b", (256, 200, 20), (0.5, 0.6, 4.0), axes="RAS")
+    summary = DatasetSummary((stored, stored, turned))
+    assert finetuning_preprocessing(plan, summary).spacing_mm == (0.5, 0.6, 4.0)
+    assert summary.towards("RAS").shapes == [(256, 200, 20)] * 3
+    assert summary.towards("LPS").towards("PSR").cases[2].spacing_mm == (4.0, 0.5, 0.6)
+    pretraining = pretraining_preprocessing(PretrainConfig(), plan.dataset, summary)
+    assert pretraining.spacing_mm == (0.5, 0.6, 4.0)
 
 
 def test_one_class_alone_cannot_be_learned(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medmae.models import ModelInfo
 
 Triple = tuple[float, float, float]
+ORIENTATION = {2: "LPS", 3: "RAS"}  # how networks of 2 and of 3 dimensions see images
 LARGEST_GRID = 2**31  # voxels of one channel: 8 GiB of float32; beyond it a spacing is wrong rather than an image large
 GRID_TOLERANCE_MM = 1e-3
 

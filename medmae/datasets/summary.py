@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 PERCENTILES = (0.5, 50.0, 99.5)
+_LINE_OF = {letter: line for line, letters in enumerate(("LR", "PA", "IS")) for letter in letters}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,21 @@ class DatasetSummary:
         return [case.spacing_mm for case in self.cases]
 
     @property
+    def median_spacing_mm(self) -> tuple[float, float, float]:
+        """The median over the cases, (k, j, i), to a tenth of a micrometre."""
+        median = np.round(np.median(np.array(self.spacings_mm), axis=0), 4)
+        return float(median[0]), float(median[1]), float(median[2])
+
+    def towards(self, axes: str) -> DatasetSummary:
+        """The same cases, their shapes and spacings in the order of images whose i, j and k run along `axes`.
+
+        Scans of a data set may be stored in different orders; only in a common one can they be compared.
+        """
+        return DatasetSummary(tuple(
+            replace(case, axes=axes, shape=_in_order(case.shape, case.axes, axes),
+                    spacing_mm=_in_order(case.spacing_mm, case.axes, axes)) for case in self.cases))
+
+    @property
     def channels(self) -> int:
         """Number of channels, the same in all cases."""
         return self.cases[0].channels if self.cases else 0
@@ -86,6 +102,13 @@ class DatasetSummary:
                 "shape": _ranges(self.shapes), "spacing_mm": _ranges(self.spacings_mm) if known else None,
                 "axes": sorted({case.axes for case in self.cases}), "percentiles": percentiles,
                 "label_ml" if known else "label_voxels": label_ranges}
+
+
+def _in_order(values: tuple[Any, Any, Any], stored: str, wanted: str) -> tuple[Any, Any, Any]:
+    """Values (k, j, i) of an image with the axes `stored` (i, j, k), for the axes `wanted`."""
+    along = {_LINE_OF[letter]: value for letter, value in zip(reversed(stored), values, strict=True)}
+    k, j, i = (along[_LINE_OF[letter]] for letter in reversed(wanted))
+    return k, j, i
 
 
 def _range(values: list[Any]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from medmae import __version__
 from medmae.config import from_json, to_json
 from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, draw_cases, load_dataset, validate
 from medmae.datasets.corpus_building import build_corpus
-from medmae.datasets.preprocessing import Preprocessing
+from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.finetuning.config import FinetuneConfig, default_flip_axes, resolve_finetune_config
@@ -23,6 +23,7 @@ from medmae.models import ModelInfo, load_info, load_state, resolve_model, save_
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
 from medmae.training.loop import LoopSettings, train
+from medmae.training.progress import stage_reporter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,21 +135,14 @@ def _prepare(run: RunFolder, plan: Plan) -> None:
     if plan.encoder is not None:
         load_state(plan.encoder)  # damaged weights shall show before the work on the images
     lists = {"training": plan.training} | ({"validation": plan.validation} if plan.validation else {})
-    summary = validate(replace(plan.dataset, lists=lists), list(lists), on_progress=_reporter(run, "validate"))
+    summary = validate(replace(plan.dataset, lists=lists), list(lists), on_progress=stage_reporter(run, "validate"))
     preprocessing = finetuning_preprocessing(plan, summary)
     for name, cases in lists.items():
         build_corpus(run.path / f"corpus-{name}", plan.dataset, cases, preprocessing, with_labels=True,
-                     on_progress=_reporter(run, f"corpus of {name} cases"), should_stop=lambda: run.stop_requested)
+                     on_progress=stage_reporter(run, f"corpus of {name} cases"), should_stop=lambda: run.stop_requested)
     write_json(run.path / "config.json", to_json(plan.config))
-    write_json(run.path / "ranges.json", ranges_seen(summary))
+    write_json(run.path / "ranges.json", ranges_seen(summary.towards(preprocessing.orientation)))
     write_json(run.path / "preprocessing.json", to_json(preprocessing))
-
-
-def _reporter(run: RunFolder, stage: str) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        run.append_progress({"stage": stage, "step": done, "total": total})
-
-    return report
 
 
 def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessing:
@@ -163,12 +157,14 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     config, dataset = plan.config, plan.dataset
     assert config.method and config.preset  # filled in by make_plan
     numbers = preset(config.method, config.preset)
+    orientation = ORIENTATION[numbers.spatial_dims]
+    summary = summary.towards(orientation)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
     if plan.encoder_info is not None and plan.encoder_info.modality == dataset.modalities[0]:
         intensities = Preprocessing.of(plan.encoder_info).intensity[:1] * len(intensities)
     spacing = config.spacing_mm
     if spacing is None and numbers.spatial_dims == 3:
-        spacing = median_spacing(summary)
+        spacing = summary.median_spacing_mm
         if dataset.task == "classification":
             extent = np.median(np.array(summary.shapes) * np.array(summary.spacings_mm), axis=0)
             wide = np.maximum(spacing, extent / np.array(numbers.input_size))
@@ -177,20 +173,17 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     channels = len(intensities) if len(intensities) > 1 else channels
     return Preprocessing(
         spatial_dims=numbers.spatial_dims,  # type: ignore[arg-type]
-        orientation="RAS" if numbers.spatial_dims == 3 else "LPS", spacing_mm=spacing,
+        orientation=orientation, spacing_mm=spacing,
         input_size=tuple(numbers.input_size), channels=channels,
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
     )
 
 
-def median_spacing(summary: DatasetSummary) -> tuple[float, float, float]:
-    """The median voxel spacing of the cases in mm (k, j, i), to a tenth of a micrometre."""
-    median = np.round(np.median(np.array(summary.spacings_mm), axis=0), 4)
-    return float(median[0]), float(median[1]), float(median[2])
-
-
 def ranges_seen(summary: DatasetSummary) -> dict[str, Any]:
-    """What the training data looked like, for the warning that an image is unlike it: least and greatest per axis."""
+    """What the training data looked like, for the warning that an image is unlike it: least and greatest per axis.
+
+    The axes are those of `summary`, which must be the same for all cases.
+    """
     spacings, shapes = np.array(summary.spacings_mm), np.array(summary.shapes)
     return {"spacing_mm": [spacings.min(0).tolist(), spacings.max(0).tolist()],
             "shape": [shapes.min(0).tolist(), shapes.max(0).tolist()]}

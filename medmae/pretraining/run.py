@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 
 from medmae import __version__
 from medmae.config import from_json, to_json
-from medmae.datasets import Case, Corpus, Dataset, load_dataset, validate
+from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, load_dataset, validate
 from medmae.datasets.corpus_building import build_corpus
-from medmae.datasets.preprocessing import Preprocessing
+from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput
 from medmae.files import atomic_path, read_json, write_json
 from medmae.models import ModelInfo, save_model
@@ -25,6 +24,7 @@ from medmae.pretraining.registry import method_class
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
 from medmae.training.loop import LoopSettings, train
+from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
 PRETRAINING_LISTS = ("training", "unlabeled")
@@ -88,19 +88,12 @@ def prepare_corpus(run: RunFolder, config: PretrainConfig, inputs: dict[str, Any
         return Corpus(folder)
     dataset, cases = _cases(inputs, config)
     summary = validate(replace(dataset, lists={"pretraining": cases}), ["pretraining"],
-                       on_progress=_reporter(run, "validate"))
+                       on_progress=stage_reporter(run, "validate"))
     preprocessing = pretraining_preprocessing(config, dataset, summary)
     corpus = build_corpus(folder, dataset, cases, preprocessing, with_labels=False,
-                          on_progress=_reporter(run, "corpus"), should_stop=lambda: run.stop_requested)
+                          on_progress=stage_reporter(run, "corpus"), should_stop=lambda: run.stop_requested)
     write_json(folder / "preprocessing.json", to_json(preprocessing))
     return corpus
-
-
-def _reporter(run: RunFolder, stage: str) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        run.append_progress({"stage": stage, "step": done, "total": total})
-
-    return report
 
 
 def _cases(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Dataset, tuple[Case, ...]]:
@@ -137,7 +130,7 @@ def _guessed_modality(case: Case) -> str:
     return modality
 
 
-def pretraining_preprocessing(config: PretrainConfig, dataset: Dataset, summary: Any) -> Preprocessing:
+def pretraining_preprocessing(config: PretrainConfig, dataset: Dataset, summary: DatasetSummary) -> Preprocessing:
     """The preprocessing of a pretraining corpus: the method's dimensions and window, the corpus's median spacing."""
     from medmae.networks.presets import preset
     from medmae.volumes import default_intensity
@@ -145,13 +138,12 @@ def pretraining_preprocessing(config: PretrainConfig, dataset: Dataset, summary:
     cls = method_class(config.method)
     spacing = config.spacing_mm
     if spacing is None and cls.spatial_dims == 3:
-        median = np.round(np.median(np.array(summary.spacings_mm), axis=0), 4)
-        spacing = (float(median[0]), float(median[1]), float(median[2]))
+        spacing = summary.towards(ORIENTATION[3]).median_spacing_mm
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)  # type: ignore[arg-type]
     channels = config.channels or (len(intensities) if len(intensities) > 1 else 1)
     return Preprocessing(
         spatial_dims=cls.spatial_dims,  # type: ignore[arg-type]
-        orientation="RAS" if cls.spatial_dims == 3 else "LPS",
+        orientation=ORIENTATION[cls.spatial_dims],
         spacing_mm=spacing,
         input_size=tuple(preset(config.method, config.preset).input_size),
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],

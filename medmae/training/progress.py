@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,14 @@ import torch
 from medmae.run_folder import RunFolder
 
 FLUSH_SECONDS = 1.0
+
+
+def stage_reporter(run: RunFolder, stage: str) -> Callable[[int, int], None]:
+    """A function that notes (done, total) of a stage before training in the run's progress."""
+    def report(done: int, total: int) -> None:
+        run.append_progress({"stage": stage, "step": done, "total": total})
+
+    return report
 
 
 class ProgressWriter:
