@@ -55,7 +55,8 @@ def execute(folder: Path | str) -> int:
                        f"It knows {', '.join(KINDS)}.")
     if is_main:
         _refuse_if_running(run)
-        if run.state_file.exists() and run.state()["state"] != "queued":  # a STOP that came before the first start still counts
+        # A STOP that came before the first start still counts.
+        if run.state_file.exists() and run.state()["state"] != "queued":
             run.stop_file.unlink(missing_ok=True)
         run.write_state(state="running", reason=None, remedy=None)
         remove_partial(run.path)  # of an earlier attempt that was killed
