@@ -66,8 +66,9 @@ def _add_scores(page: Page, ct: Scores, lungs: Scores, finding: Scores) -> None:
                f"Segmentation: {len(ct['scratch']['cases'])} CT volumes and {len(lungs['scratch']['cases'])} X-rays, 4 "
                f"labelled cases for training. Finding: {len(finding['scratch']['cases'])} X-rays, 16 labelled for "
                "training.", numeric=range(1, 4), strong=range(len(means)))
-    page.warning("A demonstration, not a measurement: synthetic images, one seed, the smallest networks, one or two "
-                 "minutes of training. It shows that the chain works, not how good it gets.")
+    page.warning("A demonstration, not a measurement: synthetic images, few cases, one seed, the smallest networks, a "
+                 "minute or two of training. It shows that the chain works, not how good it gets, nor what pretraining "
+                 "brings: that takes far longer pretraining, and with other schedules these differences change sign.")
 
 
 def _row(name: str, scores: Scores, value: Any) -> tuple[str, float | None, float | None]:
