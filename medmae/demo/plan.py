@@ -144,7 +144,7 @@ def ct_chain() -> list[Step]:
                    {"model": "runs/ct-pretrained", "images": NEW_CT, "out": "predictions/ct-new"})
     return [
         Step("ct-encoder", "pretraining GL-MAE on CT volumes without labels", "pretrain",
-             {"method": "gl-mae", "preset": "tiny", "steps": 160, "batch_size": 2, "learning_rate": 2e-3},
+             {"method": "gl-mae", "preset": "tiny", "steps": 80},
              {"dataset": CT_DATA}),
         *_arms("ct", "organs", "gl-mae", CT_DATA, "n4", "runs/ct-encoder",
                {"steps": 100, "learning_rate": 4e-3, "layer_decay": 1.0, "validations": 1}, {"overlap": 0.25}),
