@@ -117,6 +117,7 @@ def test_a_run_of_an_earlier_slicer_can_be_ended(logic, engine, cases, tmp_path)
     logic.jobs.clear()
     _until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     again = TrainLogic().findRunning()
+    assert process_start(int((tmp_path / "pid").read_text())) is not None
     again[0].cancel()
     _until(lambda: process_start(int((tmp_path / "pid").read_text())) is None)
     job._process.waitForExit(5)

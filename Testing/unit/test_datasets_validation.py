@@ -100,7 +100,7 @@ def test_every_broken_file_is_in_one_message(project):
 
 def test_a_difference_of_header_rounding_is_no_other_grid(project):
     save(project.folder / "labels/a.nii.gz", np.zeros((4, 6, 8), np.uint8), origin=(1.0, 2.0, 3.0005))
-    validate(project(), ["training"])
+    assert validate(project(), ["training"]).shapes[0] == (4, 6, 8)
 
 
 def test_a_sheared_image_is_refused_with_its_name(project):
