@@ -143,3 +143,9 @@ def test_listing_showing_installing_and_removing_need_no_torch(folder):
             "load_info('lungs'); resolve_model('lungs'); remove_model('lungs');"
             "loaded = {'torch', 'safetensors', 'monai', 'SimpleITK'} & set(sys.modules); assert not loaded, loaded")
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_no_model(name: str) -> None:
+    with pytest.raises(BadInput, match="No model is named"):
+        resolve_model(name)

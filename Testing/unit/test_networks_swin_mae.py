@@ -1,4 +1,4 @@
-"""VIS-MAE's pretraining network: size, masking, target and loss (papers.md section 4, facts 1 to 6)."""
+"""VIS-MAE's pretraining network: size, masking, target and loss (docs/methods.md)."""
 
 from __future__ import annotations
 

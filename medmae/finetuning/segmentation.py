@@ -25,7 +25,7 @@ class DiceCrossEntropy:
     """Soft Dice (squared denominators, pooled over the batch, background included) plus cross-entropy, in fp32.
 
     Pooling over the batch keeps a class that is absent from one crop from counting as missed there. fp32, because in
-    half precision the sum of squares overflows (papers.md D9).
+    half precision the sum of squares overflows (docs/methods.md).
     """
 
     def __init__(self, dice_weight: float, ce_weight: float) -> None:

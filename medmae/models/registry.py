@@ -27,6 +27,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
     Raises:
         BadInput: there is none; the installed names are listed.
     """
+    if not str(name_or_path).strip():
+        raise BadInput("No model is named. Give a model folder, a run folder or the name of an installed model.")
     path = Path(name_or_path)
     if (path / INFO).is_file() or path.is_file():
         return path

@@ -25,7 +25,6 @@ class VisMaePreset:
     heads: tuple[int, ...]
     window: int = 7
     mask_block: int = 4
-    mask_ratio: float = 0.75
     drop_path: float = 0.1
     method: str = "vis-mae"
     spatial_dims: int = 2
@@ -45,8 +44,8 @@ class VisMaePreset:
 class GlMaePreset:
     """Sizes of GL-MAE (3-D ViT). Voxels are (k, j, i).
 
-    `input_size` is the crop of finetuning and of the sliding window; global and local views belong to pretraining. The
-    mask ratio and the numbers of views are not known from the paper (papers.md 2.1); 0.6 is the authors' later default.
+    `input_size` is the crop of finetuning and of the sliding window; global and local views belong to pretraining.
+    Their numbers are not known from the paper (docs/methods.md).
     """
 
     name: str
@@ -64,7 +63,6 @@ class GlMaePreset:
     feature_size: int
     global_views: int = 2
     local_views: int = 8
-    mask_ratio: float = 0.6
     method: str = "gl-mae"
     spatial_dims: int = 3
 

@@ -1,9 +1,9 @@
 """Parts of the two-dimensional Swin transformer: window attention, blocks, patch merging and patch expanding.
 
-All maps are channels-last, (B, rows, cols, C). Source: papers.md 1.1 (VIS-MAE's Swin MAE). Two properties differ from
+All maps are channels-last, (B, rows, cols, C). Source: docs/methods.md (VIS-MAE's Swin MAE). Two properties differ from
 the common Swin implementations on purpose, because imported weights need them: every odd block is shifted, also where
 the map is one window, and LayerNorm uses eps 1e-6. One differs from the official code on purpose: where a map is not a
-multiple of the window, the padding is hidden from the attention (officially it takes part, defect D14).
+multiple of the window, the padding is hidden from the attention (officially it takes part).
 """
 
 from __future__ import annotations

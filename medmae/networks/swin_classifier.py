@@ -1,4 +1,4 @@
-"""VIS-MAE's classification network (papers.md 1.1, "Classification network")."""
+"""VIS-MAE's classification network (docs/methods.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Swin encoder and the mirrored decoder that VIS-MAE's three networks are made of (papers.md 1.1)."""
+"""The Swin encoder and the mirrored decoder that VIS-MAE's three networks are made of (docs/methods.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VIS-MAE's pretraining network: a Swin masked autoencoder with window masking (papers.md 1.1, facts 1 to 6)."""
+"""VIS-MAE's pretraining network: a Swin masked autoencoder with window masking (docs/methods.md)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SwinMAE(nn.Module):
 
     def masked_loss(self, prediction: Tensor, images: Tensor, mask: Tensor, *,
                     normalise_patches: bool = False) -> Tensor:
-        """Mean squared error over the pixels of masked tokens only, in fp32 (papers.md 1.1, "Target and loss").
+        """Mean squared error over the pixels of masked tokens only, in fp32 (docs/methods.md).
 
         Args:
             prediction: (B, tokens, patch * patch * C) of `forward`.

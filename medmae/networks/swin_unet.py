@@ -1,4 +1,4 @@
-"""Swin-Unet, VIS-MAE's segmentation network (papers.md 1.1, "Segmentation network")."""
+"""Swin-Unet, VIS-MAE's segmentation network (docs/methods.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SwinUnet(nn.Module):
     """Swin encoder, mirrored decoder with skips, expanding to pixels, and a 1x1 convolution without bias.
 
     The official code builds it with depths (2, 2, 6, 2), of which only 64 % can come from a pretrained (2, 2, 2, 2)
-    encoder (defect D10); MedMAE's presets keep the pretrained depths, so that nothing but skips and head is new.
+    encoder; MedMAE's presets keep the pretrained depths, so that nothing but skips and head is new.
 
     Args:
         channels: channels of the image.

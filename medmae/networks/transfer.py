@@ -44,8 +44,8 @@ def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
                      allow_partial: bool = False) -> LoadReport:
     """Copy the encoder, and the decoder as far as names and shapes agree, from a saved network into `target`.
 
-    swin_mae fills encoder and decoder of swin_unet (papers.md 1.6) and the encoder of swin_classifier; vit_mae fills
-    the encoder of unetr and vit_classifier, its CLS token stays behind (papers.md fact 14). A stem for another number
+    swin_mae fills encoder and decoder of swin_unet (docs/methods.md) and the encoder of swin_classifier; vit_mae fills
+    the encoder of unetr and vit_classifier, its CLS token stays behind (docs/methods.md). A stem for another number
     of channels is summed and spread (divided by the new number), a bias table of another window is resampled.
 
     Args:

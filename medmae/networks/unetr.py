@@ -1,4 +1,4 @@
-"""UNETR, GL-MAE's segmentation network: a ViT encoder with a convolutional decoder (papers.md 2.4).
+"""UNETR, GL-MAE's segmentation network: a ViT encoder with a convolutional decoder (docs/methods.md).
 
 The blocks are the published ones: residual, instance norm without affine weights, LeakyReLU 0.01. They compute what
 MONAI's UNETR blocks compute (tested) at the same speed; MONAI's are not used because importing them takes 1.7 s beside

@@ -1,7 +1,7 @@
 """The three-dimensional vision transformer of GL-MAE: encoder with token dropping and fixed sin-cos positions.
 
-Source: papers.md 2.1 and 2.6. Positions are never weights here: they are computed for the grid at hand, cubic or not,
-so that no checkpoint has to be resized and no grid is ever guessed (defects G4, G5, G7 of the released code).
+Source: docs/methods.md. Positions are never weights here: they are computed for the grid at hand, cubic or not,
+so that no checkpoint has to be resized and no grid is ever guessed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def position_table(grid: Grid, width: int, device: torch.device, class_token: bo
     """Fixed 3-D sin-cos positions (tokens, width) of a grid (k, j, i), in fp32.
 
     Thirds of the channels encode axis k, j, i in that order; in a third the first half is sin, the second cos, with
-    frequencies 10000 ** (-n / (width / 6)) at integer positions from 0 (papers.md 2.6). With `class_token` a row of
+    frequencies 10000 ** (-n / (width / 6)) at integer positions from 0 (docs/methods.md). With `class_token` a row of
     zeros comes first.
     """
     with torch.inference_mode(False):

@@ -1,4 +1,4 @@
-"""GL-MAE's classification network (papers.md 2.4): mean over the normed patch tokens, linear head."""
+"""GL-MAE's classification network (docs/methods.md): mean over the normed patch tokens, linear head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medmae.networks.vit import VitEncoder
 class VitClassifier(nn.Module):
     """ViT encoder without CLS, mean over the tokens after the final norm, linear head.
 
-    The author's code computes the norm and then discards it (defect S1); here the head gets normed tokens.
+    The author's code computes the norm and then discards it; here the head gets normed tokens.
 
     Args:
         channels: channels of the volume.

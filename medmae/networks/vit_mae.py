@@ -1,4 +1,4 @@
-"""GL-MAE's backbone with its reconstruction decoder (papers.md 2.1)."""
+"""GL-MAE's backbone with its reconstruction decoder (docs/methods.md)."""
 
 from __future__ import annotations
 

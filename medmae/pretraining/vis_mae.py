@@ -22,7 +22,7 @@ from medmae.training.views import cut_view
 _DEFAULTS = {
     "tiny": Defaults(steps=1000, batch_size=16, learning_rate=1e-3),
     "small": Defaults(steps=20_000, batch_size=128, learning_rate=1e-3),
-    # 800 epochs of 2.5 million images at an effective batch of 640 per the published command and its defect D1
+    # 800 epochs of 2.5 million images at an effective batch of 640 per the published command, without gradient exchange
     "base": Defaults(steps=390_000, batch_size=640, learning_rate=1e-3),
 }
 
@@ -79,7 +79,7 @@ class VisMaePretraining(PretrainingMethod):
 
     @classmethod
     def defaults(cls, preset: str) -> Defaults:
-        """Schedule of the preset; base as published (papers.md 1.3)."""
+        """Schedule of the preset; base as published (docs/methods.md)."""
         return preset_value(_DEFAULTS, preset)
 
     @classmethod
