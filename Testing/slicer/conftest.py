@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from panel_fixtures import model, open_panel, qt_application, result_file  # noqa: F401 - found by their names
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT / "MedMAESegment", ROOT / "MedMAETrain"):

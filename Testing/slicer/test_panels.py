@@ -2,89 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from panel_fixtures import BOX, FAKE_ENGINE, NEEDS_SOURCE, until
 
-SOURCE = os.environ.get("SLICER_PYTHON_SOURCE")
-pytestmark = [pytest.mark.slicer_source,
-              pytest.mark.skipif(not SOURCE, reason="needs SLICER_PYTHON_SOURCE, a checkout of Slicer's Base/Python")]
-
-FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
-BOX = np.s_[1:3, 2:5, 1:4]
-
-
-@pytest.fixture(scope="session")
-def qt_application(application):
-    from qtapp.application import PanelApplication
-
-    return PanelApplication(SOURCE)
-
-
-@pytest.fixture
-def open_panel(qt_application, monkeypatch, scene):
-    """Open a module's panel; closed again after the test."""
-    import slicer
-
-    qt_application.completeSlicerApp()
-    opened = []
-
-    def open_it(name):
-        panel = qt_application.open(name)
-        qt_application.show(panel)
-        opened.append(panel)
-        return panel
-
-    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: opened[-1].__dict__.update(shownError=text))
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay",
-                        lambda text, **_: bool(opened[-1].__dict__.update(question=text)))  # answers no
-    yield open_it
-    for panel in opened:
-        panel.cleanup()
-        panel.parent.close()
-        panel.parent.deleteLater()
-    qt_application.processDeletions()
-
-
-@pytest.fixture
-def model(a_known_model, monkeypatch):
-    """Two models in the list: one that segments, one encoder."""
-    import medmae.models
-
-    labels = [{"name": "background"}, {"name": "left"}, {"name": "right"}]
-    both = [("Abdomen", SimpleNamespace(name="Abdomen", task="segmentation", modality="CT", spatial_dims=3,
-                                        labels=labels, training={"cases": 4})),
-            ("CT encoder", SimpleNamespace(name="CT encoder", task="encoder", modality="CT", spatial_dims=3))]
-    monkeypatch.setattr(medmae.models, "list_models", lambda: both)
-
-
-@pytest.fixture
-def result_file(make_segmentation, scene, tmp_path):
-    def write(volume):
-        import slicer
-
-        node = make_segmentation(volume, {"left": BOX})
-        storage = slicer.vtkMRMLSegmentationStorageNode()
-        storage.SetFileName(str(tmp_path / "expected.seg.nrrd"))
-        assert storage.WriteData(node)
-        scene.RemoveNode(node.GetDisplayNode())
-        scene.RemoveNode(node)
-        return tmp_path / "expected.seg.nrrd"
-
-    return write
-
-
-def _until(qt_application, condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        qt_application.application.processEvents()
-        time.sleep(0.005)
+pytestmark = NEEDS_SOURCE
 
 
 def test_the_first_volume_and_model_are_chosen_and_described(open_panel, make_volume, model):
@@ -115,9 +40,9 @@ def test_pressing_segment_fills_a_segmentation_that_can_be_edited(
     panel.logic.engineCommand = FAKE_ENGINE
     panel.ui.segmentButton.click()
     assert panel.ui.segmentButton.text == "Cancel"
-    _until(qt_application, lambda: "Windows" in panel.ui.statusLabel.text)
+    until(qt_application, lambda: "Windows" in panel.ui.statusLabel.text)
     assert panel.ui.progressBar.visible
-    _until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
+    until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
     node = panel._parameterNode.segmentation
     assert node.GetSegmentation().GetNthSegment(0).GetName() == "left"
     assert panel.ui.segmentationSelector.currentNode() is node
@@ -140,7 +65,7 @@ def test_a_result_that_comes_while_another_module_is_open_is_shown_on_return(
     panel.logic.engineCommand = FAKE_ENGINE
     panel.ui.segmentButton.click()
     panel.exit()
-    _until(qt_application, lambda: panel._job is None)
+    until(qt_application, lambda: panel._job is None)
     panel.enter()
     assert panel.ui.segmentationSelector.currentNode().GetSegmentation().GetNumberOfSegments() == 1
     assert panel.ui.editButton.enabled
@@ -161,7 +86,7 @@ def test_the_event_loop_is_never_held_while_the_child_works(
         gaps.append(time.monotonic() - begun)
         return panel.ui.segmentButton.text == "Segment"
 
-    _until(qt_application, turn)
+    until(qt_application, turn)
     working = sorted(gaps[:-1])  # the last turn takes the result over
     assert len(working) > 50
     assert working[-3] < 0.1, "single longer ones are those of a busy machine"
@@ -185,7 +110,7 @@ def test_the_childs_reason_is_shown(open_panel, qt_application, make_volume, mod
     panel = open_panel("MedMAESegment")
     panel.logic.engineCommand = FAKE_ENGINE
     panel.ui.segmentButton.click()
-    _until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
+    until(qt_application, lambda: panel.ui.segmentButton.text == "Segment")
     assert panel.ui.statusLabel.text == "The image is sheared. Resample it first."
     assert "The image is sheared" in panel.shownError
 
@@ -212,71 +137,6 @@ def test_choices_are_in_the_scene_and_come_back(open_panel, make_volume, model):
     assert panel._parameterNode.inputVolume is two
     assert panel._parameterNode.device.value == "cpu"
     assert panel.ui.deviceSelector.currentText == "Processor (CPU)"
-
-
-def test_cases_are_added_shown_and_removed(open_panel, qt_application, make_volume, make_segmentation, model):
-    one, two = make_volume(name="one"), make_volume(name="two")
-    segmentations = [make_segmentation(volume, {"liver": BOX}) for volume in (one, two)]
-    panel = open_panel("MedMAETrain")
-    assert not panel.ui.finetuneButton.enabled
-    panel.ui.addCaseButton.click()
-    panel.ui.addCaseButton.click()
-    panel.ui.volumeSelector.setCurrentNode(two)
-    panel.ui.segmentationSelector.setCurrentNode(segmentations[1])
-    panel.ui.addCaseButton.click()
-    table = panel.ui.caseTable
-    assert [[table.item(row, column).text() for column in (0, 2)] for row in range(table.rowCount)] == [
-        ["one", "liver"], ["two", "liver"]]
-    assert panel.ui.finetuneButton.enabled
-    table.selectRow(0)
-    panel.ui.removeCaseButton.click()
-    assert panel._parameterNode.cases() == [(two, segmentations[1])]
-
-
-def test_an_installed_encoder_is_the_default_start(open_panel, model):
-    panel = open_panel("MedMAETrain")
-    assert panel.ui.encoderSelector.currentText == "CT encoder (CT, 3-D)"
-    assert not panel.ui.networkSelector.enabled
-    panel.ui.encoderSelector.setCurrentIndex(0)
-    assert panel._parameterNode.encoder == "none"
-    assert panel.ui.networkSelector.enabled
-
-
-def test_finetune_starts_follows_and_stops_a_run(
-        open_panel, qt_application, make_volume, make_segmentation, model, engine):
-    from medmae.home import runs_folder
-    from medmae.run_folder import RunFolder
-
-    volume = make_volume()
-    make_segmentation(volume, {"liver": BOX})
-    engine("progress", "work=60")
-    panel = open_panel("MedMAETrain")
-    panel.logic.engineCommand = FAKE_ENGINE
-    panel.ui.addCaseButton.click()
-    panel.ui.encoderSelector.setCurrentIndex(0)
-    panel.ui.networkSelector.setCurrentIndex(1)
-    panel.ui.stepsSpinBox.setValue(7)
-    panel.ui.finetuneButton.click()
-    assert panel.ui.finetuneButton.text == "Stop"
-    _until(qt_application, lambda: "Windows 3 of 3" in panel.ui.statusLabel.text)
-    run = RunFolder.open(next(runs_folder().iterdir()))
-    assert run.spec["config"] == {"method": "gl-mae", "preset": "tiny", "steps": 7, "device": "auto"}
-    panel.ui.finetuneButton.click()
-    _until(qt_application, lambda: panel.ui.finetuneButton.text == "Finetune")
-    assert panel.ui.statusLabel.text.startswith("Stopped.")
-
-
-def test_unusable_cases_are_explained_and_nothing_starts(
-        open_panel, make_volume, make_segmentation, model, engine):
-    volume = make_volume()
-    make_segmentation(volume, {"liver": None})
-    engine()
-    panel = open_panel("MedMAETrain")
-    panel.logic.engineCommand = FAKE_ENGINE
-    panel.ui.addCaseButton.click()
-    with pytest.raises(ValueError, match="the segment liver is empty"):  # shown by tryWithErrorDisplay, then raised
-        panel.onFinetuneButton()
-    assert panel.ui.finetuneButton.text == "Finetune"
 
 
 def test_the_result_of_the_next_volume_does_not_go_into_the_last_ones(
@@ -345,40 +205,6 @@ def test_pressing_again_while_the_volume_is_handed_over_cancels(open_panel, make
     assert panel.ui.segmentButton.text == "Segment"
 
 
-def test_pressing_again_while_cases_are_handed_over_starts_no_training(
-        open_panel, make_volume, make_segmentation, model, engine, monkeypatch):
-    import slicer
-
-    from medmae.home import runs_folder
-
-    volume = make_volume()
-    make_segmentation(volume, {"liver": BOX})
-    engine("work=60")
-    panel = open_panel("MedMAETrain")
-    panel.logic.engineCommand = FAKE_ENGINE
-    panel.ui.addCaseButton.click()
-    panel.ui.encoderSelector.setCurrentIndex(0)
-    monkeypatch.setattr(slicer.app, "processEvents", panel.ui.finetuneButton.click)
-    panel.ui.finetuneButton.click()
-    assert panel.logic.jobs == [] and list(runs_folder().iterdir()) == []
-    assert panel.ui.finetuneButton.text == "Finetune" and not panel.ui.progressBar.visible
-
-
-def test_a_case_whose_volume_or_segmentation_is_removed_leaves_the_table(
-        open_panel, scene, make_volume, make_segmentation, model):
-    volumes = [make_volume(name=name) for name in "ABC"]
-    cases = [(volume, make_segmentation(volume, {"liver": BOX})) for volume in volumes]
-    panel = open_panel("MedMAETrain")
-    panel._parameterNode.setCases(cases)
-    table = panel.ui.caseTable
-    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["A", "B", "C"]
-    scene.RemoveNode(volumes[0])
-    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["B", "C"]
-    scene.RemoveNode(cases[2][1])
-    assert panel._parameterNode.cases() == [cases[1]]
-    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["B"]
-
-
 def test_choices_that_come_with_a_loaded_scene_are_shown(
         open_panel, scene, application, make_volume, make_segmentation, model):
     volume = make_volume(name="in the file")
@@ -404,30 +230,6 @@ def test_names_with_markup_are_shown_as_they_are(open_panel, model):
     segment, train = open_panel("MedMAESegment").ui, open_panel("MedMAETrain").ui
     for label in (segment.modelDescriptionLabel, segment.statusLabel, train.statusLabel):
         assert label.textFormat == qt.Qt.PlainText
-
-
-def test_of_two_runs_under_way_the_newest_is_shown_and_then_the_other(
-        open_panel, qt_application, make_volume, make_segmentation, model, engine):
-    from MedMAETrainLib.TrainLogic import TrainLogic
-
-    volume = make_volume()
-    case = (volume, make_segmentation(volume, {"liver": BOX}))
-    engine("work=60")
-    earlier = TrainLogic()  # of a Slicer that was closed
-    earlier.engineCommand = FAKE_ENGINE
-    jobs = [earlier.finetune([case], name=name) for name in ("first", "second")]
-    for job in jobs:
-        job.stopFollowing()
-        _until(qt_application, lambda job=job: job.run.state()["state"] == "running")
-    panel = open_panel("MedMAETrain")
-    assert len(panel.logic.jobs) == 2 and panel._job.modelName == "second"
-    panel.ui.finetuneButton.click()
-    _until(qt_application, lambda: panel._job.modelName == "first")
-    assert panel.ui.finetuneButton.text == "Stop"
-    for job in jobs:
-        job._process.killTree()
-    _until(qt_application, lambda: panel._job is None)
-    assert panel.ui.finetuneButton.text == "Finetune"
 
 
 @pytest.mark.parametrize("name", ["MedMAESegment", "MedMAETrain"])

@@ -1,0 +1,88 @@
+"""Panels opened in the Qt stand-in, models to choose from, and waiting: what the tests of both panels share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+SOURCE = os.environ.get("SLICER_PYTHON_SOURCE")
+NEEDS_SOURCE = [
+    pytest.mark.slicer_source,
+    pytest.mark.skipif(not SOURCE, reason="needs SLICER_PYTHON_SOURCE, a checkout of Slicer's Base/Python"),
+]
+FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
+BOX = np.s_[1:3, 2:5, 1:4]
+
+
+@pytest.fixture(scope="session")
+def qt_application(application):
+    from qtapp.application import PanelApplication
+
+    return PanelApplication(SOURCE)
+
+
+@pytest.fixture
+def open_panel(qt_application, monkeypatch, scene):
+    """Open a module's panel; closed again after the test."""
+    import slicer
+
+    qt_application.completeSlicerApp()
+    opened = []
+
+    def open_it(name):
+        panel = qt_application.open(name)
+        qt_application.show(panel)
+        opened.append(panel)
+        return panel
+
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: opened[-1].__dict__.update(shownError=text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay",
+                        lambda text, **_: bool(opened[-1].__dict__.update(question=text)))  # answers no
+    yield open_it
+    for panel in opened:
+        panel.cleanup()
+        panel.parent.close()
+        panel.parent.deleteLater()
+    qt_application.processDeletions()
+
+
+@pytest.fixture
+def model(a_known_model, monkeypatch):
+    """Two models in the list: one that segments, one encoder."""
+    import medmae.models
+
+    labels = [{"name": "background"}, {"name": "left"}, {"name": "right"}]
+    both = [("Abdomen", SimpleNamespace(name="Abdomen", task="segmentation", modality="CT", spatial_dims=3,
+                                        labels=labels, training={"cases": 4})),
+            ("CT encoder", SimpleNamespace(name="CT encoder", task="encoder", modality="CT", spatial_dims=3))]
+    monkeypatch.setattr(medmae.models, "list_models", lambda: both)
+
+
+@pytest.fixture
+def result_file(make_segmentation, scene, tmp_path):
+    def write(volume):
+        import slicer
+
+        node = make_segmentation(volume, {"left": BOX})
+        storage = slicer.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(tmp_path / "expected.seg.nrrd"))
+        assert storage.WriteData(node)
+        scene.RemoveNode(node.GetDisplayNode())
+        scene.RemoveNode(node)
+        return tmp_path / "expected.seg.nrrd"
+
+    return write
+
+
+def until(qt_application, condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        qt_application.application.processEvents()
+        time.sleep(0.005)
