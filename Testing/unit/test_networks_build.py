@@ -76,3 +76,18 @@ def test_an_unknown_method_or_preset_names_the_valid_ones():
 def test_an_unknown_or_impossible_architecture_is_refused_with_the_reason(architecture, message):
     with pytest.raises(BadInput, match=message):
         build_network(architecture)
+
+
+def test_every_swin_network_hands_the_padding_rule_to_all_its_blocks():
+    from medmae.networks.swin import SwinBlock
+
+    for task in ("encoder", "segmentation", "classification"):
+        architecture = architecture_for("vis-mae", "tiny", task, 1, 2)
+        for masked in (True, False):
+            architecture["arguments"]["masked_padding"] = masked
+            with torch.device("meta"):
+                network = build_network(architecture)
+            assert {block.masked_padding for block in network.modules() if isinstance(block, SwinBlock)} == {masked}
+    architecture["arguments"]["masked_padding"] = 0
+    with pytest.raises(BadInput, match="masked_padding"):
+        build_network(architecture)

@@ -58,6 +58,20 @@ def test_window_attention_equals_a_slow_reference_for_any_size_and_shift(size, s
     torch.testing.assert_close(block._attend(image_map), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("size", [(6, 9), (7, 5), (2, 4)], ids=str)
+def test_unmasked_padding_takes_part_in_the_attention_as_zeros(size, shifted):
+    torch.manual_seed(0)
+    block = SwinBlock(width=8, heads=2, window=3, shifted=shifted, drop_path=0.0, masked_padding=False).double()
+    torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    rows, cols = size
+    image_map = torch.randn(1, rows, cols, 8, dtype=torch.float64)
+    padded = torch.zeros(rows + -rows % 3, cols + -cols % 3, 8, dtype=torch.float64)
+    padded[:rows, :cols] = image_map[0]
+    torch.testing.assert_close(block._attend(image_map)[0], slow_attention(block, padded)[:rows, :cols],
+                               rtol=1e-10, atol=1e-10)
+
+
 @given(window=st.integers(1, 5), rows=st.integers(1, 4), cols=st.integers(1, 4), batch=st.integers(1, 3))
 def test_windows_cut_and_put_back_give_the_same_map(window, rows, cols, batch):
     image_map = torch.arange(batch * rows * cols * window**2 * 2.0).view(batch, rows * window, cols * window, 2)

@@ -53,7 +53,9 @@ def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         usable = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in values)
-        if key == "drop_path":
+        if key == "masked_padding":
+            usable = isinstance(value, bool)
+        elif key == "drop_path":
             usable = usable and all(0 <= item < 1 for item in values)
         else:
             usable = usable and all(isinstance(item, int) and 1 <= item <= 65536 for item in values)

@@ -3,7 +3,8 @@
 All maps are channels-last, (B, rows, cols, C). Source: docs/methods.md (VIS-MAE's Swin MAE). Two properties differ from
 the common Swin implementations on purpose, because imported weights need them: every odd block is shifted, also where
 the map is one window, and LayerNorm uses eps 1e-6. One differs from the official code on purpose: where a map is not a
-multiple of the window, the padding is hidden from the attention (officially it takes part).
+multiple of the window, the padding is hidden from the attention (`masked_padding`). Officially it takes part; imported
+weights were trained that way and keep it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medmae.networks.layers import NORM_EPS, DropPath, Mlp
+
+OFFICIAL_MASK_VALUE = -100.0  # what the official code adds to logits of tokens that were no neighbours
 
 
 def window_partition(image_map: Tensor, window: int) -> Tensor:
@@ -44,23 +47,27 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def attention_mask(rows: int, cols: int, window: int, shift: int, device: torch.device) -> Tensor | None:
+def attention_mask(rows: int, cols: int, window: int, shift: int, device: torch.device,
+                   masked_padding: bool = True) -> Tensor | None:
     """Additive mask (windows, N, N), 0 or -inf, of a map (rows, cols) padded to windows and rolled by -shift.
 
     Tokens see each other when they were neighbours before the roll and are both real (or both padding, so that no row
-    is empty). None where every token of every window may see every other.
+    is empty). Without `masked_padding` the mask is the official one: padding counts as real, and -100 stands for -inf.
+    None where every token of every window may see every other.
     """
     padded_rows, padded_cols = rows + -rows % window, cols + -cols % window
-    if shift == 0 and (padded_rows, padded_cols) == (rows, cols):
+    if shift == 0 and (not masked_padding or (padded_rows, padded_cols) == (rows, cols)):
         return None
     with torch.inference_mode(False):
         regions = _axis_regions(padded_rows, window, shift)[:, None] * 3 + _axis_regions(padded_cols, window, shift)
-        padding = torch.ones(padded_rows, padded_cols, dtype=torch.long)
-        padding[:rows, :cols] = 0
-        regions = regions + 9 * padding.roll((-shift, -shift), (0, 1))
+        if masked_padding:
+            padding = torch.ones(padded_rows, padded_cols, dtype=torch.long)
+            padding[:rows, :cols] = 0
+            regions = regions + 9 * padding.roll((-shift, -shift), (0, 1))
         regions = window_partition(regions[None, :, :, None], window)[0, :, :, 0]
         hidden = regions[:, :, None] != regions[:, None, :]
-        return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf")).to(device)
+        blocked = float("-inf") if masked_padding else OFFICIAL_MASK_VALUE
+        return torch.zeros(hidden.shape).masked_fill_(hidden, blocked).to(device)
 
 
 def _axis_regions(length: int, window: int, shift: int) -> Tensor:
@@ -110,12 +117,15 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Pre-norm window attention and perceptron, both residual; shifts the windows by half where `shifted`."""
+    """Pre-norm window attention and perceptron, both residual; shifts the windows by half where `shifted`.
+
+    `masked_padding` hides the zeros that fill up windows at the end of a map from the attention.
+    """
 
     def __init__(self, *, width: int, heads: int, window: int, shifted: bool, drop_path: float,
-                 mlp_ratio: float = 4.0) -> None:
+                 mlp_ratio: float = 4.0, masked_padding: bool = True) -> None:
         super().__init__()
-        self.window, self.shift = window, window // 2 if shifted else 0
+        self.window, self.shift, self.masked_padding = window, window // 2 if shifted else 0, masked_padding
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = WindowAttention(width=width, heads=heads, window=window)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
@@ -129,7 +139,7 @@ class SwinBlock(nn.Module):
 
     def _attend(self, image_map: Tensor) -> Tensor:
         _, rows, cols, _ = image_map.shape
-        mask = attention_mask(rows, cols, self.window, self.shift, image_map.device)
+        mask = attention_mask(rows, cols, self.window, self.shift, image_map.device, self.masked_padding)
         padded = functional.pad(image_map, (0, 0, 0, -cols % self.window, 0, -rows % self.window))
         if self.shift:
             padded = padded.roll((-self.shift, -self.shift), (1, 2))
@@ -140,10 +150,12 @@ class SwinBlock(nn.Module):
         return merged[:, :rows, :cols]
 
 
-def swin_blocks(*, width: int, heads: int, window: int, drop_paths: Sequence[float]) -> nn.ModuleList:
+def swin_blocks(*, width: int, heads: int, window: int, drop_paths: Sequence[float],
+                masked_padding: bool = True) -> nn.ModuleList:
     """The blocks of one stage, as many as there are drop rates; every odd one is shifted."""
     return nn.ModuleList(
-        SwinBlock(width=width, heads=heads, window=window, shifted=index % 2 == 1, drop_path=rate)
+        SwinBlock(width=width, heads=heads, window=window, shifted=index % 2 == 1, drop_path=rate,
+                  masked_padding=masked_padding)
         for index, rate in enumerate(drop_paths))
 
 

@@ -37,23 +37,25 @@ class SwinEncoder(nn.Module):
         heads: attention heads of each stage.
         window: side of an attention window in tokens.
         drop_path: largest rate of stochastic depth, reached by the last block.
+        masked_padding: hide the padding of windows from the attention; False = officially trained weights.
     """
 
     def __init__(self, *, channels: int, patch: int, width: int, depths: Sequence[int], heads: Sequence[int],
-                 window: int, drop_path: float) -> None:
+                 window: int, drop_path: float, masked_padding: bool = True) -> None:
         super().__init__()
         if len(depths) != len(heads):
             raise ValueError(f"{len(depths)} depths but {len(heads)} head counts")
         self.patch = patch
         self.widths = tuple(width * 2**stage for stage in range(len(depths)))
         self.depths, self.heads, self.window = tuple(depths), tuple(heads), window
+        self.masked_padding = masked_padding
         self.drop_paths = stage_drop_paths(depths, drop_path)
         self.patch_embed = PatchEmbed(channels=channels, patch=patch, width=width)
         last = len(depths) - 1
         self.stages = nn.ModuleList(
             SwinStage(
                 blocks=swin_blocks(width=self.widths[stage], heads=heads[stage], window=window,
-                                   drop_paths=self.drop_paths[stage]),
+                                   drop_paths=self.drop_paths[stage], masked_padding=masked_padding),
                 downsample=PatchMerging(width=self.widths[stage]) if stage < last else None)
             for stage in range(len(depths)))
 
@@ -110,7 +112,7 @@ class SwinDecoder(nn.Module):
         self.stages = nn.ModuleList(
             SwinUpStage(
                 blocks=swin_blocks(width=widths[stage], heads=encoder.heads[stage], window=encoder.window,
-                                   drop_paths=encoder.drop_paths[stage]),
+                                   drop_paths=encoder.drop_paths[stage], masked_padding=encoder.masked_padding),
                 upsample=PatchExpanding(width=widths[stage], width_out=widths[stage - 1]) if stage else None)
             for stage in mirrored)
         self.skips = nn.ModuleList(

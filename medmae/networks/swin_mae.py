@@ -19,17 +19,17 @@ class SwinMAE(nn.Module):
 
     Args:
         channels: channels of the image.
-        patch, width, depths, heads, window, drop_path: see `SwinEncoder`.
+        patch, width, depths, heads, window, drop_path, masked_padding: see `SwinEncoder`.
         mask_block: side of a masking block in tokens (4 tokens of 4 pixels = 16 pixels).
     """
 
     def __init__(self, *, channels: int, patch: int = 4, width: int = 96, depths: Sequence[int] = (2, 2, 2, 2),
                  heads: Sequence[int] = (3, 6, 12, 24), window: int = 7, mask_block: int = 4,
-                 drop_path: float = 0.1) -> None:
+                 drop_path: float = 0.1, masked_padding: bool = True) -> None:
         super().__init__()
         self.patch, self.mask_block = patch, mask_block
         self.encoder = SwinEncoder(channels=channels, patch=patch, width=width, depths=depths, heads=heads,
-                                   window=window, drop_path=drop_path)
+                                   window=window, drop_path=drop_path, masked_padding=masked_padding)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.decoder = SwinDecoder(self.encoder, skips=False)
         self.decoder_pred = nn.Linear(width, patch * patch * channels)

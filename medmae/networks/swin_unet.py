@@ -20,15 +20,15 @@ class SwinUnet(nn.Module):
     Args:
         channels: channels of the image.
         classes: classes including background.
-        patch, width, depths, heads, window, drop_path: see `SwinEncoder`.
+        patch, width, depths, heads, window, drop_path, masked_padding: see `SwinEncoder`.
     """
 
     def __init__(self, *, channels: int, classes: int, patch: int = 4, width: int = 96,
                  depths: Sequence[int] = (2, 2, 2, 2), heads: Sequence[int] = (3, 6, 12, 24), window: int = 7,
-                 drop_path: float = 0.1) -> None:
+                 drop_path: float = 0.1, masked_padding: bool = True) -> None:
         super().__init__()
         self.encoder = SwinEncoder(channels=channels, patch=patch, width=width, depths=depths, heads=heads,
-                                   window=window, drop_path=drop_path)
+                                   window=window, drop_path=drop_path, masked_padding=masked_padding)
         self.decoder = SwinDecoder(self.encoder, skips=True)
         self.final_expand = PatchExpanding(width=width, width_out=width, factor=patch)
         self.head = nn.Conv2d(width, classes, kernel_size=1, bias=False)
