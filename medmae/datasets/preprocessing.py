@@ -39,7 +39,8 @@ class Preprocessing:
     spacing_mm: (k, j, i); None keeps the image's own spacing (3-D), or fits slices by their longest side (2-D).
     input_size: the network's window, (k, j, i) or (rows, columns).
     intensity: one for all channels, or one a channel.
-    channels: number of channels of the network input.
+    channels: channels of the images.
+    context: neighbouring slices that a 2-D network sees on each side as further channels (`slice_stacks`).
     """
 
     spatial_dims: Literal[2, 3]
@@ -48,8 +49,11 @@ class Preprocessing:
     input_size: tuple[int, ...]
     intensity: tuple[Intensity, ...]
     channels: int = 1
+    context: int = 0
 
     def __post_init__(self) -> None:
+        if self.context < 0 or (self.context and self.spatial_dims == 3):
+            raise ValueError(f"context {self.context}: only 2-D networks see neighbouring slices, 0 or more of them")
         if len(self.input_size) != self.spatial_dims or min(self.input_size) < 1:
             raise ValueError(f"input_size {list(self.input_size)} needs {self.spatial_dims} positive numbers")
         if len(self.intensity) not in (1, self.channels):
@@ -57,6 +61,11 @@ class Preprocessing:
                              "give one, or one a channel")
         if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm {list(self.spacing_mm)} must be positive")
+
+    @property
+    def network_channels(self) -> int:
+        """Channels of the network's input: those of the image, of every slice that it sees at once."""
+        return self.channels * (2 * self.context + 1)
 
     @classmethod
     def of(cls, info: ModelInfo) -> Preprocessing:
@@ -69,7 +78,7 @@ class Preprocessing:
         return from_json(cls, {
             "spatial_dims": info.spatial_dims, "orientation": info.orientation,
             "spacing_mm": None if info.spacing_mm is None else list(info.spacing_mm),
-            "input_size": list(info.input_size), "channels": max(1, len(info.channels)),
+            "input_size": list(info.input_size), "channels": info.image_channels, "context": info.context,
             "intensity": list(stored),
         }, f"preprocessing of the model {info.name}")
 
@@ -78,7 +87,7 @@ class Preprocessing:
         intensities = [to_json(intensity) for intensity in self.intensity]
         return {"spatial_dims": self.spatial_dims, "orientation": self.orientation,
                 "spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
-                "input_size": list(self.input_size),
+                "input_size": list(self.input_size), "context": self.context,
                 "intensity": intensities[0] if len(intensities) == 1 else {"channels": intensities}}
 
     def prepare(self, image: Volume | Sequence[Volume]) -> Prepared:

@@ -22,7 +22,9 @@ class ModelInfo:
         preset: size of the network.
         architecture: what `medmae.networks.build_network` builds.
         spatial_dims: 2 or 3.
-        channels: one {"name", "modality"} for each input channel, in order.
+        channels: one {"name", "modality"} for each channel of the network's input, in order: the channels of the slice
+            `context` before, ..., of the slice itself, ..., of the slice `context` behind.
+        context: neighbouring slices that a 2-D network sees on each side as further channels.
         labels: one {"name", "value", "color", "terminology"} for each class; the index is the network's class, the
             value is what result files store; segmentation has background at index 0. Colours are (r, g, b) in 0..1.
         modality: DICOM code of the (first) channel.
@@ -50,6 +52,7 @@ class ModelInfo:
     modality: str = ""
     orientation: str = "RAS"
     spacing_mm: list[float] | None = None
+    context: int = 0
     intensity: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +70,11 @@ class ModelInfo:
         if problems:
             raise ValueError("; ".join(problems))
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images that the model takes; the network sees those of 2 * context + 1 slices."""
+        return len(self.channels) // (2 * self.context + 1)
+
     def _size_problems(self) -> list[str]:
         problems = []
         if not self.name.strip():
@@ -79,6 +87,11 @@ class ModelInfo:
             problems.append(f"orientation {self.orientation!r} does not name three axes, as RAS does")
         if not self.channels:
             problems.append("there are no channels")
+        if self.context < 0 or (self.context and self.spatial_dims == 3):
+            problems.append(f"context {self.context} is not usable: only 2-D networks see neighbouring slices")
+        elif len(self.channels) % (2 * self.context + 1):
+            problems.append(f"{len(self.channels)} channels are not those of {2 * self.context + 1} slices "
+                            f"(context {self.context})")
         problems += [f"a channel has the unknown key {key}" for channel in self.channels
                      for key in sorted(set(channel) - CHANNEL_KEYS)]
         return problems
