@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medmae.datasets.preprocessing import Prepared, pad_centred
-from medmae.errors import Stopped
-from medmae.inference.device import Precision, autocast
+from medmae.datasets.preprocessing import Prepared
+from medmae.inference.config import Precision
 from medmae.inference.loaded_model import LoadedModel, require_task
 from medmae.inference.restore import restore_labels
-from medmae.inference.sliding_window import OnProgress, ShouldStop, finished_planes, sliding_window
+from medmae.inference.slices import slice_logits
+from medmae.inference.sliding_window import OnProgress, ShouldStop, finished_planes
 from medmae.volumes import Volume, resample
 
 
 class Segmenter:
     """A segmentation model that turns images into label maps.
 
-    3-D models see the volume through an overlapping window; 2-D models see images, and volumes slice by slice.
+    3-D models see the volume through an overlapping window; 2-D models see images, and volumes slice by slice, with
+    as many neighbouring slices as they were trained with.
 
     Args:
         model: name in the registry, path of a model or run folder, or a model already loaded.
@@ -79,36 +80,13 @@ class Segmenter:
                 should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
         """Logits (K, n, j, i) of the prepared image in order along k."""
         if self.model.preprocessing.spatial_dims == 2:
-            return self._slices(prepared.array, on_progress, should_stop)
+            return slice_logits(self.model.network, prepared.array, self.model.window,
+                                context=self.model.preprocessing.context, overlap=self.overlap, batch=self.batch,
+                                device=self.model.device, precision=self.model.precision, on_progress=on_progress,
+                                should_stop=should_stop)
         return finished_planes(self.model.network, torch.from_numpy(prepared.array), self.model.window,
                                overlap=self.overlap, batch=self.batch, device=self.model.device,
                                precision=self.model.precision, on_progress=on_progress, should_stop=should_stop)
-
-    @torch.no_grad()
-    def _slices(self, array: np.ndarray, on_progress: OnProgress | None,
-                should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
-        """Logits (K, 1 .. batch, j, i) of the slices of (C, k, j, i), in order."""
-        count, window = array.shape[1], self.model.window
-        fits = all(length <= extent for length, extent in zip(array.shape[2:], window, strict=True))
-        step = self.batch if fits else 1
-        for start in range(0, count, step):
-            if should_stop is not None and should_stop():
-                raise Stopped("Stopped on request.")
-            slices = array[:, start:start + step]
-            yield self._fitting(slices) if fits else sliding_window(
-                self.model.network, torch.from_numpy(slices[:, 0]), window, overlap=self.overlap, batch=self.batch,
-                device=self.model.device, precision=self.model.precision, should_stop=should_stop)[:, None]
-            if on_progress is not None:
-                on_progress(min(start + step, count), count)
-
-    def _fitting(self, slices: np.ndarray) -> torch.Tensor:
-        """Logits (K, n, j, i) of slices (C, n, j, i) that are no larger than the window, in one forward pass."""
-        window = self.model.window
-        batch = torch.from_numpy(np.ascontiguousarray(pad_centred(slices, window).swapaxes(0, 1)))
-        with autocast(self.model.device, self.model.precision):
-            logits = self.model.network(batch.to(self.model.device)).float()
-        top, left = ((extent - length) // 2 for extent, length in zip(window, slices.shape[2:], strict=True))
-        return logits[:, :, top:top + slices.shape[2], left:left + slices.shape[3]].transpose(0, 1)
 
 
 def stored_values(values: Sequence[int]) -> np.ndarray:

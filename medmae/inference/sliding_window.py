@@ -63,7 +63,7 @@ def finished_planes(network: nn.Module, image: torch.Tensor, window: Sequence[in
     kept = [min(wanted, have) for wanted, have in zip(window, size, strict=True)]
     weight = _crop(gaussian_weight(window)[None], before, kept).to(device)
     blend = _Blend((kept[0], *size[1:]), weight)
-    predictor = _Predictor(network, device, precision)
+    predictor = WindowPredictor(network, device, precision)
     for layer, first in enumerate(starts[0]):
         for positions in _batches(list(itertools.product([first], *starts[1:])), batch):
             if should_stop is not None and should_stop():
@@ -126,7 +126,7 @@ def gaussian_weight(window: Sequence[int]) -> torch.Tensor:
     return weight.clamp_min(max(float(weight.min()), SMALLEST_WEIGHT))
 
 
-class _Predictor:
+class WindowPredictor:
     """Runs batches of windows; computes a window without any contrast (air, padding) once for each value it has."""
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
