@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medmae.errors import BadInput
-from medmae.networks import architecture_for, build_network, transfer_encoder
+from medmae.networks import architecture_following, architecture_for, build_network, transfer_encoder
 from medmae.networks.transfer import LoadReport
 
 
@@ -17,12 +17,17 @@ def network(method: str, task: str, channels: int = 1, seed: int = 0, **changes)
     return build_network(architecture).eval()
 
 
-def test_swin_unet_gets_encoder_and_decoder_and_only_skips_and_head_stay_new():
-    source, target = network("vis-mae", "encoder"), network("vis-mae", "segmentation", seed=1)
+@pytest.mark.parametrize("preset, skips", [("tiny", 2), ("base", 3)])
+def test_swin_unet_gets_encoder_and_decoder_and_only_skips_expanding_and_head_stay_new(preset, skips):
+    torch.manual_seed(0)
+    source = build_network(architecture_for("vis-mae", preset, "encoder", 1)).eval()
+    target = build_network(architecture_for("vis-mae", preset, "segmentation", 1, 3)).eval()
     report = transfer_encoder(source.state_dict(), target)
     assert report.encoder_fraction == 1.0 and report.resized == ()
-    assert {name.split(".")[0] + "." + name.split(".")[1] for name in report.missing} == {
-        "decoder.skips", "final_expand.expand", "final_expand.norm", "head.weight"}
+    assert set(report.missing) == {
+        *(f"decoder.skips.{stage}.{kind}" for stage in range(skips) for kind in ("weight", "bias")),
+        "final_expand.expand.weight", "final_expand.norm.weight", "final_expand.norm.bias", "head.weight"}
+    assert report.parts() == "decoder, encoder filled; new: decoder.skips, final_expand, head"
     assert set(report.unexpected) == {"mask_token", "decoder_pred.weight", "decoder_pred.bias"}
     images = torch.randn(1, 1, 112, 112)
     with torch.no_grad():
@@ -45,10 +50,36 @@ def test_the_networks_of_gl_mae_get_the_encoder_without_the_class_token(task):
     assert all(name.startswith("encoder.") for name in report.loaded)
 
 
-def test_a_finetuned_network_can_be_the_source():
-    source, target = network("gl-mae", "segmentation"), network("gl-mae", "segmentation", seed=1)
-    report = transfer_encoder(source.state_dict(), target)
-    assert set(report.missing) == {"head.weight", "head.bias"}
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+@pytest.mark.parametrize("method", ["vis-mae", "gl-mae"])
+def test_a_finetuned_network_fills_its_own_kind_whole_but_for_the_head_of_other_classes(method, task):
+    source = network(method, task)
+    report = transfer_encoder(source.state_dict(), network(method, task, seed=1))
+    assert report.missing == () and report.unexpected == ()
+    other = transfer_encoder(source.state_dict(), network(method, task, seed=1, classes=4))
+    assert {name.split(".")[0] for name in other.missing} == {"head"}
+
+
+@pytest.mark.parametrize("arguments", [
+    {"depths": [2, 2, 6, 2], "heads": [1, 2, 4, 8], "width": 16, "window": 5},
+    {"depths": [1, 3], "heads": [2, 2], "width": 24, "masked_padding": False}], ids=str)
+@pytest.mark.parametrize("source_task", ["encoder", "segmentation", "classification"])
+def test_a_network_that_follows_its_encoder_takes_all_of_its_weights(source_task, arguments):
+    source = architecture_for("vis-mae", "base", source_task, 3, 5)
+    source["arguments"] |= arguments
+    for task in ("segmentation", "classification"):
+        followed = architecture_following(source, "vis-mae", "base", task, 1, 2)
+        assert followed["arguments"].items() >= (arguments | {"channels": 1, "classes": 2, "patch": 4}).items()
+        report = transfer_encoder(build_network(source).state_dict(), build_network(followed))
+        assert report.encoder_fraction == 1.0 and report.resized == ("encoder.patch_embed.proj.weight",)
+
+
+def test_unetr_follows_a_vit_and_keeps_the_skips_of_the_preset():
+    source = architecture_for("gl-mae", "tiny", "encoder", 1)
+    source["arguments"] |= {"width": 96, "depth": 8}
+    followed = architecture_following(source, "gl-mae", "tiny", "segmentation", 2, 3)["arguments"]
+    assert followed == {"channels": 2, "classes": 3, "patch": 8, "width": 96, "depth": 8, "heads": 6,
+                        "skip_blocks": [2, 4], "feature_size": 16}
 
 
 @pytest.mark.parametrize("method, size", [("vis-mae", (64, 64)), ("gl-mae", (16, 24, 16))])

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from medmae.networks.swin_classifier import SwinClassifier
     from medmae.networks.swin_mae import SwinMAE
     from medmae.networks.swin_unet import SwinUnet
+    from medmae.networks.task_architecture import architecture_following
     from medmae.networks.transfer import LoadReport, transfer_encoder
     from medmae.networks.unetr import Unetr
     from medmae.networks.vit_classifier import VitClassifier
     from medmae.networks.vit_mae import VitMae
 
 __all__ = ["GlMaePreset", "LoadReport", "Preset", "SwinClassifier", "SwinMAE", "SwinUnet", "Unetr", "VisMaePreset",
-           "VitClassifier", "VitMae", "architecture_for", "build_network", "methods", "preset", "transfer_encoder"]
+           "VitClassifier", "VitMae", "architecture_following", "architecture_for", "build_network", "methods", "preset",
+           "transfer_encoder"]
 
-_HOMES = {"build_network": "build", "SwinClassifier": "swin_classifier", "SwinMAE": "swin_mae",
+_HOMES = {"architecture_following": "task_architecture", "build_network": "build",
+          "SwinClassifier": "swin_classifier", "SwinMAE": "swin_mae",
           "SwinUnet": "swin_unet", "LoadReport": "transfer", "transfer_encoder": "transfer", "Unetr": "unetr",
           "VitClassifier": "vit_classifier", "VitMae": "vit_mae"}
 

@@ -12,7 +12,6 @@ from torch.nn import functional
 from medmae.errors import BadInput
 
 ENCODER = "encoder."
-TRANSFERRED = (ENCODER, "decoder.")
 LEAST_FRACTION = 0.95
 
 
@@ -39,14 +38,22 @@ class LoadReport:
         return (f"{len(self.loaded)} tensors loaded ({self.encoder_fraction:.1%} of the encoder's parameters), "
                 f"{len(self.resized)} of them resized; {len(self.missing)} missing, {len(self.unexpected)} unexpected")
 
+    def parts(self) -> str:
+        """Which parts of the network were filled and which stay new, for a log."""
+        filled = sorted({name.split(".")[0] for name in self.loaded})
+        missing = [name.split(".") for name in self.missing]
+        fresh = {".".join(parts[:2]) if parts[0] in filled else parts[0] for parts in missing}
+        return f"{', '.join(filled) or 'nothing'} filled; new: {', '.join(sorted(fresh)) or 'nothing'}"
+
 
 def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
                      allow_partial: bool = False) -> LoadReport:
-    """Copy the encoder, and the decoder as far as names and shapes agree, from a saved network into `target`.
+    """Copy the encoder, and the rest as far as names and shapes agree, from a saved network into `target`.
 
     swin_mae fills encoder and decoder of swin_unet (docs/methods.md) and the encoder of swin_classifier; vit_mae fills
-    the encoder of unetr and vit_classifier, its CLS token stays behind (docs/methods.md). A stem for another number
-    of channels is summed and spread (divided by the new number), a bias table of another window is resampled.
+    the encoder of unetr and vit_classifier, its CLS token stays behind (docs/methods.md). A finetuned network fills one
+    of its own kind whole, the head where the number of classes is the same. A stem for another number of channels is
+    summed and spread (divided by the new number), a bias table of another window is resampled.
 
     Args:
         source_state: the state of a network of `medmae.networks`.
@@ -59,7 +66,7 @@ def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
     wanted: dict[str, Tensor] = dict(target.state_dict())
     fitted, resized = {}, []
     for name, tensor in source_state.items():
-        if not name.startswith(TRANSFERRED) or name not in wanted:
+        if name not in wanted:
             continue
         if tensor.shape == wanted[name].shape:
             fitted[name] = tensor

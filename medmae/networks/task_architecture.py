@@ -1,0 +1,30 @@
+"""Which network a task gets: that of a preset, or one that follows an encoder of any sizes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from medmae.networks.build import NETWORKS
+from medmae.networks.presets import Preset, Task, architecture_for
+
+
+def architecture_following(source: Mapping[str, Any], method: str, preset_or_name: Preset | str, task: Task,
+                           channels: int, classes: int = 0) -> dict[str, Any]:
+    """The architecture of a task's network whose encoder has the sizes of the network `source`.
+
+    Depths, widths, window and the like come from `source`, so that all of its weights find their place, whatever
+    preset it is nearest to; what it does not have (UNETR's skips for a pretraining network) is the preset's.
+
+    Args:
+        source: the architecture of a pretrained or finetuned network, as in its model.json.
+        method, preset_or_name, task, channels, classes: see `architecture_for`.
+
+    Raises:
+        BadInput: the method or preset does not exist.
+    """
+    architecture = architecture_for(method, preset_or_name, task, channels, classes)
+    valid = set(inspect.signature(NETWORKS[architecture["name"]]).parameters) - {"channels", "classes"}
+    followed = {key: value for key, value in source["arguments"].items() if key in valid}
+    return {"name": architecture["name"], "arguments": architecture["arguments"] | followed}
