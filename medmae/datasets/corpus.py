@@ -1,6 +1,6 @@
 """A corpus: normalised images in a few large files, the one thing that training reads, in 2-D and 3-D alike.
 
-``corpus.json`` {version, items} describes raw little-endian float16 ``shard-NNNNN.bin`` (images) and uint8
+``corpus.json`` {version, settings, items} describes raw little-endian float16 ``shard-NNNNN.bin`` (images) and uint8
 ``label-NNNNN.bin`` (class indices), which are mapped into memory. Needs numpy alone.
 """
 
@@ -13,27 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmae.datasets.corpus_file import read_corpus_file
 from medmae.datasets.corpus_items import (
     CORPUS_FILE,
     IMAGE_TYPE,
     JOURNAL_FILE,
     LABEL_TYPE,
-    VERSION,
     CorpusItem,
-    item_from_json,
     sha256_of_array,
     shard_name,
 )
+from medmae.datasets.corpus_table import ItemTable
 from medmae.datasets.corpus_writer import CorpusWriter
 from medmae.datasets.problems import raise_problems
 from medmae.errors import BadInput
-from medmae.files import read_json
 
-__all__ = ["Corpus", "CorpusItem", "CorpusWriter"]
+__all__ = ["Corpus", "CorpusItem", "CorpusWriter", "ItemTable"]
 
 
 class Corpus:
     """A finished corpus, read by memory mapping; can be handed to other processes.
+
+    `items` is a sequence of `CorpusItem` that are made on demand, with columns of single figures (`ItemTable`).
 
     Raises:
         BadInput: the corpus is missing, unfinished, damaged, or shorter than its list says.
@@ -45,12 +46,9 @@ class Corpus:
         if not file.exists() and (self.folder / JOURNAL_FILE).exists():
             raise BadInput(f"The corpus {self.folder} is not finished: its making was interrupted. "
                            "Run the same command again; it goes on where it stopped.")
-        data = read_json(file, "corpus")
-        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("items"), list):
-            raise BadInput(f"{file} is not a corpus of version {VERSION}. Make the corpus anew.")
-        self.settings: dict[str, Any] | None = data.get("settings")
-        self.items: list[CorpusItem] = [item_from_json(item, f"corpus {self.folder}, item {number}")
-                                        for number, item in enumerate(data["items"])]
+        self.settings: dict[str, Any] | None
+        self.items: ItemTable
+        self.settings, self.items = read_corpus_file(file, "Make the corpus anew.")
         self._maps: dict[tuple[str, int], np.memmap] = {}
         self._check_sizes()
 
@@ -98,15 +96,9 @@ class Corpus:
         return self._maps[kind, shard][offset:offset + size]
 
     def _check_sizes(self) -> None:
-        needed: dict[str, int] = {}
-        for item in self.items:
-            places = [(shard_name("shard", item.shard), item.offset + item.image_bytes)]
-            if item.label:
-                places.append((shard_name("label", item.label.shard), item.label.offset + item.label_bytes))
-            for name, end in places:
-                needed[name] = max(needed.get(name, 0), end)
         problems = []
-        for name, size in needed.items():
+        for (kind, number), size in self.items.needed_bytes().items():
+            name = shard_name(kind, number)
             file = self.folder / name
             if not file.is_file():
                 problems.append(f"The file {name} is missing.")

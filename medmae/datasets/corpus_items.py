@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ CORPUS_FILE = "corpus.json"
 JOURNAL_FILE = "items.jsonl"
 IMAGE_TYPE = np.dtype("<f2")
 LABEL_TYPE = np.dtype("u1")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def sha256_of_array(array: NDArray[Any]) -> str:
 
 def item_to_json(item: CorpusItem) -> dict[str, Any]:
     """An item as JSON data."""
-    return dataclasses.asdict(item)
+    # Not asdict, which copies every value deeply: the slowest part of writing millions of items.
+    return {**vars(item), "label": None if item.label is None else dict(vars(item.label))}
 
 
 def item_from_json(data: Any, where: str) -> CorpusItem:
@@ -97,6 +99,8 @@ def item_from_json(data: Any, where: str) -> CorpusItem:
         raise BadInput(f"The {where} is not an object.")
     item = from_json(CorpusItem, data, where)
     numbers = [item.shard, item.offset, *([item.label.shard, item.label.offset] if item.label else [])]
+    if not _SHA256.fullmatch(item.sha256):
+        raise BadInput(f"The {where} is damaged: its sha256 is {item.sha256!r}.")
     if len(item.shape) != 4 or min(item.shape) < 1 or min(numbers) < 0 or len(item.spacing_mm) != 3:
         raise BadInput(f"The {where} is damaged: shape {item.shape}, spacing {item.spacing_mm}, place {numbers}.")
     return item

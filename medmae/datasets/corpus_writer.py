@@ -13,21 +13,20 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medmae.datasets.corpus_file import item_of, line_of, read_corpus_file, read_journal, write_corpus_file
 from medmae.datasets.corpus_items import (
     CORPUS_FILE,
     IMAGE_TYPE,
     JOURNAL_FILE,
     LABEL_TYPE,
-    VERSION,
     CorpusItem,
     LabelPlace,
-    item_from_json,
-    item_to_json,
     sha256_of_array,
     shard_name,
 )
+from medmae.datasets.corpus_table import ItemTable, PlacesOfKeys
 from medmae.errors import BadInput
-from medmae.files import read_json, write_text
+from medmae.files import atomic_path
 
 DEFAULT_SHARD_BYTES = 1 << 30
 
@@ -54,17 +53,30 @@ class CorpusWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shard_bytes = shard_bytes
         self._settings = json.loads(json.dumps(settings)) if settings is not None else None
-        self._items: dict[str, CorpusItem] = {}
+        self._items = ItemTable()
+        self._places_of_ids, self._places_of_content = PlacesOfKeys(), PlacesOfKeys()
         self._read_finished()
         self._read_journal()
         self._drop_lost()
-        self._shard = max((item.shard for item in self._items.values()), default=0)
-        self._files = {kind: self._open_shard(kind) for kind in ("shard", "label")}
+        needed = self._items.needed_bytes()
+        self._shard = max((shard for _, shard in needed), default=0)
+        self._files = {kind: self._open_shard(kind, keep=needed.get((kind, self._shard), 0))
+                       for kind in ("shard", "label")}
         self._journal: IO[str] = self._start_journal()
 
     def has(self, id: str) -> bool:
         """Whether the item is already there."""
-        return id in self._items
+        return self._place_of(id) is not None
+
+    def same_content(self, sha256: str) -> str | None:
+        """The id of an item whose stored image has this SHA-256, or None."""
+        places = self._places_of_content.find(_key_of_sha256(sha256))
+        return next((self._items.id(place) for place in sorted(places) if self._items.sha256(place) == sha256), None)
+
+    @property
+    def items(self) -> ItemTable:
+        """What is there, in the order in which it was added."""
+        return self._items
 
     def __len__(self) -> int:
         return len(self._items)
@@ -87,8 +99,9 @@ class CorpusWriter:
         Raises:
             BadInput: the image holds values that are not finite (in float16), or the label map does not fit it.
         """
-        if id in self._items:
-            return self._items[id]
+        place_of_item = self._place_of(id)
+        if place_of_item is not None:
+            return self._items[place_of_item]
         image = _image_bytes(id, array)
         label_map = None if label is None else _label_bytes(id, label, image.shape[1:])
         self._roll(image.nbytes)
@@ -98,17 +111,24 @@ class CorpusWriter:
         item = CorpusItem(id, self._shard, offset, image.shape, tuple(float(value) for value in spacing_mm),
                           modality, dict(normalisation), sha256_of_array(image), place,
                           list(map(int, target)) if isinstance(target, (list, tuple)) else target, subject)
-        self._journal.write(json.dumps(item_to_json(item), allow_nan=False) + "\n")
+        self._journal.write(line_of(item) + "\n")
         self._journal.flush()
-        self._items[id] = item
+        self._remember(item)
         return item
+
+    def _remember(self, item: CorpusItem) -> None:
+        self._places_of_ids.add(_key_of_text(item.id), len(self._items))
+        self._places_of_content.add(_key_of_sha256(item.sha256), len(self._items))
+        self._items.append(item)
+
+    def _place_of(self, id: str) -> int | None:
+        return next((place for place in self._places_of_ids.find(_key_of_text(id)) if self._items.id(place) == id),
+                    None)
 
     def close(self) -> None:
         """Make everything durable and write ``corpus.json``."""
         self._close_files()
-        lines = ",\n".join(" " + json.dumps(item_to_json(item), allow_nan=False) for item in self._items.values())
-        head = f'{{"version": {VERSION}, "settings": {json.dumps(self._settings)}, "items": [\n'
-        write_text(self.folder / CORPUS_FILE, head + lines + "\n]}\n")
+        write_corpus_file(self.folder / CORPUS_FILE, self._settings, self._items)
         (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
 
     def __enter__(self) -> CorpusWriter:
@@ -132,30 +152,22 @@ class CorpusWriter:
         file = self.folder / CORPUS_FILE
         if not file.exists():
             return
-        data = read_json(file, "corpus")
-        if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("items"), list):
-            raise BadInput(f"{file} is not a corpus of version {VERSION}. Delete it or choose another folder.")
-        self._take_settings(data.get("settings"))
-        for number, entry in enumerate(data["items"]):
-            item = item_from_json(entry, f"corpus {self.folder}, item {number}")
-            self._items[item.id] = item
+        settings, items = read_corpus_file(file, "Delete it or choose another folder.")
+        self._take_settings(settings)
+        for item in items:
+            self._remember(item)
 
     def _read_journal(self) -> None:
         file = self.folder / JOURNAL_FILE
         if not file.exists():
             return
-        for number, line in enumerate(file.read_bytes().splitlines(keepends=True)):
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                entry = None
-            if entry is None:
-                return  # the line that was being written when the writer was killed
+        for number, entry in read_journal(file):
             if number == 0:
                 self._take_settings(entry["settings"])
             else:
-                item = item_from_json(entry, f"journal {file}, line {number + 1}")
-                self._items.setdefault(item.id, item)
+                item = item_of(entry, f"journal {file}, line {number + 1}")
+                if not self.has(item.id):
+                    self._remember(item)
 
     def _take_settings(self, found: Any) -> None:
         if self._settings is not None and found is not None and found != self._settings:
@@ -168,10 +180,13 @@ class CorpusWriter:
 
         Closed shards are durable, so of these only the size is looked at; what the last one holds is compared whole.
         """
-        last = max((item.shard for item in self._items.values()), default=0)
+        last = max((shard for _, shard in self._items.needed_bytes()), default=0)
         sizes = {file.name: file.stat().st_size for file in self.folder.glob("*.bin")}
-        self._items = {name: item for name, item in self._items.items()
-                       if self._is_intact(item, sizes, compare=item.shard == last)}
+        found = self._items
+        self._items, self._places_of_ids, self._places_of_content = ItemTable(), PlacesOfKeys(), PlacesOfKeys()
+        for item in found:
+            if self._is_intact(item, sizes, compare=item.shard == last):
+                self._remember(item)
         for kind in ("shard", "label"):
             for file in self.folder.glob(f"{kind}-*.bin"):
                 if file.name > shard_name(kind, last):
@@ -192,21 +207,17 @@ class CorpusWriter:
                         return False
         return True
 
-    def _open_shard(self, kind: str) -> IO[bytes]:
-        if kind == "shard":
-            ends = [item.offset + item.image_bytes for item in self._items.values() if item.shard == self._shard]
-        else:
-            ends = [item.label.offset + item.label_bytes for item in self._items.values()
-                    if item.label and item.label.shard == self._shard]
+    def _open_shard(self, kind: str, keep: int) -> IO[bytes]:
         file = open(self.folder / shard_name(kind, self._shard), "ab")  # noqa: SIM115 - kept open for the next items
-        file.truncate(max(ends, default=0))
+        file.truncate(keep)
         file.seek(0, os.SEEK_END)
         return file
 
     def _start_journal(self) -> IO[str]:
         # Rewritten whole, so that a half line of a killed writer does not stick to the next line.
-        lines = [json.dumps({"settings": self._settings}), *(json.dumps(item_to_json(i)) for i in self._items.values())]
-        write_text(self.folder / JOURNAL_FILE, "\n".join(lines) + "\n")
+        with atomic_path(self.folder / JOURNAL_FILE) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps({"settings": self._settings}) + "\n")
+            stream.writelines(f"{line_of(item)}\n" for item in self._items)
         return open(self.folder / JOURNAL_FILE, "a", encoding="utf-8")  # noqa: SIM115 - kept open for the next items
 
     def _roll(self, size: int) -> None:
@@ -216,7 +227,8 @@ class CorpusWriter:
         for file in self._files.values():
             _close_durably(file)
         self._shard += 1
-        self._files = {kind: self._open_shard(kind) for kind in ("shard", "label")}
+        # A new shard is empty: what may lie there belongs to no item.
+        self._files = {kind: self._open_shard(kind, keep=0) for kind in ("shard", "label")}
 
     def _append(self, kind: str, array: NDArray[Any]) -> int:
         file = self._files[kind]
@@ -224,6 +236,14 @@ class CorpusWriter:
         file.write(array.data)
         file.flush()
         return offset
+
+
+def _key_of_text(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def _key_of_sha256(sha256: str) -> int:
+    return int(sha256[:16], 16)
 
 
 def _close_durably(file: IO[Any]) -> None:
