@@ -45,7 +45,9 @@ class FinetuneConfig:
     The schedule is fixed: at N labels, training and model selection see these N only, so there is no selection on
     validation cases; they are scored for the report. `cases` draws that many training cases by subject from `seed`.
     `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the averaged weights,
-    which become the model. `foreground_fraction` of the crops are centred on a labelled voxel.
+    which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D networks: show a
+    slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further channels.
+    `input_size`: the network's window, (k, j, i) or (rows, columns).
     """
 
     method: str | None = None
@@ -63,6 +65,8 @@ class FinetuneConfig:
     ema: float = 0.99
     cases: int | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    context: int | None = None
+    input_size: tuple[int, ...] | None = None
     dice_weight: float = 1.0
     ce_weight: float = 1.0
     foreground_fraction: float = 0.67
@@ -74,7 +78,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, steps=1, batch_size=1, cases=1, checkpoint_every=1, validations=0, validation_cases=1,
-                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0)
+                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0)
         require_positive(self, "learning_rate", "clip_norm", "layer_decay")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
@@ -84,6 +88,8 @@ class FinetuneConfig:
             raise ValueError(f"ema must lie between 0 (off) and 1, not {self.ema}")
         if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be positive, not {self.spacing_mm}")
+        if self.input_size is not None and min(self.input_size, default=0) < 1:
+            raise ValueError(f"input_size must be positive, not {list(self.input_size)}")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ DEFAULT_METHOD = {2: "vis-mae", 3: "gl-mae"}
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided before training: data, network and preprocessing."""
+    """Everything that is decided before training: data, network and preprocessing.
+
+    `encoder` and `encoder_info`: the model whose weights are taken, or None. `like`: the model whose architecture and
+    preprocessing are followed: the encoder, or for a from-scratch arm the encoder of the arm beside it, or None.
+    """
 
     dataset: Dataset
     training: tuple[Case, ...]
@@ -45,6 +49,7 @@ class Plan:
     encoder: Path | None
     encoder_info: ModelInfo | None
     config: FinetuneConfig
+    like: ModelInfo | None = None
 
 
 def execute(run: RunFolder) -> None:
@@ -73,6 +78,9 @@ def execute(run: RunFolder) -> None:
 def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
     """Choose cases and network.
 
+    inputs: ``dataset``, ``subset``, ``encoder`` (a model, or "none") and, with "none", ``like``: a model whose network
+    and preprocessing the fresh one shall have.
+
     Raises:
         BadInput: no labelled cases, an encoder that does not fit, or contradicting options.
     """
@@ -89,23 +97,42 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         raise BadInput(f"All {len(training)} training cases are of the class '{training[0].class_value}', so there is "
                        "nothing to tell apart. Take cases of at least two classes.")
     encoder = inputs.get("encoder")
-    if encoder in (None, FROM_SCRATCH):
-        method = config.method or _method_for(training[0])
-        preset, path, info = config.preset or "tiny", None, None
+    path, info, like = None, None, None
+    from_scratch = encoder in (None, FROM_SCRATCH)
+    followed = inputs.get("like") if from_scratch else encoder
+    if followed is None:
+        method, preset = config.method or _method_for(training[0]), config.preset or "tiny"
     else:
-        path = resolve_model(encoder)
-        info = load_info(path)
-        method, preset = info.method, info.preset
+        like = load_info(resolve_model(followed))
+        if not from_scratch:
+            path, info = resolve_model(followed), like
+        method, preset = like.method, like.preset
         if config.method not in (None, method) or config.preset not in (None, preset):
-            raise BadInput(f"The encoder {encoder} is {method} {preset}, but {config.method or method} "
+            raise BadInput(f"The encoder {followed} is {method} {preset}, but {config.method or method} "
                            f"{config.preset or preset} was asked for. Leave --method and --preset out.")
+    dims = 3 if method == "gl-mae" else 2
+    config = replace(config, context=_context(config, like, dims))
+    if config.input_size is not None and len(config.input_size) != dims:
+        raise BadInput(f"The input size {list(config.input_size)} has {len(config.input_size)} numbers, but {method} "
+                       f"needs {dims}. Give input_size={'[96,96,96]' if dims == 3 else '[224,224]'}, for example.")
     if config.augmentation.flip_axes is None:  # () means that none was wished
-        dims = 3 if method == "gl-mae" else 2
         axes = default_flip_axes(dataset.task, dataset.foreground, dims)
         config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
     config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task,
                                      pretrained=path is not None)
-    return Plan(dataset, training, validation, path, info, config)
+    return Plan(dataset, training, validation, path, info, config, like)
+
+
+def _context(config: FinetuneConfig, like: ModelInfo | None, dims: int) -> int:
+    """Neighbouring slices on each side: as asked for, else those of the model that is finetuned further, else none.
+
+    Raises:
+        BadInput: they were asked for from a 3-D network.
+    """
+    if dims == 3 and config.context:
+        raise BadInput(f"context={config.context} was asked for, but gl-mae sees whole volumes, so there are no "
+                       "neighbouring slices to add. Leave it out, or use vis-mae.")
+    return config.context if config.context is not None else like.context if like is not None else 0
 
 
 def _training_cases(dataset: Dataset, inputs: dict[str, Any], config: FinetuneConfig) -> tuple[Case, ...]:
@@ -160,21 +187,27 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     orientation = ORIENTATION[numbers.spatial_dims]
     summary = summary.towards(orientation)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
-    if plan.encoder_info is not None and plan.encoder_info.modality == dataset.modalities[0]:
-        intensities = Preprocessing.of(plan.encoder_info).intensity[:1] * len(intensities)
+    if plan.like is not None and plan.like.modality == dataset.modalities[0]:
+        intensities = Preprocessing.of(plan.like).intensity[:1] * len(intensities)
+    size = tuple(config.input_size or (plan.like.input_size if plan.like is not None else numbers.input_size))
     spacing = config.spacing_mm
     if spacing is None and numbers.spatial_dims == 3:
         spacing = summary.median_spacing_mm
         if dataset.task == "classification":
             extent = np.median(np.array(summary.shapes) * np.array(summary.spacings_mm), axis=0)
-            wide = np.maximum(spacing, extent / np.array(numbers.input_size))
+            wide = np.maximum(spacing, extent / np.array(size))
             spacing = (float(wide[0]), float(wide[1]), float(wide[2]))
-    channels = 1 if plan.encoder_info is None else max(1, len(plan.encoder_info.channels))
-    channels = len(intensities) if len(intensities) > 1 else channels
+    channels = 1 if plan.like is None else plan.like.image_channels
+    if len(intensities) > 1:
+        channels = len(intensities)
+    elif channels == 3 and summary.channels == 1:
+        channels = 1  # a stem for colour is folded exactly: three equal channels would be three times the work
+    if config.context and summary.is_2d:
+        log.warning("context=%d gives pictures nothing: each is repeated in place of its neighbours", config.context)
     return Preprocessing(
         spatial_dims=numbers.spatial_dims,  # type: ignore[arg-type]
         orientation=orientation, spacing_mm=spacing,
-        input_size=tuple(numbers.input_size), channels=channels,
+        input_size=size, channels=channels, context=config.context or 0,
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
     )
 
@@ -196,7 +229,7 @@ def _task(run: RunFolder, plan: Plan, preprocessing: Preprocessing) -> tuple[Fin
     from medmae.finetuning.segmentation import SegmentationTask
 
     torch.manual_seed(plan.config.seed)
-    network, architecture = build_finetuning_network(plan, preprocessing.channels)
+    network, architecture = build_finetuning_network(plan, preprocessing.network_channels)
     validation = Corpus(run.path / "corpus-validation") if plan.validation else None
     cls = SegmentationTask if plan.dataset.task == "segmentation" else ClassificationTask
     task = cls(network, plan.config, Corpus(run.path / "corpus-training"), validation, preprocessing.input_size,
@@ -207,18 +240,22 @@ def _task(run: RunFolder, plan: Plan, preprocessing: Preprocessing) -> tuple[Fin
 def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict[str, Any]]:
     """The task's network with the encoder's weights, or fresh ones, and its architecture.
 
+    With an encoder, its own architecture says depths, widths and window; otherwise the preset does.
+
     Raises:
         BadInput: less than 95 % of the encoder's parameters fit and partial loading is not allowed.
     """
-    from medmae.networks import architecture_for, build_network, transfer_encoder
+    from medmae.networks import architecture_following, architecture_for, build_network, transfer_encoder
 
     assert plan.config.method and plan.config.preset and plan.dataset.task
-    architecture = architecture_for(plan.config.method, plan.config.preset, plan.dataset.task, channels,
-                                    len(plan.dataset.labels))
+    wanted = plan.config.method, plan.config.preset, plan.dataset.task, channels, len(plan.dataset.labels)
+    architecture = (architecture_for(*wanted) if plan.like is None
+                    else architecture_following(plan.like.architecture, *wanted))
     network = build_network(architecture)
     if plan.encoder is not None:
         report = transfer_encoder(load_state(plan.encoder), network, allow_partial=plan.config.allow_partial)
-        log.info("encoder %s: %s", plan.encoder_info.name if plan.encoder_info else "", report.summary())
+        log.info("encoder %s: %s; %s", plan.encoder_info.name if plan.encoder_info else "", report.summary(),
+                 report.parts())
     return network, architecture
 
 
@@ -238,7 +275,7 @@ def _save(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture
     scores = {key: value for key, value in task.last_validation.items() if key not in ("cases", "task")}
     info = ModelInfo(
         name=run.path.resolve().name, task=dataset.task, method=config.method, preset=config.preset,
-        architecture=architecture, channels=_channels(dataset, preprocessing.channels),
+        architecture=architecture, channels=_channels(dataset, preprocessing),
         labels=model_labels(dataset.labels), modality=dataset.modalities[0], **preprocessing.model_fields(),
         training={"dataset": dataset.name, "cases": len(plan.training),
                   "subjects": len({case.subject for case in plan.training}), "steps": config.steps,
@@ -251,10 +288,13 @@ def _save(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture
     return save_model(run.model, info, task.module.average)
 
 
-def _channels(dataset: Dataset, channels: int) -> list[dict[str, str]]:
+def _channels(dataset: Dataset, preprocessing: Preprocessing) -> list[dict[str, str]]:
+    """The channels of the network's input; those of neighbouring slices say how far away they lie."""
     names: Sequence[str] = dataset.channel_names or dataset.modalities
-    return [{"name": names[min(index, len(names) - 1)], "modality": dataset.modalities[min(index, len(names) - 1)]}
-            for index in range(channels)]
+    offsets = range(-preprocessing.context, preprocessing.context + 1)
+    return [{"name": names[min(index, len(names) - 1)] + (f" {offset:+d}" if offset else ""),
+             "modality": dataset.modalities[min(index, len(names) - 1)]}
+            for offset in offsets for index in range(preprocessing.channels)]
 
 
 def model_labels(labels: dict[str, int]) -> list[dict[str, Any]]:

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from medmae.datasets import Corpus
+from medmae.datasets.slices import slice_stack
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.task import FinetuningTask
 from medmae.inference.device import windows_at_once
+from medmae.inference.slices import slice_logits
 from medmae.inference.sliding_window import sliding_window
 from medmae.metrics import dice_per_label
 from medmae.training.randomness import Draw, random_generator
@@ -45,7 +47,7 @@ class DiceCrossEntropy:
 
 
 class SegmentationTask(FinetuningTask):
-    """Views are crops of volumes (3-D) or whole slices (2-D), varied in geometry and intensity."""
+    """Views are crops of volumes (3-D) or slices with their neighbours (2-D), varied in geometry and intensity."""
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
@@ -67,8 +69,8 @@ class SegmentationTask(FinetuningTask):
         matrix = random_matrix(self.config.augmentation, len(self.size), generator)
         if len(self.size) == 2:
             number = int(place[0]) if place is not None else int(generator.integers(image.shape[1]))
-            image, label = image[:, number], label[:, number]
-            centre = whole_slice_centre(image, generator)
+            image, label = slice_stack(image, number, self.config.context or 0), label[:, number]
+            centre = _slice_centre(image, None if place is None else place[1:], self.size, generator)
         elif place is not None:
             centre = _inside(place.astype(np.float64), np.array(self.size), np.array(image.shape[1:]), generator)
         else:
@@ -95,7 +97,7 @@ class SegmentationTask(FinetuningTask):
         cases: list[dict[str, Any]] = []
         values = {name: index for index, name in enumerate(self.labels)}
         for index in range(min(len(self.validation), self.config.validation_cases)):
-            image = torch.from_numpy(np.array(self.validation.image(index), np.float32))
+            image = np.array(self.validation.image(index), np.float32)
             prediction = self._predict(network, image, device)
             dice = dice_per_label(self.validation.label(index), prediction, _foreground(values))
             cases.append({"image": self.validation.items[index].id, "dice": dice})
@@ -104,19 +106,33 @@ class SegmentationTask(FinetuningTask):
         self.last_validation = {"task": "segmentation", "mean_dice": mean, "dice": per_label, "cases": cases}
         return {"validation_dice": mean} if mean is not None else {}
 
-    def _predict(self, network: nn.Module, image: torch.Tensor, device: torch.device) -> np.ndarray:
+    def _predict(self, network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+        """Class indices (k, j, i) uint8 of a prepared image (C, k, j, i)."""
+        batch = windows_at_once(device, self.size)
         if len(self.size) == 3:
-            logits = sliding_window(network, image, self.size, batch=windows_at_once(device, self.size), device=device)
+            logits = sliding_window(network, torch.from_numpy(image), self.size, batch=batch, device=device)
             return logits.argmax(0).to(torch.uint8).cpu().numpy()
-        slices = [sliding_window(network, image[:, number], self.size, device=device).argmax(0)
-                  for number in range(image.shape[1])]
-        return torch.stack(slices).to(torch.uint8).cpu().numpy()
+        slices = slice_logits(network, image, self.size, context=self.config.context or 0, batch=batch, device=device)
+        return torch.cat([logits.argmax(0).to(torch.uint8) for logits in slices]).cpu().numpy()
 
 
 def whole_slice_centre(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The centre of a slice (C, rows, columns), moved by up to a tenth of its sides."""
     sides = np.array(image.shape[1:], np.float64)
     return (sides - 1) / 2 + generator.uniform(-0.1, 0.1, 2) * sides
+
+
+def _slice_centre(image: np.ndarray, place: np.ndarray | None, size: tuple[int, ...],
+                  generator: np.random.Generator) -> np.ndarray:
+    """The centre of a view of a slice (C, rows, columns): all of it, or where it is larger than `size` a part of it.
+
+    Such a part lies near `place`, or anywhere.
+    """
+    whole, sides = whole_slice_centre(image, generator), np.array(image.shape[1:])
+    if np.all(sides <= size):
+        return whole
+    near = generator.uniform(0, sides - 1) if place is None else place.astype(np.float64)
+    return np.where(sides <= size, whole, _inside(near, np.array(size), sides, generator))
 
 
 def _inside(place: np.ndarray, size: np.ndarray, spatial: np.ndarray, generator: np.random.Generator) -> np.ndarray:

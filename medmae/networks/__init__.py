@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from medmae.networks.vit_mae import VitMae
 
 __all__ = ["GlMaePreset", "LoadReport", "Preset", "SwinClassifier", "SwinMAE", "SwinUnet", "Unetr", "VisMaePreset",
-           "VitClassifier", "VitMae", "architecture_following", "architecture_for", "build_network", "methods", "preset",
-           "transfer_encoder"]
+           "VitClassifier", "VitMae", "architecture_following", "architecture_for", "build_network", "methods",
+           "preset", "transfer_encoder"]
 
 _HOMES = {"architecture_following": "task_architecture", "build_network": "build",
           "SwinClassifier": "swin_classifier", "SwinMAE": "swin_mae",
