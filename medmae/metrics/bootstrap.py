@@ -47,6 +47,30 @@ def mean_interval(values: ArrayLike, subjects: Sequence[str], *, paired: ArrayLi
     return bootstrap_interval(subjects, first, paired=second, samples=samples, seed=seed, level=level)
 
 
+def bootstrap_weights(subjects: Sequence[str], *, samples: int = SAMPLES, seed: int = 0,
+                      entries: int = 4_000_000) -> Iterator[NDArray[np.float64]]:
+    """The same draws as ``bootstrap_interval`` as tables (draws, cases): how often each case was drawn.
+
+    A table has `entries` numbers at most (one draw at least), so that memory does not grow with the cases. Nothing
+    comes with fewer than two subjects.
+    """
+    most = max(1, entries // max(len(subjects), 1))
+    rows: list[NDArray[np.int64]] = []
+    for cases in _draws(subjects, samples, seed):
+        rows.append(np.bincount(cases, minlength=len(subjects)))
+        if len(rows) == most:
+            yield np.array(rows, dtype=float)
+            rows = []
+    if rows:
+        yield np.array(rows, dtype=float)
+
+
+def percentile_interval(figures: NDArray[np.float64], *, samples: int = SAMPLES,
+                        level: float = 0.95) -> tuple[float, float] | None:
+    """The interval of the figures (draws,) of all draws, NaN where a draw has none, as ``bootstrap_interval`` does."""
+    return _percentiles(figures[np.isfinite(figures)].tolist(), samples, level)
+
+
 def _column_means(values: ArrayLike) -> Statistic:
     table = np.asarray(values, dtype=float)
     table = table[:, None] if table.ndim == 1 else table
