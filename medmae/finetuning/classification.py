@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from medmae.datasets import Corpus
+from medmae.datasets.slices import slice_stack, slice_stacks
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.segmentation import whole_slice_centre
@@ -54,7 +55,7 @@ class ClassificationTask(FinetuningTask):
         image = self.corpus.image(draw.item)
         matrix = random_matrix(self.config.augmentation, len(self.size), generator)
         if len(self.size) == 2:
-            image = image[:, int(generator.integers(image.shape[1]))]
+            image = slice_stack(image, int(generator.integers(image.shape[1])), self.config.context or 0)
             centre = whole_slice_centre(image, generator)
         else:
             centre = (np.array(image.shape[1:]) - 1) / 2 + generator.uniform(-0.05, 0.05, 3) * np.array(self.size)
@@ -70,7 +71,8 @@ class ClassificationTask(FinetuningTask):
         targets, scores = [], []
         for index in range(len(self.validation)):
             image = self.validation.image(index)
-            slices = [image[:, number] for number in range(image.shape[1])] if len(self.size) == 2 else [image]
+            slices = (slice_stacks(image, range(image.shape[1]), self.config.context or 0) if len(self.size) == 2
+                      else [image])
             views = torch.stack([_whole(one, self.size) for one in slices]).to(device)
             scores.append(network(views).float().mean(0).softmax(0).cpu().numpy())
             targets.append(_target(self.validation, index))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from medmae.datasets.preprocessing import Prepared, pad_centred
+from medmae.datasets.slices import slice_stacks
 from medmae.errors import Stopped
 from medmae.inference.device import Precision, autocast
 from medmae.inference.loaded_model import LoadedModel, require_task
@@ -86,13 +87,15 @@ class Classifier:
         return self._result(torch.cat(logits), prepared)
 
     def _views(self, array: np.ndarray) -> np.ndarray:
-        """(n, C, *window) of (C, k, j, i): the whole volume, or its n slices."""
+        """(n, network channels, *window) of (C, k, j, i): the whole volume, or its n slices with their neighbours."""
         window = tuple(self.model.window)
         padded = pad_centred(array, window)
         starts = [(length - extent) // 2 for length, extent in zip(padded.shape[-len(window):], window, strict=True)]
         area: list[Any] = [slice(start, start + extent) for start, extent in zip(starts, window, strict=True)]
         middle = padded[(..., *area)]
-        return middle[None] if len(window) == 3 else middle.swapaxes(0, 1)
+        if len(window) == 3:
+            return middle[None]
+        return slice_stacks(middle, range(middle.shape[1]), self.model.preprocessing.context)
 
     def _result(self, logits: torch.Tensor, prepared: Prepared) -> Classification:
         mean = torch.softmax(logits.mean(0).double(), 0)
