@@ -26,22 +26,22 @@ def read_multiframe(header: SliceHeader, frame: int | None) -> Volume:
     array = simpleitk().GetArrayFromImage(image)
     colours = image.GetNumberOfComponentsPerPixel()
     array = np.moveaxis(array.reshape(-1, header.size[1], header.size[0], colours), -1, 0)
-    places = None if frame is not None else _frame_headers(header)
+    places = None if frame is not None else frame_headers(header)
     if places is None:
         chosen = choose_frame(header.path, array.shape[1], frame)
         rows, columns = header.spacing_mm or (1.0, 1.0)
         geometry = Geometry.of((1, header.size[1], header.size[0]), (1.0, rows, columns), axes="LPS")
         return Volume(np.ascontiguousarray(array[:, chosen:chosen + 1]), geometry, is_2d=True,
-                      spacing_known=header.spacing_mm is not None, source=str(header.path))
+                      spacing_known=header.spacing_mm is not None, source=str(header.path), modality=header.modality)
     from medmae.volumes.dicom_series import series_geometry, sort_slices
 
     ordered = sort_slices(header.path, places)
     order = [int(place.instance) for place in ordered]
     return Volume(np.ascontiguousarray(array[:, order]), series_geometry(header.path, ordered),
-                  source=str(header.path))
+                  source=str(header.path), modality=header.modality)
 
 
-def _frame_headers(header: SliceHeader) -> list[SliceHeader] | None:
+def frame_headers(header: SliceHeader) -> list[SliceHeader] | None:
     """One header per frame, its number as `instance`; None when the frames have no place in the patient."""
     from medmae.volumes.dicom_series import SliceHeader
 
@@ -61,7 +61,7 @@ def _frame_headers(header: SliceHeader) -> list[SliceHeader] | None:
         if position is None or orientation is None or spacing is None:
             return None
         headers.append(SliceHeader(
-            header.path, header.series, str(index), header.description, header.size, 1,
+            header.path, header.series, str(index), header.description, header.modality, header.size, 1,
             (float(spacing[0]), float(spacing[1])), np.array(position, float),
             np.array(orientation, float).reshape(2, 3), float(thickness or 1.0)))
     return headers or None

@@ -32,6 +32,7 @@ class SliceHeader:
         series: series instance UID.
         instance: SOP instance UID.
         description: series description and modality, for messages.
+        modality: DICOM code, "" when it is not stated.
         size: (columns, rows).
         frames: number of frames in the file.
         spacing_mm: (rows, columns) distance in mm; None when unknown.
@@ -44,6 +45,7 @@ class SliceHeader:
     series: str
     instance: str
     description: str
+    modality: str
     size: tuple[int, int]
     frames: int
     spacing_mm: tuple[float, float] | None
@@ -82,10 +84,8 @@ def read_dicom(path: Path, *, frame: int | None = None, series: str | None = Non
     Raises:
         BadInput: no DICOM file, several series and none chosen, slices missing, doubled or of different size.
     """
-    headers = [read_slice_header(file) for file in _dicom_files(path)]
-    if not headers:
-        raise BadInput(f"The folder {path} contains no DICOM files. Give an image file or a folder of DICOM slices.")
-    chosen = _choose_series(path, headers, series)
+    headers = read_slice_headers(path)
+    chosen = choose_series(path, headers, series)
     if chosen[0].frames > 1:
         from medmae.volumes.dicom_multiframe import read_multiframe
 
@@ -95,8 +95,21 @@ def read_dicom(path: Path, *, frame: int | None = None, series: str | None = Non
         _refuse_several(path, chosen)
         return choose_component(_projection(chosen[0], path), frame)
     ordered = sort_slices(path, chosen)
-    volume = Volume(_read_voxels(ordered), series_geometry(path, ordered), source=str(path))
+    volume = Volume(_read_voxels(ordered), series_geometry(path, ordered), source=str(path),
+                    modality=ordered[0].modality)
     return choose_component(volume, frame)
+
+
+def read_slice_headers(path: Path) -> list[SliceHeader]:
+    """The headers of a file, or of the DICOM files in a folder (in its subfolders when it has none itself).
+
+    Raises:
+        BadInput: there is no DICOM file, or one is damaged.
+    """
+    headers = [read_slice_header(file) for file in _dicom_files(path)]
+    if not headers:
+        raise BadInput(f"The folder {path} contains no DICOM files. Give an image file or a folder of DICOM slices.")
+    return headers
 
 
 def read_slice_header(path: Path) -> SliceHeader:
@@ -125,7 +138,7 @@ def read_slice_header(path: Path) -> SliceHeader:
     return SliceHeader(
         path=path, series=text("0020|000e"), instance=text("0008|0018"),
         description=" ".join(part for part in (text("0008|0060"), text("0008|103e")) if part),
-        size=(size[0], size[1]), frames=int(frames[0]) if frames is not None else 1,
+        modality=text("0008|0060").upper(), size=(size[0], size[1]), frames=int(frames[0]) if frames is not None else 1,
         spacing_mm=(float(spacing[0]), float(spacing[1])) if spacing is not None and (spacing > 0).all() else None,
         position=numbers("0020|0032", 3), orientation=None if orientation is None else orientation.reshape(2, 3),
         thickness_mm=float(abs(thickness[0])) if thickness is not None and thickness[0] else 1.0)
@@ -177,7 +190,8 @@ def _dicom_files(path: Path) -> list[Path]:
     return here or [file for file in sorted(path.rglob("*")) if is_dicom_file(file)]
 
 
-def _choose_series(path: Path, headers: Iterable[SliceHeader], series: str | None) -> list[SliceHeader]:
+def choose_series(path: Path, headers: Iterable[SliceHeader], series: str | None) -> list[SliceHeader]:
+    """The headers of the wanted series; raises BadInput when there are several and none is named."""
     groups: dict[str, list[SliceHeader]] = {}
     for header in headers:
         groups.setdefault(header.series, []).append(header)
@@ -233,7 +247,7 @@ def _projection(header: SliceHeader, path: Path) -> Volume:
     rows, columns = header.spacing_mm or (1.0, 1.0)
     geometry = Geometry.of((1, header.size[1], header.size[0]), (1.0, rows, columns), axes="LPS")
     return Volume(_read_voxels([header]), geometry, is_2d=True, spacing_known=header.spacing_mm is not None,
-                  source=str(path))
+                  source=str(path), modality=header.modality)
 
 
 def _read_voxels(headers: list[SliceHeader]) -> NDArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from medmae.errors import BadInput
@@ -28,4 +29,4 @@ def choose_component(volume: Volume, frame: int | None) -> Volume:
     if frame is None:
         return volume
     chosen = choose_frame(volume.source, volume.channels, frame)
-    return Volume(volume.array[chosen:chosen + 1], volume.geometry, volume.is_2d, volume.spacing_known, volume.source)
+    return dataclasses.replace(volume, array=volume.array[chosen:chosen + 1])

@@ -20,25 +20,26 @@ class Intensity:
 
     Attributes:
         kind: "ct_window": clip to [low, high] Hounsfield units and map them to [0, 1];
+            "window": the same with stored values of any meaning (0 and 255 for pictures of 8 bits);
             "robust": per channel, map the percentiles [low, high] of the foreground to [0, 1] and clip; the foreground
             is what lies above the channel's minimum;
             "xray": the same over the whole image (a radiograph has no empty background);
             "none": only converted to float32.
-        low: Hounsfield units or percentile.
-        high: Hounsfield units or percentile.
+        low: Hounsfield units, stored value or percentile (0 and 100 are the exact minimum and maximum).
+        high: Hounsfield units, stored value or percentile.
         mean: subtracted from the result (published weights that expect standardised input).
         std: the result is divided by it.
     """
 
-    kind: Literal["ct_window", "robust", "xray", "none"]
+    kind: Literal["ct_window", "window", "robust", "xray", "none"]
     low: float = 0.5
     high: float = 99.5
     mean: float = 0.0
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("ct_window", "robust", "xray", "none"):
-            raise ValueError(f"unknown intensity kind {self.kind!r}; use ct_window, robust, xray or none")
+        if self.kind not in ("ct_window", "window", "robust", "xray", "none"):
+            raise ValueError(f"unknown intensity kind {self.kind!r}; use ct_window, window, robust, xray or none")
         if not self.low < self.high:
             raise ValueError(f"low {self.low} must be below high {self.high}")
         if self.kind in ("robust", "xray") and not (self.low >= 0 and self.high <= 100):
@@ -51,7 +52,8 @@ class Intensity:
         result = np.array(array, dtype=np.float32)
         for channel in result:
             if self.kind != "none":
-                low, high = (self.low, self.high) if self.kind == "ct_window" else self._limits(channel)
+                fixed = self.kind in ("ct_window", "window")
+                low, high = (self.low, self.high) if fixed else self._limits(channel)
                 _scale(channel, low, high)
             if self.mean != 0 or self.std != 1:
                 channel -= np.float32(self.mean)
@@ -60,7 +62,8 @@ class Intensity:
 
     def _limits(self, channel: NDArray[np.float32]) -> tuple[float, float]:
         sample = channel.reshape(-1)
-        if sample.size > _SAMPLE_VOXELS:
+        extremes = (self.low, self.high) == (0, 100)  # a sample would miss them
+        if sample.size > _SAMPLE_VOXELS and not extremes:
             # An odd step visits all rows and columns of the usual even sizes evenly.
             sample = sample[::(sample.size // _SAMPLE_VOXELS) | 1]
         sample = sample[np.isfinite(sample)]
@@ -69,7 +72,7 @@ class Intensity:
             sample = foreground if foreground.size else sample
         if not sample.size:
             return 0.0, 1.0
-        low, high = np.percentile(sample, (self.low, self.high))
+        low, high = (sample.min(), sample.max()) if extremes else np.percentile(sample, (self.low, self.high))
         return float(low), float(high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from medmae.errors import BadInput
 from medmae.volumes.dicom_series import is_dicom_file, read_dicom
 from medmae.volumes.frames import choose_component, choose_frame
 from medmae.volumes.geometry import Geometry
-from medmae.volumes.nifti_header import check_nifti_geometry, read_nifti_header
+from medmae.volumes.nifti_header import NiftiHeader, check_nifti_geometry, read_nifti_header
 from medmae.volumes.nifti_voxels import read_nifti_voxels
 from medmae.volumes.pictures import PICTURE_ENDINGS, read_picture
 from medmae.volumes.simpleitk_images import affine_of, execute, open_reader, simpleitk
@@ -76,7 +77,7 @@ def read_label(path: Path | str, *, frame: int | None = None) -> Volume:
             raise BadInput(f"The label {path} holds values that are not whole numbers, so it is not a label map. "
                            "Is it an image or a probability map? Choose the label file.")
         array = whole.astype(np.int32)
-    return Volume(array, volume.geometry, volume.is_2d, volume.spacing_known, volume.source)
+    return dataclasses.replace(volume, array=array)
 
 
 def image_ending(path: Path) -> str:
@@ -103,7 +104,7 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
         return _read_nifti(path, frame)
     reader = open_reader(path)
     size, dimension = reader.GetSize(), reader.GetDimension()
-    geometry = _geometry_of(reader, path)
+    geometry = geometry_of(reader, path)
     if dimension > 4 or (dimension == 4 and reader.GetNumberOfComponents() > 1):
         raise BadInput(f"{path} has {dimension} dimensions and {reader.GetNumberOfComponents()} components; only "
                        "volumes and series of volumes can be used. Save the wanted volume as a file of its own.")
@@ -118,7 +119,20 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
 
 
 def _read_nifti(path: Path, frame: int | None) -> Volume:
-    """Geometry as ITK (SimpleITK, Slicer) reads the header, once checked; the voxels are read here."""
+    """Geometry from `nifti_geometry`; the voxels are read here, because ITK does not notice missing ones."""
+    header, geometry, is_2d = nifti_geometry(path)
+    array = read_nifti_voxels(path, header, frame)
+    volume = Volume(array, geometry, is_2d=is_2d, source=str(path))
+    # More than four dimensions hold components, not time.
+    return choose_component(volume, frame) if header.dim[0] > 4 else volume
+
+
+def nifti_geometry(path: Path) -> tuple[NiftiHeader, Geometry, bool]:
+    """Header, grid and whether it is a picture: as ITK (SimpleITK, Slicer) reads the header, once checked.
+
+    Raises:
+        BadInput: the file is not NIfTI or damaged, or its geometry is unusable.
+    """
     header = read_nifti_header(path)
     check_nifti_geometry(header, path)
     affines = [affine for affine in (header.sform, header.qform) if affine is not None]
@@ -128,17 +142,15 @@ def _read_nifti(path: Path, frame: int | None) -> Volume:
         affines = affines or [np.diag([-abs(header.pixdim[1]), -abs(header.pixdim[2]), abs(header.pixdim[3]), 1.0])]
         geometry = Geometry((k, j, i), affines[0])
     else:
-        geometry = _geometry_of(open_reader(path), path)
+        geometry = geometry_of(open_reader(path), path)
     if affines and not any(np.allclose(geometry.affine, affine, rtol=1e-3, atol=1e-2) for affine in affines):
         raise BadInput(f"{path} has a header whose geometry programs read differently, so no result would be safe. "
                        "Convert it again from the original files.")
-    array = read_nifti_voxels(path, header, frame)
-    volume = Volume(array, geometry, is_2d=is_2d, source=str(path))
-    # More than four dimensions hold components, not time.
-    return choose_component(volume, frame) if header.dim[0] > 4 else volume
+    return header, geometry, is_2d
 
 
-def _geometry_of(reader: Any, path: Path) -> Geometry:
+def geometry_of(reader: Any, path: Path) -> Geometry:
+    """The grid that a SimpleITK reader found in the header of `path`; frames are ignored."""
     i, j, k = (*reader.GetSize(), 1, 1)[:3]
     try:
         return Geometry((k, j, i), affine_of(reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()))

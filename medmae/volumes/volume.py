@@ -19,6 +19,7 @@ class Volume:
         is_2d: a single picture (PNG, JPEG, TIFF, radiograph) rather than a slice of a volume.
         spacing_known: False when the file gives no millimetres; the spacing is then 1.
         source: the path it was read from, for messages.
+        modality: DICOM code that the file states, "" when it states none.
     """
 
     array: np.ndarray
@@ -26,6 +27,7 @@ class Volume:
     is_2d: bool = False
     spacing_known: bool = True
     source: str = ""
+    modality: str = ""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.shape[1:] != self.geometry.shape:
