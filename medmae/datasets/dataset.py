@@ -23,6 +23,7 @@ class Case:
         class_value: stored value of the class, a tuple of stored values when several classes may apply, or None.
             ``load_dataset`` replaces class names by their stored values.
         subject: whom the image shows; the case's id where the file does not say.
+        modality: DICOM code of this image where the file gives one to the item; "" otherwise.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Case:
     label: Path | None = None
     class_value: ClassValue | None = None
     subject: str = ""
+    modality: str = ""
 
     def __post_init__(self) -> None:
         if not self.subject:
@@ -115,7 +117,7 @@ def load_dataset(path: Path | str) -> Dataset:
 
     The form is that of the Medical Segmentation Decathlon and of MONAI data lists: ``labels`` as name to value or value
     to name, ``modality`` or ``channel_names``, and lists of items ``{image, label, subject?, id?}`` or plain paths,
-    relative to the file.
+    relative to the file. An item may state a ``modality`` of its own, for pretraining on images of several.
 
     Raises:
         BadInput: the file cannot be used; the message lists all its problems.

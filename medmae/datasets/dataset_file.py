@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medmae.datasets.dataset import Case, ClassValue, Dataset, Task
-from medmae.datasets.labels import parse_labels, parse_modalities
+from medmae.datasets.labels import dicom_code, parse_labels, parse_modalities
 from medmae.datasets.problems import raise_problems
 from medmae.errors import BadInput
 from medmae.files import read_json
@@ -19,7 +19,7 @@ from medmae.volumes import output_name
 MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets")
 USUAL_LISTS = ("training", "validation", "test", "unlabeled")
 UNKNOWN_MODALITY = "OT"  # DICOM's code for "other"; intensities are then scaled robustly, image by image
-ITEM_KEYS = ("image", "label", "subject", "id")
+ITEM_KEYS = ("image", "label", "subject", "id", "modality")
 
 
 def parse_dataset(path: Path) -> Dataset:
@@ -116,6 +116,10 @@ def _items(key: str, values: list[Any], problems: list[str]) -> list[dict[str, A
         if not isinstance(images, list) or not images or not all(isinstance(i, str) and i.strip() for i in images):
             problems.append(f"{where}: 'image' must be a path or a list of paths, but it is {_short(images)}.")
             continue
+        if "modality" in item and not (isinstance(item["modality"], str) and item["modality"].strip()
+                                       and len(images) == 1):
+            problems.append(f"{where}: 'modality' must be the DICOM code of its one image, for instance \"CT\", but it "
+                            f"is {_short(item['modality'])} for {len(images)} image file{'s' * (len(images) > 1)}.")
         for optional in ("subject", "id"):
             given = item.get(optional)
             if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int)) or given == ""):
@@ -157,7 +161,9 @@ def _cases(folder: Path, items: dict[str, list[dict[str, Any]]], task: Task | No
             identifier = str(item["id"]) if item.get("id") is not None else identifiers[_text(item["image"][0])]
             subject = str(item["subject"]) if item.get("subject") is not None else identifier
             images = tuple(folder / image for image in item["image"])
-            cases[key].append(Case(identifier, images, label, class_value, subject))
+            stated = item.get("modality")
+            modality = dicom_code(stated) if isinstance(stated, str) else ""
+            cases[key].append(Case(identifier, images, label, class_value, subject, modality))
         for repeated, count in Counter(case.id for case in cases[key]).items():
             if count > 1:
                 problems.append(f"{key}: the case '{repeated}' stands {count} times in the list.")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from medmae.errors import BadInput
-from medmae.volumes.dicom_series import is_dicom_file, is_dicom_folder
-from medmae.volumes.reading import IMAGE_ENDINGS, image_ending, refuse_missing
+from medmae.volumes.dicom_series import is_dicom_file
+from medmae.volumes.pictures import PICTURE_ENDINGS
+from medmae.volumes.reading import IMAGE_ENDINGS, VOLUME_ENDINGS, image_ending, refuse_missing
+
+_NEVER_DICOM = frozenset((*PICTURE_ENDINGS, *VOLUME_ENDINGS))
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def find_images(patterns: Sequence[str | Path]) -> list[FoundImage]:
     problems = []
     for pattern in patterns:
         try:
-            for path in _expand(str(pattern)):
+            for path in expand(str(pattern)):
                 found.setdefault(path)
         except BadInput as error:
             problems.append(str(error))
@@ -70,10 +75,11 @@ def output_name(path: Path | str) -> str:
 def _named(paths: list[Path]) -> list[FoundImage]:
     """Give each image its own output name: where two would share one, the extension stays, then a number is added."""
     plain = [output_name(path) for path in paths]
+    counts = Counter(plain)
     taken: set[str] = set()
     found = []
     for path, name in zip(paths, plain, strict=True):
-        if plain.count(name) > 1:
+        if counts[name] > 1:
             name = f"{name}_{image_ending(path).lstrip('.').replace('.', '_')}" if image_ending(path) else name
         candidate, number = name, 2
         while candidate in taken:
@@ -83,35 +89,49 @@ def _named(paths: list[Path]) -> list[FoundImage]:
     return found
 
 
-def _expand(pattern: str) -> Iterator[Path]:
+def expand(pattern: str) -> Iterator[Path]:
+    """The images that one file, folder or glob pattern names, in a fixed order, one after the other.
+
+    Raises:
+        BadInput: it does not exist, or holds no image.
+    """
     path = Path(pattern)
     if path.is_dir():
-        images = list(_inside(path))
-        if not images:
-            raise BadInput(f"The folder {path} contains no images. Give a folder with NIfTI, NRRD, MHA/MHD, DICOM, "
-                           "PNG, JPEG or TIFF files.")
-        yield from images
+        yield from _at_least_one(_inside(path), f"The folder {path} contains no images. Give a folder with NIfTI, "
+                                                "NRRD, MHA/MHD, DICOM, PNG, JPEG or TIFF files.")
     elif path.exists() or not glob.has_magic(pattern):
         refuse_missing(path)
         yield path
     else:
         matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - keeps the text as typed
-        images = [image for match in matches for image in (_inside(match) if match.is_dir() else _file(match))]
-        if not images:
-            raise BadInput(f"No image matches the pattern {pattern}. Check the path and the extension.")
-        yield from images
+        images = (image for match in matches for image in (_inside(match) if match.is_dir() else _file(match)))
+        yield from _at_least_one(images, f"No image matches the pattern {pattern}. Check the path and the extension.")
+
+
+def _at_least_one(images: Iterator[Path], message: str) -> Iterator[Path]:
+    first = next(images, None)
+    if first is None:
+        raise BadInput(message)
+    yield first
+    yield from images
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    if is_dicom_folder(folder):
+    """Folders of a million pictures are usual: files are told apart by their endings, and opened only without one."""
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    names = [name for name, is_folder in found if not is_folder]
+    unsure = (name for name in names if image_ending(Path(name)) not in _NEVER_DICOM)
+    if any(is_dicom_file(folder / name) for name in unsure):
         yield folder
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+    for name, is_folder in found:
+        if name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _inside(entry)
-        elif not is_dicom_file(entry):
-            yield from _file(entry)
+        if is_folder:
+            yield from _inside(folder / name)
+        elif (ending := image_ending(Path(name))) in IMAGE_ENDINGS and (
+                ending in _NEVER_DICOM or not is_dicom_file(folder / name)):
+            yield from _file(folder / name)
 
 
 def _file(path: Path) -> Iterator[Path]:
