@@ -2,55 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from medmae.datasets.preprocessing import Prepared, pad_centred
 from medmae.datasets.slices import slice_stacks
-from medmae.errors import Stopped
-from medmae.inference.device import Precision, autocast
+from medmae.errors import BadInput, Stopped
+from medmae.inference.config import Precision
+from medmae.inference.device import autocast
 from medmae.inference.loaded_model import LoadedModel, require_task
+from medmae.inference.pooling import deciding_slices, pool_slices
 from medmae.inference.sliding_window import OnProgress, ShouldStop
+from medmae.metrics import predicted_classes, probabilities_of
+from medmae.models import ModelInfo
+from medmae.models.info import is_pooling
 from medmae.volumes import Volume
+
+NO_CLASS = "none"
 
 
 @dataclass(frozen=True)
 class Classification:
     """What a model says of a case.
 
-    probabilities: by label name, summing to 1; label: the most probable; deciding_slice: where a 2-D model saw most
-    evidence for that label in a volume, as (axis, index) of the stored array (k, j, i); None for single images and
-    3-D models.
+    Attributes:
+        probabilities: by label name; they sum to 1, or, where several classes may apply, each stands for itself.
+            They are calibrated where the model is.
+        label: the most probable class; where several may apply all from a probability of 0.5, joined by commas, or
+            "none".
+        deciding_slice: where a 2-D model saw most evidence in a volume for the most probable class, as (axis, index) of
+            the stored array (k, j, i); None for single images and 3-D models.
+        labels: the classes that `label` names.
+        uncalibrated: the probabilities without the model's temperature.
+        deciding_slices: as `deciding_slice`, for each class; empty for single images and 3-D models.
     """
 
     probabilities: dict[str, float]
     label: str
     deciding_slice: tuple[int, int] | None = None
+    labels: tuple[str, ...] = ()
+    uncalibrated: dict[str, float] = field(default_factory=dict)
+    deciding_slices: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Classifier:
     """A classification model.
 
-    It sees what it was trained on: the middle of the prepared image, padded where the network's window is larger.
-    Volumes go through a 2-D model slice by slice; the mean of the logits decides.
+    It sees what it was trained on: the middle of the prepared image, padded where the network's window is larger (2-D
+    images are fitted to the window by their longest side before, so all of them is seen). Volumes go through a 2-D
+    model slice by slice, and the logits of the slices are pooled.
 
     Args:
         model: name in the registry, path of a model or run folder, or a model already loaded.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, fp32, bf16 or fp16.
         batch: slices a forward pass; None: what suits the device.
+        pooling: "mean", "max" or "topN%" of the slices; None: as the model was trained. Another way than that has no
+            temperature of its own, so that the probabilities are not calibrated then.
 
     Raises:
-        BadInput: the model cannot be used, or the device does not exist.
+        BadInput: the model cannot be used, the pooling is unknown, or the device does not exist.
     """
 
     def __init__(self, model: str | Path | LoadedModel, *, device: str = "auto", precision: Precision = "auto",
-                 batch: int | None = None) -> None:
+                 batch: int | None = None, pooling: str | None = None) -> None:
+        if pooling is not None and not is_pooling(pooling):
+            raise BadInput(f"'{pooling}' is no way to pool slices. Use mean, max or topN% (for instance top25%).")
         if not isinstance(model, LoadedModel):
             model = LoadedModel.load(model, task="classification", device=device, precision=precision)
         require_task(model.info, "classification")
@@ -58,8 +81,10 @@ class Classifier:
         self.info = model.info
         self.names = [str(label["name"]) for label in model.info.labels]
         self.batch = batch or model.windows_at_once
+        self.pooling = pooling or model.info.slice_pooling
+        self.is_calibrated = is_calibrated(model.info) and self.pooling == model.info.slice_pooling
+        self.temperature = float(model.info.calibration["temperature"]) if self.is_calibrated else 1.0
 
-    @torch.no_grad()
     def classify(self, image: Volume | Sequence[Volume], *, on_progress: OnProgress | None = None,
                  should_stop: ShouldStop | None = None) -> Classification:
         """Classify an image, or the aligned images of a multi-channel case.
@@ -74,36 +99,78 @@ class Classifier:
             Stopped: `should_stop` said so.
         """
         prepared = self.model.preprocessing.prepare(image)
-        views = self._views(prepared.array)
-        logits = []
-        for start in range(0, len(views), self.batch):
-            if should_stop is not None and should_stop():
-                raise Stopped("Stopped on request.")
-            batch = torch.from_numpy(np.ascontiguousarray(views[start:start + self.batch]))
-            with autocast(self.model.device, self.model.precision):
-                logits.append(self.model.network(batch.to(self.model.device)).float().cpu())
-            if on_progress is not None:
-                on_progress(min(start + self.batch, len(views)), len(views))
-        return self._result(torch.cat(logits), prepared)
-
-    def _views(self, array: np.ndarray) -> np.ndarray:
-        """(n, network channels, *window) of (C, k, j, i): the whole volume, or its n slices with their neighbours."""
-        window = tuple(self.model.window)
-        padded = pad_centred(array, window)
-        starts = [(length - extent) // 2 for length, extent in zip(padded.shape[-len(window):], window, strict=True)]
-        area: list[Any] = [slice(start, start + extent) for start, extent in zip(starts, window, strict=True)]
-        middle = padded[(..., *area)]
-        if len(window) == 3:
-            return middle[None]
-        return slice_stacks(middle, range(middle.shape[1]), self.model.preprocessing.context)
+        logits = view_logits(self.model.network, prepared.array, self.model.window, device=self.model.device,
+                             context=self.model.preprocessing.context, precision=self.model.precision,
+                             batch=self.batch, on_progress=on_progress, should_stop=should_stop)
+        return self._result(logits, prepared)
 
     def _result(self, logits: torch.Tensor, prepared: Prepared) -> Classification:
-        mean = torch.softmax(logits.mean(0).double(), 0)
-        winner = int(mean.argmax())
-        deciding = None
+        several = self.info.multi_label
+        pooled = pool_slices(logits, self.pooling).double().numpy()
+        values = probabilities_of(pooled, self.temperature, multi_label=several)
+        labels = tuple(self.names[one] for one in predicted_classes(values, multi_label=several))
+        slices: dict[str, tuple[int, int]] = {}
         if self.model.preprocessing.spatial_dims == 2 and prepared.grid.shape[0] > 1:
-            plane = int(torch.log_softmax(logits, 1)[:, winner].argmax())
-            axis = prepared.change.order[0]
-            deciding = axis, prepared.grid.shape[0] - 1 - plane if prepared.change.flips[0] else plane
-        return Classification({name: float(value) for name, value in zip(self.names, mean, strict=True)},
-                              self.names[winner], deciding)
+            planes = deciding_slices(logits, self.pooling, multi_label=several)
+            slices = {name: _stored_slice(prepared, plane) for name, plane in zip(self.names, planes, strict=True)}
+        return Classification(
+            self._named(values), ", ".join(labels) or NO_CLASS, slices.get(self.names[int(values.argmax())]), labels,
+            self._named(probabilities_of(pooled, multi_label=several)), slices)
+
+    def _named(self, values: np.ndarray) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(self.names, values, strict=True)}
+
+
+def is_calibrated(info: ModelInfo) -> bool:
+    """Whether a temperature was fitted on validation cases."""
+    return bool(info.calibration.get("cases")) and "temperature" in info.calibration
+
+
+def calibration_text(calibration: Mapping[str, Any]) -> str:
+    """What to know about the probabilities of a model with this calibration, in a sentence."""
+    note = calibration.get("note")
+    if not calibration.get("cases"):
+        return f"The probabilities are not calibrated{f': {note}' if note else ''}."
+    return (f"The probabilities are calibrated on {calibration['cases']} validation cases: temperature "
+            f"{calibration['temperature']:.3g}{f' ({note})' if note else ''}.")
+
+
+@torch.no_grad()
+def view_logits(network: nn.Module, array: np.ndarray, window: Sequence[int], *, device: torch.device,
+                context: int = 0, precision: Precision = "fp32", batch: int = 1, on_progress: OnProgress | None = None,
+                should_stop: ShouldStop | None = None) -> torch.Tensor:
+    """Logits (n, K) float32 of the n views of a prepared image (C, k, j, i), on the processor.
+
+    A view is the middle of the image on the window, padded where it is smaller: of the whole volume, or where the
+    window has two axes of each slice, with its `context` neighbours on each side as channels.
+
+    Raises:
+        Stopped: `should_stop` said so.
+    """
+    views = 1 if len(window) == 3 else array.shape[1]
+    logits = []
+    for start in range(0, views, batch):
+        if should_stop is not None and should_stop():
+            raise Stopped("Stopped on request.")
+        stop = min(start + batch, views)
+        part = array[None] if len(window) == 3 else slice_stacks(array, range(start, stop), context)
+        images = torch.from_numpy(np.ascontiguousarray(middle(part, window), dtype=np.float32))
+        with autocast(device, precision):
+            logits.append(network(images.to(device)).float().cpu())
+        if on_progress is not None:
+            on_progress(stop, views)
+    return torch.cat(logits)
+
+
+def middle(array: np.ndarray, window: Sequence[int]) -> np.ndarray:
+    """The middle (..., *window) of (..., *spatial), padded with zeros where it is smaller."""
+    padded = pad_centred(array, window)
+    starts = [(length - extent) // 2 for length, extent in zip(padded.shape[-len(window):], window, strict=True)]
+    area: list[Any] = [slice(start, start + extent) for start, extent in zip(starts, window, strict=True)]
+    return padded[(..., *area)]
+
+
+def _stored_slice(prepared: Prepared, plane: int) -> tuple[int, int]:
+    """(axis, index) of the stored array of a slice of the prepared image."""
+    last = prepared.grid.shape[0] - 1
+    return prepared.change.order[0], last - plane if prepared.change.flips[0] else plane

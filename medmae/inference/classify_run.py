@@ -1,7 +1,7 @@
 """Run kind "classify": class probabilities for images.
 
-inputs: ``model``, ``images`` (as for segment), ``out`` (folder). Writes ``OUT/classes.csv``, ``OUT/classes.json`` and
-the same object as the run's ``result.json``.
+inputs: ``model``, ``images`` (as for segment), ``out`` (folder). Writes ``OUT/classes.csv`` (with a column p(CLASS) for
+each class), ``OUT/classes.json`` and the same object as the run's ``result.json``.
 """
 
 from __future__ import annotations
@@ -33,30 +33,39 @@ def execute(run: RunFolder) -> None:
     config = from_json(ClassifyConfig, run.spec["config"], "configuration of classify")
     inputs = required_inputs(run, ("model", "images", "out"))
     cases = find_cases(inputs["images"])
-    classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, batch=config.batch)
+    classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, batch=config.batch,
+                            pooling=config.pooling)
+    several = classifier.info.multi_label
     results: list[dict[str, Any]] = []
 
     def work(index: int, on_progress: OnProgress) -> None:
         started = time.monotonic()
         images = [read_image(path, frame=config.frame) for path in cases[index].images]
         found = classifier.classify(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
-        deciding = found.deciding_slice and {"axis": "kji"[found.deciding_slice[0]], "index": found.deciding_slice[1]}
         results.append({"image": str(cases[index].images[0]), "label": found.label,
-                        "probabilities": found.probabilities, "deciding_slice": deciding,
+                        **({"labels": list(found.labels)} if several else {}),
+                        "probabilities": found.probabilities,
+                        "deciding_slice": found.deciding_slice and _place(found.deciding_slice),
+                        "deciding_slices": {name: _place(one) for name, one in found.deciding_slices.items()} or None,
                         "seconds": round(time.monotonic() - started, 3)})
 
     failures: list[CaseFailure] = []
     try:
         for_each_case(run, "classify", [str(case.images[0]) for case in cases], work, failures)
     finally:
-        found = {"task": "classification", "model": classifier.info.name, "cases": results,
-                 "failed": failures_to_json(failures)}
+        found = {"task": "classification", "model": classifier.info.name, "classes": classifier.names,
+                 "multi_label": several, "pooling": classifier.pooling, "calibrated": classifier.is_calibrated,
+                 "calibration": classifier.info.calibration, "cases": results, "failed": failures_to_json(failures)}
         write_json(run.path / "result.json", found)
         if results:
             out = Path(inputs["out"])
             write_text(out / "classes.csv", _table(classifier.names, results, failures))
             write_json(out / "classes.json", found)
     raise_failures(failures, len(cases))
+
+
+def _place(deciding: tuple[int, int]) -> dict[str, Any]:
+    return {"axis": "kji"[deciding[0]], "index": deciding[1]}
 
 
 def _table(names: Sequence[str], results: Sequence[Mapping[str, Any]], failures: Sequence[CaseFailure]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from medmae.models.info import is_pooling
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LabelFormat = Literal["nii.gz", "nrrd", "seg.nrrd"]
 
@@ -31,29 +33,47 @@ class SegmentConfig:
 
 @dataclass(frozen=True)
 class ClassifyConfig:
-    """How images are classified; the fields are those of `SegmentConfig`."""
+    """How images are classified; the fields are those of `SegmentConfig`.
+
+    pooling: how a 2-D model makes one answer of the slices of a volume, "mean", "max" or "topN%"; None: as the model
+    was trained.
+    """
 
     device: str = "auto"
     precision: Precision = "auto"
     batch: int | None = None
     frame: int | None = None
+    pooling: str | None = None
 
     def __post_init__(self) -> None:
         _check(0.0, self.batch)
+        check_pooling(self.pooling)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How a model is evaluated; the fields are those of `SegmentConfig`."""
+    """How a model is evaluated; the fields are those of `SegmentConfig` and `ClassifyConfig`."""
 
     device: str = "auto"
     precision: Precision = "auto"
     overlap: float = 0.5
     batch: int | None = None
     format: LabelFormat = "nii.gz"
+    pooling: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.overlap, self.batch)
+        check_pooling(self.pooling)
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Refuse an unknown way to pool slices.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if pooling is not None and not is_pooling(pooling):
+        raise ValueError(f"pooling must be mean, max or topN% (N from 1 to 100, for instance top25%), not {pooling}")
 
 
 def _check(overlap: float, batch: int | None) -> None:

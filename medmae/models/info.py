@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +29,12 @@ class ModelInfo:
         context: neighbouring slices that a 2-D network sees on each side as further channels.
         labels: one {"name", "value", "color", "terminology"} for each class; the index is the network's class, the
             value is what result files store; segmentation has background at index 0. Colours are (r, g, b) in 0..1.
+        multi_label: whether several classes of a classification may apply together, or none; each class then has its
+            own probability.
+        slice_pooling: how a 2-D classification model makes one answer of the slices of a volume: "mean", "max" or
+            "top25%" (`medmae.inference.pooling`).
+        calibration: of a classification model, {"temperature", "cases", ...} as `medmae.metrics.Calibration` has it;
+            empty where its probabilities were never calibrated.
         modality: DICOM code of the (first) channel.
         orientation: axes of the network's input, in which i, j, k increase ("RAS" in 3-D, "LPS" in 2-D).
         spacing_mm: voxel size (k, j, i) of the network's input; None = as stored (3-D), or fitted by the longest side.
@@ -49,6 +57,9 @@ class ModelInfo:
     channels: list[dict[str, Any]]
     input_size: list[int]
     labels: list[dict[str, Any]] = field(default_factory=list)
+    multi_label: bool = False
+    slice_pooling: str = "mean"
+    calibration: dict[str, Any] = field(default_factory=dict)
     modality: str = ""
     orientation: str = "RAS"
     spacing_mm: list[float] | None = None
@@ -106,8 +117,19 @@ class ModelInfo:
             present = [label.get(key) for label in self.labels]
             if len(set(map(repr, present))) < len(present):
                 problems.append(f"two labels have the same {key}")
-        if self.task != "encoder" and len(self.labels) < 2:
+        if self.task != "encoder" and len(self.labels) < (1 if self.multi_label else 2):
             problems.append(f"a {self.task} model needs two labels at least")
+        return problems + self._classification_problems()
+
+    def _classification_problems(self) -> list[str]:
+        problems = []
+        if self.multi_label and self.task != "classification":
+            problems.append(f"multi_label is for classification, but the task is {self.task}")
+        if not is_pooling(self.slice_pooling):
+            problems.append(f"slice_pooling {self.slice_pooling!r} is not mean, max or topN% (N from 1 to 100)")
+        temperature = self.calibration.get("temperature", 1.0)
+        if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+            problems.append(f"the temperature {temperature!r} of the calibration is not a positive number")
         return problems
 
     def _architecture_problems(self) -> list[str]:
@@ -120,6 +142,11 @@ class ModelInfo:
         if self.task != "encoder" and arguments.get("classes") != len(self.labels):
             problems.append(f"the network has {arguments.get('classes')} classes, but {len(self.labels)} are named")
         return problems
+
+
+def is_pooling(text: str) -> bool:
+    """Whether `text` names a way to pool slices: "mean", "max" or "topN%" with N from 1 to 100."""
+    return text in ("mean", "max") or re.fullmatch("top([1-9][0-9]?|100)%", text) is not None
 
 
 def _is_axis_code(text: str) -> bool:
