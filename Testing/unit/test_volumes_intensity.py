@@ -90,3 +90,15 @@ def test_it_survives_json():
 def test_impossible_settings_are_refused(data):
     with pytest.raises(BadInput):
         from_json(Intensity, data)
+
+
+def test_a_window_of_stored_values_maps_pictures_of_8_bits_to_0_to_1():
+    array = np.array([-5, 0, 51, 255, 300], np.int16).reshape(1, 1, 1, 5)
+    np.testing.assert_allclose(Intensity("window", 0, 255).apply(array).ravel(), [0, 0, 0.2, 1, 1])
+
+
+def test_percentiles_0_and_100_are_the_minimum_and_maximum_of_every_voxel():
+    array = np.full((1, 1, 2001, 1999), 10.0)
+    array[0, 0, 1234, 567], array[0, 0, 1, 2] = 30, -10
+    result = Intensity("xray", 0, 100).apply(array)[0, 0]
+    assert (result[1234, 567], result[1, 2], result[0, 0]) == (1, 0, 0.5)

@@ -10,14 +10,15 @@ import click
 
 from medmae.cli import options, tables
 from medmae.cli.app import say
+from medmae.cli.model_import import check_command, import_command
 
 if TYPE_CHECKING:
     from medmae.models import ModelInfo
 
 
-@click.group("model", short_help="List, show, install and remove models.")
+@click.group("model", short_help="List, show, check, install, remove and import models.")
 def command() -> None:
-    """List, show, install and remove models.
+    """List, show, check, install, remove and import models.
 
     Wherever a command takes a model, a folder, a run folder or a name from this list will do.
     """
@@ -112,6 +113,10 @@ def remove_command(name: str, yes: bool) -> None:
         click.confirm(f"Delete the model {name} for good?", abort=True, err=True)
     remove_model(name)
     say(f"Removed {name}.")
+
+
+command.add_command(import_command)
+command.add_command(check_command)
 
 
 def _report(as_json: bool, result: dict[str, Any], sentence: str) -> None:
