@@ -20,6 +20,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.finetuning.config import FinetuneConfig, default_flip_axes, resolve_finetune_config
 from medmae.models import ModelInfo, load_info, load_state, resolve_model, save_model
+from medmae.models.labels import model_labels
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
 from medmae.training.loop import LoopSettings, train
@@ -187,8 +188,12 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     orientation = ORIENTATION[numbers.spatial_dims]
     summary = summary.towards(orientation)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
-    if plan.like is not None and plan.like.modality == dataset.modalities[0]:
-        intensities = Preprocessing.of(plan.like).intensity[:1] * len(intensities)
+    if plan.like is not None:
+        usual = Preprocessing.of(plan.like).intensity[0]
+        if plan.like.modality == dataset.modalities[0]:
+            intensities = (usual,) * len(intensities)
+        else:  # imported weights expect the constants that they were trained with, whatever the modality
+            intensities = tuple(replace(one, mean=usual.mean, std=usual.std) for one in intensities)
     size = tuple(config.input_size or (plan.like.input_size if plan.like is not None else numbers.input_size))
     spacing = config.spacing_mm
     if spacing is None and numbers.spatial_dims == 3:
@@ -295,14 +300,3 @@ def _channels(dataset: Dataset, preprocessing: Preprocessing) -> list[dict[str, 
     return [{"name": names[min(index, len(names) - 1)] + (f" {offset:+d}" if offset else ""),
              "modality": dataset.modalities[min(index, len(names) - 1)]}
             for offset in offsets for index in range(preprocessing.channels)]
-
-
-def model_labels(labels: dict[str, int]) -> list[dict[str, Any]]:
-    """The labels of a model, in class order, with colours and terminology."""
-    from medmae.volumes.segments import default_segments
-
-    # Numbered in class order: stored values of classes may be negative, those of segments not.
-    segments = {segment.name: segment for segment in default_segments({name: n for n, name in enumerate(labels)})}
-    return [{"name": name, "value": value, "color": list(segments[name].color) if name in segments else [0.0, 0.0, 0.0],
-             "terminology": segments[name].terminology if name in segments else None}
-            for name, value in labels.items()]
