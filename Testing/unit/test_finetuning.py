@@ -90,16 +90,21 @@ def test_a_dataset_without_labels_is_refused(tmp_path: Path) -> None:
         make_plan(FinetuneConfig(), {"dataset": str(dataset)})
 
 
-@pytest.mark.parametrize(("method", "stem", "deepest"), [("gl-mae", 7, 6), ("vis-mae", 4, 3)])
-def test_rates_fall_from_the_head_to_the_stem(method: str, stem: int, deepest: int) -> None:
+@pytest.mark.parametrize(("method", "blocks"), [("gl-mae", ["blocks.0.", "blocks.5."]),
+                                                ("vis-mae", ["stages.0.blocks.0.", "stages.2.blocks.1."])])
+def test_rates_fall_block_by_block_from_the_head_to_the_stem(method: str, blocks: list[str]) -> None:
     network = build_network(architecture_for(method, "tiny", "segmentation", 1, 2))
     depth = encoder_depths(network)
     depths = {name: depth(name) for name, _ in network.named_parameters()}
     assert all(value is None for name, value in depths.items() if not name.startswith("encoder."))
-    assert depths["encoder.patch_embed.proj.weight"] == stem
-    part = "blocks" if method == "gl-mae" else "stages"
-    assert {value for name, value in depths.items() if name.startswith(f"encoder.{part}.0.")} == {deepest}
     assert all(value is not None for name, value in depths.items() if name.startswith("encoder."))
+    assert depths["encoder.patch_embed.proj.weight"] == 7
+    for part, expected in zip(blocks, (6, 1), strict=True):
+        assert {value for name, value in depths.items() if name.startswith(f"encoder.{part}")} == {expected}
+    assert {value for value in depths.values() if value} == set(range(1, 8))
+    merging = {name: value for name, value in depths.items() if ".downsample." in name}
+    assert all(value == depths[f"{name.partition('.downsample.')[0]}.blocks.1.norm1.weight"]
+               for name, value in merging.items())
 
 
 def test_both_arms_get_the_same_schedule_and_only_pretrained_layers_are_protected(tmp_path: Path) -> None:

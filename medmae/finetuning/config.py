@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from medmae.config import require_at_least, require_positive, with_overrides
 from medmae.datasets.dataset import Task
+from medmae.inference.config import check_pooling
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class FinetuneConfig:
     which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D networks: show a
     slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further channels.
     `input_size`: the network's window, (k, j, i) or (rows, columns).
+
+    Classification: `class_balance` lets rare classes count more in the loss ("loss"), come up more often ("draw"), or
+    neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or
+    "topN%"), `slices` how many of them a training step sees of each volume (None: 1 for the mean, otherwise 8).
+    `calibrate`: fit a temperature on the validation cases after training.
     """
 
     method: str | None = None
@@ -70,6 +77,10 @@ class FinetuneConfig:
     dice_weight: float = 1.0
     ce_weight: float = 1.0
     foreground_fraction: float = 0.67
+    class_balance: Literal["loss", "draw", "none"] = "loss"
+    slice_pooling: str = "mean"
+    slices: int | None = None
+    calibrate: bool = True
     validations: int = 4
     validation_cases: int = 8
     checkpoint_every: int | None = None
@@ -78,7 +89,8 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, steps=1, batch_size=1, cases=1, checkpoint_every=1, validations=0, validation_cases=1,
-                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0)
+                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1)
+        check_pooling(self.slice_pooling)
         require_positive(self, "learning_rate", "clip_norm", "layer_decay")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
@@ -115,6 +127,11 @@ _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
 }
 
 
+# Per block. Twelve blocks of a ViT-B leave its stem 0.024 of the rate (the usual choice of masked autoencoders); Swin's
+# are fewer and learn from all scales, so theirs is milder: 0.23 for the stem of the published network.
+_LAYER_DECAY = {"gl-mae": 0.75, "vis-mae": 0.85}
+
+
 def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str, task: Task,
                             pretrained: bool) -> FinetuneConfig:
     """Fill in what is None from the method, preset and task.
@@ -128,7 +145,7 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
         config, method=method, preset=preset, steps=config.steps or schedule.steps,
         batch_size=config.batch_size or schedule.batch_size,
         learning_rate=config.learning_rate or schedule.learning_rate,
-        layer_decay=config.layer_decay if config.layer_decay is not None else (0.75 if pretrained else 1.0),
+        layer_decay=config.layer_decay or (_LAYER_DECAY[method] if pretrained else 1.0),
         augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from medmae import __version__
 from medmae.config import from_json, to_json
 from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, draw_cases, load_dataset, validate
+from medmae.datasets.classes import check_learnable, is_multi_label
 from medmae.datasets.corpus_building import build_corpus
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FROM_SCRATCH = "none"
+# Of a result object: what is long, or says nothing about how good the model is.
+_NOT_FOR_THE_MODEL = {"cases", "task", "classes", "multi_label", "positive", "per_class", "confusion", "roc",
+                      "calibration"}
 DEFAULT_METHOD = {2: "vis-mae", 3: "gl-mae"}
 
 
@@ -51,6 +55,7 @@ class Plan:
     encoder_info: ModelInfo | None
     config: FinetuneConfig
     like: ModelInfo | None = None
+    multi_label: bool = False
 
 
 def execute(run: RunFolder) -> None:
@@ -68,8 +73,7 @@ def execute(run: RunFolder) -> None:
                  plan.dataset.task, ", ".join(plan.dataset.labels), len(plan.training), plan.config.steps)
         train(task, run, _loop_settings(plan.config), group)
         if group.is_main:
-            if not task.last_validation:
-                task.validate(plan.config.steps or 0)
+            task.finish(plan.config.steps or 0)
             write_json(run.path / "validation.json", task.last_validation)
             _save(run, plan, preprocessing, architecture, task)
     finally:
@@ -91,12 +95,10 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
                        "Add labels, or pretrain on it with 'medmae pretrain'.")
     training = _training_cases(dataset, inputs, config)
     validation = tuple(case for case in dataset.lists.get("validation", ()) if case.is_labelled)
-    if any(isinstance(case.class_value, tuple) for case in training):
-        raise BadInput(f"The dataset {dataset.path} gives several classes to one case; finetuning takes one class "
-                       "a case. Make one dataset per class.")
-    if dataset.task == "classification" and len({case.class_value for case in training}) < 2:
-        raise BadInput(f"All {len(training)} training cases are of the class '{training[0].class_value}', so there is "
-                       "nothing to tell apart. Take cases of at least two classes.")
+    multi_label = is_multi_label(dataset, (*training, *validation))
+    if dataset.task == "classification":
+        for warning in check_learnable(dataset, training, multi_label):
+            log.warning("%s", warning)
     encoder = inputs.get("encoder")
     path, info, like = None, None, None
     from_scratch = encoder in (None, FROM_SCRATCH)
@@ -121,7 +123,7 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
     config = resolve_finetune_config(config, method=method, preset=preset, task=dataset.task,
                                      pretrained=path is not None)
-    return Plan(dataset, training, validation, path, info, config, like)
+    return Plan(dataset, training, validation, path, info, config, like, multi_label)
 
 
 def _context(config: FinetuneConfig, like: ModelInfo | None, dims: int) -> int:
@@ -277,7 +279,7 @@ def _save(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture
           task: FinetuningTask) -> Path:
     dataset, config = plan.dataset, plan.config
     assert dataset.task and config.method and config.preset
-    scores = {key: value for key, value in task.last_validation.items() if key not in ("cases", "task")}
+    scores = {key: value for key, value in task.last_validation.items() if key not in _NOT_FOR_THE_MODEL}
     info = ModelInfo(
         name=run.path.resolve().name, task=dataset.task, method=config.method, preset=config.preset,
         architecture=architecture, channels=_channels(dataset, preprocessing),
@@ -287,10 +289,17 @@ def _save(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture
                   "batch_size": config.batch_size, "seed": config.seed,
                   "encoder": plan.encoder_info.name if plan.encoder_info else FROM_SCRATCH,
                   "ranges": read_json(run.path / "ranges.json")},
-        scores={"validation": scores} if scores else {},
+        scores={"validation": scores} if scores else {}, multi_label=plan.multi_label,
+        slice_pooling=config.slice_pooling, calibration=_calibration(task),
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return save_model(run.model, info, task.module.average)
+
+
+def _calibration(task: FinetuningTask) -> dict[str, Any]:
+    from medmae.finetuning.classification import ClassificationTask
+
+    return to_json(task.calibration) if isinstance(task, ClassificationTask) else {}
 
 
 def _channels(dataset: Dataset, preprocessing: Preprocessing) -> list[dict[str, str]]:

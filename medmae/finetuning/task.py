@@ -66,6 +66,11 @@ class FinetuningTask(ABC):
     def validate(self, step: int) -> Mapping[str, Any]:
         """Scores of the validation corpus with the averaged weights."""
 
+    def finish(self, steps: int) -> None:
+        """What is left to do with the finished weights: validation cases that were never scored are scored now."""
+        if not self.last_validation:
+            self.validate(steps)
+
     def parameter_groups(self) -> list[dict[str, object]]:
         """All trainable parameters; the encoder's learn more slowly the deeper they lie (layer-wise decay)."""
         assert self.config.layer_decay is not None  # filled in by resolve_finetune_config
@@ -80,19 +85,32 @@ class FinetuningTask(ABC):
 def encoder_depths(network: nn.Module) -> Callable[[str], int | None]:
     """For a parameter's name, how many levels below the head it lies; None outside the encoder.
 
-    Levels are the blocks of a ViT and the stages of a Swin transformer, 1 the last; the stem lies below all.
+    Levels are blocks, 1 the last, also those of a Swin transformer, however they are grouped into stages; what merges
+    patches between two stages belongs to the block before it. The stem lies below all. A network without an encoder of
+    ours (the plain U-Net) has no levels.
     """
-    encoder: Any = network.encoder
-    attribute = "blocks" if hasattr(encoder, "blocks") else "stages"
-    levels = len(getattr(encoder, attribute))
-    pattern = re.compile(rf"(?:^|\.)encoder\.(?:{attribute}\.(\d+)\.|(patch_embed|norm|cls_token))")
+    encoder: Any = getattr(network, "encoder", None)
+    if encoder is None:
+        return lambda name: None
+    if hasattr(encoder, "blocks"):
+        first, levels = [], len(encoder.blocks)
+        pattern = re.compile(r"(?:^|\.)encoder\.(?:blocks\.(?P<block>\d+)\.|(?P<other>patch_embed|norm|cls_token))")
+    else:
+        depths = [len(stage.blocks) for stage in encoder.stages]
+        first, levels = [sum(depths[:number]) for number in range(len(depths) + 1)], sum(depths)
+        pattern = re.compile(r"(?:^|\.)encoder\.(?:stages\.(?P<stage>\d+)\.(?:blocks\.(?P<block>\d+)\.)?"
+                             r"|(?P<other>patch_embed|norm))")
 
     def depth(name: str) -> int | None:
         match = pattern.search(name)
         if match is None:
             return None
-        if match.group(1) is not None:
-            return levels - int(match.group(1))
-        return 0 if match.group(2) == "norm" else levels + 1
+        if match["other"] is not None:
+            return 0 if match["other"] == "norm" else levels + 1
+        if not first:
+            return levels - int(match["block"])
+        stage = int(match["stage"])
+        block = first[stage + 1] - 1 if match["block"] is None else first[stage] + int(match["block"])
+        return levels - block
 
     return depth

@@ -7,18 +7,19 @@ run's ``result.json`` is the object that ``medmae evaluate --json`` prints.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medmae.config import from_json
 from medmae.datasets import Case, Dataset, load_dataset
+from medmae.datasets.classes import is_multi_label
 from medmae.datasets.preprocessing import check_same_grid
 from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
-from medmae.inference.classifier import Classifier
+from medmae.inference.classifier import Classifier, calibration_text
 from medmae.inference.config import EvaluateConfig
 from medmae.inference.loaded_model import LoadedModel
 from medmae.inference.segment_run import failures_to_json, required_inputs, segments_of
@@ -54,6 +55,8 @@ def execute(run: RunFolder) -> None:
     model = LoadedModel.load(inputs["model"], task=dataset.task, device=config.device, precision=config.precision)
     out = Path(inputs["out"]) if inputs.get("out") else None
     check_labels(dataset, model.info)
+    if dataset.task == "classification":
+        check_kind(dataset, cases, model.info)
     run.append_progress({"stage": "check", "message": f"checking {len(cases)} cases"})
     validate_cases(dataset, cases, labels=True)
     failures: list[CaseFailure] = []
@@ -104,6 +107,22 @@ def check_labels(dataset: Dataset, info: ModelInfo) -> None:
                     told)
 
 
+def check_kind(dataset: Dataset, cases: Sequence[Case], info: ModelInfo) -> None:
+    """See that model and dataset agree on whether several classes may apply to a case.
+
+    Raises:
+        BadInput: they do not, or the dataset does not agree with itself.
+    """
+    several = is_multi_label(dataset, cases)
+    if several == info.multi_label:
+        return
+    if several:
+        raise BadInput(f"The dataset {dataset.path} lists the classes of each case, but the model {info.name} gives "
+                       "each case exactly one class. Use a model that was finetuned on lists, or another dataset.")
+    raise BadInput(f"The model {info.name} tells which of several classes apply, but the dataset {dataset.path} gives "
+                   "each case exactly one class. Write the labels as lists, or use another model.")
+
+
 def dataset_values(dataset: Dataset, info: ModelInfo) -> list[int]:
     """The dataset's stored value of each class of a segmentation model; the background's for labels it lacks."""
     by_key = {_key(name): value for name, value in dataset.labels.items()}
@@ -146,7 +165,7 @@ def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model
 
 def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel,
                     config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
-    classifier = Classifier(model, batch=config.batch)
+    classifier = Classifier(model, batch=config.batch, pooling=config.pooling)
     scored: list[ClassificationCase] = []
     index_of = dataset.class_of_value
 
@@ -154,15 +173,25 @@ def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], mod
         case = cases[index]
         found = classifier.classify([read_image(path) for path in case.images], on_progress=on_progress,
                                     should_stop=lambda: run.stop_requested)
-        by_key = {_key(name): value for name, value in found.probabilities.items()}
         value = case.class_value
         target = (tuple(index_of[int(one)] for one in value) if isinstance(value, tuple)
                   else index_of[int(value)])  # type: ignore[arg-type]
         scored.append(ClassificationCase(image_name(dataset, case), case.subject, target,
-                                         tuple(by_key[_key(name)] for name in dataset.labels)))
+                                         _in_order(dataset, found.probabilities),
+                                         _in_order(dataset, found.uncalibrated) if classifier.is_calibrated else None))
 
     for_each_case(run, "evaluate", [image_name(dataset, case) for case in cases], work, failures)
-    return classification_scores(scored, list(dataset.labels))
+    scores = classification_scores(scored, list(dataset.labels))
+    info = classifier.info
+    scores["calibration"] |= {"model": info.calibration if classifier.is_calibrated else {},
+                              "told": calibration_text(info.calibration if classifier.is_calibrated else {})}
+    return scores
+
+
+def _in_order(dataset: Dataset, probabilities: Mapping[str, float]) -> tuple[float, ...]:
+    """The probabilities of the model's classes in the order of the dataset's, by name."""
+    by_key = {_key(name): value for name, value in probabilities.items()}
+    return tuple(by_key[_key(name)] for name in dataset.labels)
 
 
 def _key(name: str) -> str:
