@@ -22,7 +22,7 @@ from medmae.files import read_json, write_json, write_text
 from medmae.finetuning import run as finetuning_run
 from medmae.finetuning.config import FinetuneConfig
 from medmae.inference import evaluate_run
-from medmae.metrics import auc, bootstrap_interval
+from medmae.metrics import auc, bootstrap_interval, targets_of
 from medmae.models import load_info, load_state, resolve_model
 from medmae.run_folder import RunFolder
 
@@ -134,7 +134,8 @@ def _split(inputs: dict[str, Any]) -> str:
 
 
 def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
-    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if config.cases else None)
+    # At N labels nothing but these N is used: a temperature would see the validation cases.
+    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if config.cases else None, calibrate=False)
 
 
 def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:
@@ -231,7 +232,8 @@ def _segmentation_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], fl
 
 def _classification_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], float | None]:
     classes = list(result["cases"][0]["probabilities"])
-    targets = np.array([classes.index(case["label"]) for case in result["cases"]])
+    targets = targets_of([[classes.index(name) for name in case["label"]] if isinstance(case["label"], list)
+                          else classes.index(case["label"]) for case in result["cases"]], len(classes))
     probabilities = np.array([list(case["probabilities"].values()) for case in result["cases"]])
     return lambda drawn: auc(targets[drawn], probabilities[drawn])
 
