@@ -45,8 +45,11 @@ def test_views_and_masks_depend_on_seed_epoch_and_item_alone(method: Pretraining
     together = method.load_batch([Draw(1, 0), Draw(3, 2)])
     alone = method.load_batch([Draw(3, 2)])
     another_epoch = method.load_batch([Draw(3, 3)])
-    for name, tensor in together.items():
-        assert torch.equal(tensor[1:], alone[name])
+    # How tokens are packed for attention follows from the blocks chosen and depends on the longest of the batch.
+    drawn = [name for name in together if not name.startswith(("plan.encoder.", "plan.decoder."))]
+    assert len(drawn) >= 2
+    for name in drawn:
+        assert torch.equal(together[name][1:], alone[name])
         assert not torch.equal(alone[name], another_epoch[name])
 
 

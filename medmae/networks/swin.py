@@ -78,6 +78,20 @@ def _axis_regions(length: int, window: int, shift: int) -> Tensor:
     return regions
 
 
+def windows_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention with an additive bias: (n, heads, N, C) each, bias (n or 1, heads, N, N) -> (n, heads, N, C).
+
+    ``scaled_dot_product_attention`` where it has a fused kernel. For training on a processor it has none (a bias that
+    needs a gradient) and falls back to a form that takes up to three times as long as the two products written out
+    (Testing/benchmarks/vis_mae_pretraining.py).
+    """
+    bias = bias.to(query.dtype)
+    if query.device.type == "cpu" and torch.is_grad_enabled():
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return (scores + bias).softmax(-1) @ value
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned bias for every relative position."""
 
@@ -109,9 +123,8 @@ class WindowAttention(nn.Module):
         first, last = (0, 1) if mask is None else (1, 2)
         if mask is not None:
             bias = (bias + mask[:, None]).flatten(0, 1)[None]
-        attended = functional.scaled_dot_product_attention(
-            query.flatten(first, last), key.flatten(first, last), value.flatten(first, last),
-            attn_mask=bias.to(query.dtype))
+        attended = windows_attention(query.flatten(first, last), key.flatten(first, last), value.flatten(first, last),
+                                     bias)
         attended = attended.view(batch, count, self.heads, tokens, width // self.heads)
         return self.proj(attended.transpose(2, 3).reshape(batch, count, tokens, width))
 
