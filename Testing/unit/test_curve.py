@@ -14,6 +14,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.curve import CurveConfig, execute, summarise
+from medmae.models import load_info
 from medmae.run_folder import RunFolder
 
 
@@ -53,6 +54,9 @@ def test_a_curve_computes_every_point_once_and_goes_on_where_it_stopped(tmp_path
         ("pretrained", "2", "0"), ("scratch", "2", "0"), ("pretrained", "4", "0"), ("scratch", "4", "0")]
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
     assert [row["labels"] for row in read_json(run.path / "summary.json")] == ["2", "4"]
+    one, other = (load_info(run.path / "points" / name) for name in ("pretrained-2-seed0", "scratch-2-seed0"))
+    assert (one.architecture, one.intensity, one.input_size) == (other.architecture, other.intensity, other.input_size)
+    assert (one.training["encoder"], other.training["encoder"]) == ("encoder", "none")
 
     monkeypatch.setattr("medmae.finetuning.run.execute", lambda *_: pytest.fail("a finished point was computed again"))
     before = (run.path / "results.csv").read_text()

@@ -229,6 +229,30 @@ def test_evaluate_scores_on_the_stored_grid_by_label_name(tmp_path, bands):
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == found
 
 
+def test_a_2d_model_is_scored_by_whole_volumes_never_by_slices(tmp_path, known_model):
+    """Many slices lack the label; one is found where there is nothing, one is missed. Each volume gives one Dice."""
+    known_model(description(dims=2, values=(0, 1), size=[12, 12], intensity={"kind": "ct_window", "low": 0.0,
+                                                                           "high": 1.0}), Bands(2))
+    folder, expected = tmp_path / "data", {}
+    folder.mkdir()
+    truths = {}
+    for number, name in enumerate(("a", "b")):
+        geometry = oblique((9, 12, 10), (4.0, 1.0, 1.0), ("LPS", "LAS")[number])
+        seen, truth = np.zeros((2, *geometry.shape), np.uint8)
+        truth[3, 2:8, 2:8] = truth[4, 2:4, 2:5 + number] = 1
+        seen[3, 2:8, 3:9] = seen[7, :, :5] = 1
+        write_image(folder / f"{name}.nii.gz", seen, geometry)
+        truths[name] = truth
+        expected[f"{name}.nii.gz"] = 2 * (seen & truth).sum() / (seen.sum() + truth.sum())
+    dataset = make_dataset(folder, truths, {"background": 0, "rim": 1}, lambda _, truth: truth)
+    run, code = execute(tmp_path / "run", "evaluate", {"dataset": str(dataset), "split": "test", "model": "known"})
+    assert code == 0, run.state()
+    found = result(run)
+    assert {case["image"]: case["dice"]["rim"] for case in found["cases"]} == pytest.approx(expected)
+    assert found["mean_dice"] == pytest.approx(np.mean(list(expected.values())))
+    assert 0.35 < found["mean_dice"] < 0.45  # the mean over slices, absent ones counted as found, would be 0.76
+
+
 def test_evaluate_counts_what_the_model_does_not_know_as_missed(tmp_path, bands):
     truths = write_images(tmp_path / "data", ["a"])
     labels = {"background": 0, "rim": 1, "vessel": 2}

@@ -139,8 +139,12 @@ def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
 
 
 def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:
-    return {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None,
-            "encoder": inputs["encoder"] if point.arm == "pretrained" else finetuning_run.FROM_SCRATCH}
+    of_point = {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None}
+    if point.arm == "pretrained":
+        return of_point | {"encoder": inputs["encoder"]}
+    like = inputs.get("encoder")  # the same network and preprocessing, also where the encoder has no preset's sizes
+    return of_point | {"encoder": finetuning_run.FROM_SCRATCH,
+                       "like": None if like == finetuning_run.FROM_SCRATCH else like}
 
 
 def _score(curve: RunFolder, config: CurveConfig, inputs: dict[str, Any], point: Point) -> dict[str, Any]:
