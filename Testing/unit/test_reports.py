@@ -15,9 +15,10 @@ from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.reports import charts, pictures, write_run_report
 from medmae.reports.cases import displayed, telling_cases, worst_to_best
+from medmae.reports.classification_scores import add_classification_scores
 from medmae.reports.drawing import Sheet, distinct, smoothed
 from medmae.reports.page import Page, flat
-from medmae.reports.score_tables import add_classification_scores, add_segmentation_scores
+from medmae.reports.score_tables import add_segmentation_scores
 from medmae.run_folder import RunFolder
 from medmae.volumes import Geometry, Volume
 
@@ -195,11 +196,6 @@ def test_colours_too_much_alike_are_told_apart_and_others_kept():
     shown = distinct([liver, kidney, bone])
     assert (shown[0], shown[2]) == (liver, bone)
     assert min(np.linalg.norm(np.subtract(a, b)) for a, b in [shown[:2], shown[1:], shown[::2]]) > 0.3
-
-
-def test_roc_points_move_cases_of_equal_score_together():
-    false, true = charts.roc_points([True, False, True, False], [0.9, 0.5, 0.5, 0.1])
-    assert list(zip(false, true, strict=True)) == [(0, 0), (0, 0.5), (0.5, 1.0), (1.0, 1.0)]
 
 
 def test_cases_are_ranked_by_mean_dice_and_those_without_a_score_are_left_out():

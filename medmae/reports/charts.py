@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medmae.metrics import roc_points
 from medmae.reports.drawing import BLUE, CYCLE, INK, LINE, SOFT, Color, Sheet, grid_of_axes, shortened, smoothed
 
 NOT_LOSSES = ("step", "total", "seconds", "eta_s", "epoch", "stage", "message")
@@ -99,16 +100,6 @@ def dice_boxes(values: Mapping[str, Sequence[float]], colors: Mapping[str, Color
     return sheet
 
 
-def roc_points(is_class: Sequence[bool], score: Sequence[float]) -> tuple[list[float], list[float]]:
-    """False and true positive rate at every threshold, from (0, 0) to (1, 1); cases of equal score move together."""
-    truth = np.asarray(is_class, bool)
-    values = np.asarray(score, float)
-    thresholds = np.unique(values)[::-1]
-    true = [float((values[truth] >= t).mean()) for t in thresholds]
-    false = [float((values[~truth] >= t).mean()) for t in thresholds]
-    return [0.0, *false], [0.0, *true]
-
-
 def roc_curves(truths: Mapping[str, Sequence[bool]], scores: Mapping[str, Sequence[float]],
                areas: Mapping[str, float | None]) -> Sheet:
     """ROC of each class against the rest; classes that all or no cases have are left out."""
@@ -120,7 +111,8 @@ def roc_curves(truths: Mapping[str, Sequence[bool]], scores: Mapping[str, Sequen
             if 0 < sum(truths[name]) < len(truths[name]):
                 area = areas.get(name)
                 label = shortened(name, 24) + ("" if area is None else f"  (AUC {area:.3f})")
-                axes.plot(*roc_points(truths[name], scores[name]), color=CYCLE[index % len(CYCLE)], label=label)
+                points = roc_points(truths[name], scores[name]) or ([], [])
+                axes.plot(*points, color=CYCLE[index % len(CYCLE)], label=label)
         axes.set_aspect("equal")
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
@@ -150,3 +142,39 @@ def compared_arms(names: Sequence[str], without: Sequence[float | None], pretrai
         axes.set_xlabel(xlabel)
         figure.legend(loc="outside upper right", ncols=2)
     return sheet
+
+
+def label_curves(arms: Mapping[str, Sequence[tuple[float, float | None, Sequence[float]]]], ylabel: str,
+                 ticks: Mapping[float, str]) -> Sheet:
+    """Score over labelled cases: a line through each arm's means, its seeds as dots beside them.
+
+    Args:
+        arms: name to (labelled cases, mean, scores of the seeds) in rising order.
+        ylabel: what the score is.
+        ticks: labelled cases to what is written below them.
+    """
+    sheet = Sheet(7.2, 4.0)
+    with sheet as figure:
+        axes = figure.subplots()
+        for number, (name, points) in enumerate(arms.items()):
+            color, shift = CYCLE[number % len(CYCLE)], 1.025 ** (number - (len(arms) - 1) / 2)
+            known = [(labels * shift, mean) for labels, mean, _ in points if mean is not None]
+            axes.plot(*zip(*known, strict=True), color=color, marker="o", markersize=6.5, label=name) if known else None
+            for labels, _, scores in points:
+                axes.plot([labels * shift] * len(scores), scores, "o", color=color, markersize=4.5, alpha=0.4,
+                          markeredgewidth=0)
+        axes.set_xscale("log")
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.xaxis.set_minor_locator(_no_ticks())
+        if ticks:
+            axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
+        axes.set_xlabel("labelled training cases")
+        axes.set_ylabel(ylabel)
+        axes.legend(loc="best")
+    return sheet
+
+
+def _no_ticks() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()

@@ -9,6 +9,7 @@ from medmae.datasets import load_dataset
 from medmae.files import read_json
 from medmae.models import ModelInfo, load_info, resolve_model
 from medmae.reports.cases import compared_cases, compared_prediction, label_colors, named_colors, telling_cases
+from medmae.reports.classification_scores import classification_facts
 from medmae.reports.finetune_report import ORIENTATION_NOTE, OVERLAY_NOTE, add_scores
 from medmae.reports.page import Page, number
 from medmae.reports.pictures import Compared, overlays
@@ -24,6 +25,9 @@ def build(run: RunFolder) -> Page:
     page = Page(f"Evaluation: {info.name}", f"{len(scores['cases'])} cases of the list '{inputs.get('split', 'test')}'")
     page.facts(_facts(scores))
     page.section("Scores")
+    if scores["task"] == "classification" and inputs.get("split") == "validation" and info.calibration.get("cases"):
+        page.warning("If these are the validation cases of the model's own dataset, its temperature was fitted on "
+                     "them.")
     add_scores(page, scores, info)
     if scores["task"] == "segmentation":
         _add_pictures(page, run, info, scores)
@@ -32,8 +36,7 @@ def build(run: RunFolder) -> Page:
 
 def _facts(scores: dict[str, Any]) -> dict[str, str | None]:
     if scores["task"] == "classification":
-        return {"AUC": number(scores["auc"]), "95 % interval of the AUC": interval(scores.get("auc_interval")),
-                "accuracy": number(scores["accuracy"])}
+        return classification_facts(scores)
     distances = [value for value in scores.get("hd95_mm", {}).values() if value is not None]
     facts: dict[str, str | None] = {"mean Dice": number(scores["mean_dice"])}
     if scores.get("mean_dice_interval"):

@@ -9,11 +9,12 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.models import ModelInfo, load_info
 from medmae.reports.cases import compared_cases, label_colors, named_colors, telling_cases
+from medmae.reports.classification_scores import add_classification_scores
 from medmae.reports.page import Page, number
 from medmae.reports.pictures import overlays
 from medmae.reports.pretrain_report import add_losses
 from medmae.reports.run_facts import configuration, duration, training_records
-from medmae.reports.score_tables import add_classification_scores, add_segmentation_scores
+from medmae.reports.score_tables import add_segmentation_scores
 from medmae.run_folder import RunFolder
 
 OVERLAY_NOTE = "Filled: reference. Line: the model."
@@ -36,6 +37,7 @@ def build(run: RunFolder) -> Page:
     if scores is not None and scores.get("cases"):
         page.section("Validation cases")
         page.paragraph("They are scored for this report only: the schedule is fixed, and nothing was chosen by them.")
+        _add_calibration(page, info)
         add_scores(page, scores, info)
     if info is not None and info.task == "segmentation":
         add_overlays(page, run, info, scores, str(config.get("device", "auto")))
@@ -52,6 +54,8 @@ def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
     facts: dict[str, str | None] = {}
     if scores and scores.get("task") == "classification":
         facts["validation AUC"] = number(scores.get("auc"))
+        if scores.get("accuracy") is not None:
+            facts["validation accuracy"] = number(scores["accuracy"])
     elif scores and scores.get("cases"):
         facts["validation Dice"] = number(scores.get("mean_dice"))
     if info is not None:
@@ -61,6 +65,23 @@ def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
         facts["steps"] = str(records[-1]["step"])
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
     return facts
+
+
+def _add_calibration(page: Page, info: ModelInfo | None) -> None:
+    """What was fitted on the validation cases of a classification, and what it changed there."""
+    if info is None or info.task != "classification" or not info.calibration:
+        return
+    found = info.calibration
+    if not found.get("cases"):
+        page.warning(f"The probabilities are not calibrated: {found.get('note') or 'no temperature was fitted'}.")
+        return
+    page.paragraph(
+        f"One figure was fitted on them after training: the temperature {found['temperature']:.3g} that logits are "
+        f"divided by. On these cases it changed the negative log-likelihood from {number(found['nll_before'])} to "
+        f"{number(found['nll_after'])} and the expected calibration error from {number(found['ece_before'])} to "
+        f"{number(found['ece_after'])}; judge it on other cases, with medmae evaluate.")
+    if found.get("note"):
+        page.warning(f"The temperature says little: {found['note']}.")
 
 
 def add_scores(page: Page, scores: dict[str, Any], info: ModelInfo | None) -> None:

@@ -1,4 +1,4 @@
-"""Score tables: the object of ``evaluate --json`` as tables and charts of a page."""
+"""Score tables of segmentations: the object of ``evaluate --json`` as tables and charts of a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medmae.reports.cases import mean_dice, worst_to_best
-from medmae.reports.charts import dice_boxes, roc_curves
+from medmae.reports.charts import dice_boxes
 from medmae.reports.drawing import Color
 from medmae.reports.page import Page, number
 
@@ -40,38 +40,3 @@ def _case_table(scores: Mapping[str, Any], labels: list[str]) -> tuple[list[str]
     if "hd95_mm" in scores:
         rows.insert(1, ["mean HD95 (mm)", "", *[number(scores["hd95_mm"].get(name), 1) for name in labels]])
     return ["case", "mean Dice", *labels], rows[:MOST_ROWS + 2], caption
-
-
-def add_classification_scores(page: Page, scores: Mapping[str, Any]) -> None:
-    """ROC curves, the table of confusions and the table of cases."""
-    cases = [case for case in scores["cases"] if "probabilities" in case]
-    if not cases:
-        return
-    classes = list(cases[0]["probabilities"])
-    curves = classes[1:] if len(classes) == 2 else classes
-    truths = {name: [_has(case["label"], name) for case in cases] for name in curves}
-    values = {name: [float(case["probabilities"][name]) for case in cases] for name in curves}
-    areas = scores.get("auc_per_class") or dict.fromkeys(curves, scores.get("auc"))
-    if any(0 < sum(truth) < len(truth) for truth in truths.values()):
-        sheet = roc_curves(truths, values, areas)
-        page.figure(sheet.png, f"ROC curve over {len(cases)} cases; AUC {number(scores.get('auc'))}.", "",
-                    sheet.css_width)
-    if all(isinstance(case["label"], str) for case in cases):
-        counts = [[sum(case["label"] == truth and case["predicted"] == found for case in cases) for found in classes]
-                  for truth in classes]
-        rows = [[name, *row] for name, row in zip(classes, counts, strict=True)]
-        page.table(["reference \\ predicted", *classes], rows, "Number of cases.", numeric=range(1, len(classes) + 1))
-    wrong = sorted(cases, key=lambda case: case["label"] == case["predicted"])[:MOST_ROWS]
-    page.table(["case", "reference", "predicted", *[f"p({name})" for name in classes]],
-               [[case["image"], _names(case["label"]), _names(case["predicted"]),
-                 *[number(case["probabilities"][name]) for name in classes]] for case in wrong],
-               "Wrongly classified cases first (marked).", numeric=range(3, 3 + len(classes)),
-               weak=[row for row, case in enumerate(wrong) if case["label"] != case["predicted"]])
-
-
-def _has(label: Any, name: str) -> bool:
-    return name in label if isinstance(label, list) else label == name
-
-
-def _names(label: Any) -> str:
-    return ", ".join(label) or "none" if isinstance(label, list) else str(label)
