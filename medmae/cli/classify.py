@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from medmae.cli import options, runs, tables
+from medmae.cli.app import say
 from medmae.cli.inference import apply_to_images, inference_config, raise_failures
+
+MOST_COLUMNS = 6
 
 
 @options.command("classify", "Class probabilities for images.")
 @options.combine(
     options.model, options.images, options.out("The folder for the results; must be new or empty."),
+    click.option("--pooling", metavar="mean|max|topN%",
+                 help="How a 2-D model makes one answer of the slices of a volume: the mean of their logits, of each "
+                      "class the greatest, or the mean of the greatest N per cent.  [default: as trained]"),
     options.frame, options.device, options.inference_precision, options.overrides, options.as_json)
-def command(model: str, images: tuple[str, ...], out: Path, frame: int | None, device: str | None,
+def command(model: str, images: tuple[str, ...], out: Path, pooling: str | None, frame: int | None, device: str | None,
             precision: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Classify images: a probability for each class.
 
-    Writes OUT/classes.csv and OUT/classes.json. An image that cannot be used is reported and does not keep the others
-    from being classified (exit code 1).
+    Writes OUT/classes.csv (a column for each class) and OUT/classes.json. Of volumes, 2-D models also name the slice
+    that speaks most for the class: axis and index of the stored array. An image that cannot be used is reported and
+    does not keep the others from being classified (exit code 1).
 
     \b
-    Example:
+    Examples:
       medmae classify --model runs/tb --images xrays/ --out results
+      medmae classify --model runs/bleeding --images head.nii.gz --pooling top10% --out results
     """
-    given = runs.given(frame=frame, device=device, precision=precision)
+    given = runs.given(frame=frame, device=device, precision=precision, pooling=pooling)
     result = apply_to_images("classify", inference_config("classify", given, overrides), model, images, out)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif result["cases"]:
-        names = list(result["cases"][0]["probabilities"])
-        tables.show(["image", "class", *names],
-                    [[case["image"], case["label"], *(case["probabilities"][name] for name in names)]
-                     for case in result["cases"]])
+        _show(result)
         click.echo(f"Results: {out}")
+        say(_trust(result))
     raise_failures(result, out)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """The classes of each image; of many classes only the highest probability, all are in the files."""
+    names = list(result["classes"])
+    few = len(names) <= MOST_COLUMNS
+    has_slices = any(case["deciding_slice"] for case in result["cases"])
+    rows = []
+    for case in result["cases"]:
+        values = [case["probabilities"][name] for name in names]
+        row = [case["image"], case["label"], *(values if few else [max(values)])]
+        deciding = case["deciding_slice"]
+        rows.append(row + ([f"{deciding['axis']}={deciding['index']}" if deciding else None] if has_slices else []))
+    tables.show(["image", "class", *(names if few else ["highest"]), *(["slice"] if has_slices else [])], rows)
+
+
+def _trust(result: Mapping[str, Any]) -> str:
+    from medmae.inference.calibration_text import calibration_text
+
+    if not result["calibrated"] and result["calibration"].get("cases"):
+        return (f"The probabilities are not calibrated: the temperature of the model does not hold for the pooling "
+                f"'{result['pooling']}'.")
+    return calibration_text(result["calibration"])

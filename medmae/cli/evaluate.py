@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from medmae.cli import options, runs, tables
+from medmae.cli.app import say
 from medmae.cli.inference import inference_config
 from medmae.errors import Stopped
 from medmae.files import read_json
@@ -26,8 +27,8 @@ def command(model: str, dataset: Path | None, split: str, out: Path | None, devi
             overrides: tuple[str, ...], as_json: bool) -> None:
     """Score a model on the labelled cases of a dataset list.
 
-    Segmentation: Dice and HD95 of every label, per case. Classification: AUC with its 95 % interval over subjects, and
-    accuracy.
+    Segmentation: Dice and HD95 of every label, per case. Classification: AUC, accuracy, sensitivity, specificity with
+    95 % intervals over subjects, and how far the probabilities can be believed.
 
     \b
     Examples:
@@ -79,11 +80,25 @@ def _show_segmentation(result: dict[str, Any]) -> None:
 
 
 def _show_classification(result: dict[str, Any]) -> None:
-    if len(result.get("auc_per_class") or {}) > 2:
-        tables.show(["class", "AUC"], list(result["auc_per_class"].items()))
+    classes = result["per_class"]
+    if len(classes) > 2 or result["multi_label"]:
+        tables.show(["class", "cases", "AUC", "sensitivity", "specificity"],
+                    [[name, found["true_positive"] + found["false_negative"], found["auc"], found["sensitivity"],
+                      found["specificity"]] for name, found in classes.items()])
+    of_class = f" of {result['positive']}" if result["positive"] else ""
+    tables.show(["score", "value", "95 % interval"],
+                [[name, result[key], _bounds(result[f"{key}_interval"])] for key, name in {
+                    "auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
+                    "sensitivity": f"sensitivity{of_class}", "specificity": f"specificity{of_class}",
+                    "brier": "Brier score"}.items()] + [["calibration error", result["ece"], None]])
     click.echo(f"AUC {tables.text(result['auc'])}{_interval(result['auc_interval'])}, accuracy "
                f"{tables.text(result['accuracy'])}{_interval(result.get('accuracy_interval'))} "
                f"over {_count(result['cases'])}.")
+    say(result["calibration"]["told"])
+
+
+def _bounds(interval: list[float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _interval(interval: list[float] | None) -> str:

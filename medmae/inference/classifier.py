@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from torch import nn
 from medmae.datasets.preprocessing import Prepared, pad_centred
 from medmae.datasets.slices import slice_stacks
 from medmae.errors import BadInput, Stopped
+from medmae.inference.calibration_text import is_calibrated
 from medmae.inference.config import Precision
 from medmae.inference.device import autocast
 from medmae.inference.loaded_model import LoadedModel, require_task
 from medmae.inference.pooling import deciding_slices, pool_slices
 from medmae.inference.sliding_window import OnProgress, ShouldStop
 from medmae.metrics import predicted_classes, probabilities_of
-from medmae.models import ModelInfo
 from medmae.models.info import is_pooling
 from medmae.volumes import Volume
 
@@ -119,20 +119,6 @@ class Classifier:
 
     def _named(self, values: np.ndarray) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.names, values, strict=True)}
-
-
-def is_calibrated(info: ModelInfo) -> bool:
-    """Whether a temperature was fitted on validation cases."""
-    return bool(info.calibration.get("cases")) and "temperature" in info.calibration
-
-
-def calibration_text(calibration: Mapping[str, Any]) -> str:
-    """What to know about the probabilities of a model with this calibration, in a sentence."""
-    note = calibration.get("note")
-    if not calibration.get("cases"):
-        return f"The probabilities are not calibrated{f': {note}' if note else ''}."
-    return (f"The probabilities are calibrated on {calibration['cases']} validation cases: temperature "
-            f"{calibration['temperature']:.3g}{f' ({note})' if note else ''}.")
 
 
 @torch.no_grad()

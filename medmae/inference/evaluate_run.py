@@ -18,8 +18,9 @@ from medmae.datasets.preprocessing import check_same_grid
 from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput
 from medmae.files import write_json
+from medmae.inference.calibration_text import calibration_text
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
-from medmae.inference.classifier import Classifier, calibration_text
+from medmae.inference.classifier import Classifier
 from medmae.inference.config import EvaluateConfig
 from medmae.inference.loaded_model import LoadedModel
 from medmae.inference.segment_run import failures_to_json, required_inputs, segments_of

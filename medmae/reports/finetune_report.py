@@ -37,7 +37,7 @@ def build(run: RunFolder) -> Page:
     if scores is not None and scores.get("cases"):
         page.section("Validation cases")
         page.paragraph("They are scored for this report only: the schedule is fixed, and nothing was chosen by them.")
-        _add_calibration(page, info)
+        _add_calibration(page, info, str(config.get("class_balance", "none")))
         add_scores(page, scores, info)
     if info is not None and info.task == "segmentation":
         add_overlays(page, run, info, scores, str(config.get("device", "auto")))
@@ -67,11 +67,14 @@ def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
     return facts
 
 
-def _add_calibration(page: Page, info: ModelInfo | None) -> None:
+def _add_calibration(page: Page, info: ModelInfo | None, class_balance: str) -> None:
     """What was fitted on the validation cases of a classification, and what it changed there."""
     if info is None or info.task != "classification" or not info.calibration:
         return
     found = info.calibration
+    if class_balance != "none":
+        page.paragraph("Rare classes counted more in training, so the probabilities are those of classes that are "
+                       "equally frequent, not those of this dataset (--set class_balance=none gives these).")
     if not found.get("cases"):
         page.warning(f"The probabilities are not calibrated: {found.get('note') or 'no temperature was fitted'}.")
         return
