@@ -71,6 +71,7 @@ def show_command(model: str, as_json: bool) -> None:
         "dimensions": f"{info.spatial_dims}-D", "modality": info.modality, "labels": _label_names(info),
         "spacing (k, j, i)": None if info.spacing_mm is None else " x ".join(f"{s:g}" for s in info.spacing_mm) + " mm",
         "input size": " x ".join(map(str, info.input_size)), "orientation": info.orientation,
+        "channels": ", ".join(str(channel.get("name")) for channel in info.channels),
         **{f"trained: {name}": _short(value) for name, value in info.training.items()},
         **{f"score: {name}": _short(value) for name, value in info.scores.items()},
         "licence": info.licence, "citation": info.citation, "made by": f"MedMAE {info.medmae}, {info.created}",
