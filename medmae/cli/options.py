@@ -78,7 +78,9 @@ seed = click.option("--seed", type=int, metavar="N", help="Seed of everything ra
 split = click.option("--split", metavar="KEY", default="test", show_default=True,
                      help="The list of the dataset file to use.")
 device = click.option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.  [default: auto]")
-precision = click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic of the network.")
+precision = click.option("--precision", type=click.Choice(("auto", *PRECISIONS)),
+                         help="Arithmetic of the network; auto: bf16 where the device computes it.  "
+                              "[default: fp32; auto for pretraining with vis-mae]")
 inference_precision = click.option("--precision", type=click.Choice(("auto", *PRECISIONS)),
                                    help="Arithmetic of the network.  "
                                         "[default: auto: bf16 where the device computes it]")

@@ -8,6 +8,7 @@ from typing import Any
 
 from medmae.config import from_json, require_at_least, require_positive, with_overrides
 from medmae.errors import BadInput
+from medmae.inference.config import Precision
 from medmae.pretraining.registry import method_class, method_names
 
 
@@ -16,8 +17,11 @@ class PretrainConfig:
     """A pretraining run. None means the default of the method and preset, filled in by `resolve_pretrain_config`.
 
     `batch_size` is over all processes; `spacing_mm` is in array order (k, j, i), None for the corpus's median spacing
-    (3-D) or for fitting slices by their longest side (2-D); `modality` is a DICOM code, needed for images without a
-    dataset file when it cannot be told from them; `settings` are the method's own (see its Settings class).
+    (3-D) or for fitting slices by their longest side (2-D); `modality` is a DICOM code for all images, None to tell it
+    image by image (medmae/pretraining/modality.py); `workers` processes prepare the images, None for one a core, 0 for
+    this process alone; slices of volumes with a smaller share of foreground than `min_foreground` are dropped; of a
+    file with several images at most `frames` are taken; `balance` draws modalities evenly (true or 1), in proportion
+    to their images (false or 0), or in between; `settings` are the method's own (see its Settings class).
     """
 
     method: str = "gl-mae"
@@ -25,7 +29,7 @@ class PretrainConfig:
     steps: int | None = None
     seed: int = 0
     device: str = "auto"
-    precision: str = "fp32"
+    precision: Precision | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 0.05
@@ -34,14 +38,23 @@ class PretrainConfig:
     channels: int | None = None
     modality: str | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    workers: int | None = None
+    min_foreground: float = 0.01
+    frames: int = 16
+    balance: bool | float = False
     checkpoint_every: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_at_least(self, steps=1, batch_size=1, checkpoint_every=1, channels=1, warmup=0, weight_decay=0)
+        require_at_least(self, steps=1, batch_size=1, checkpoint_every=1, channels=1, warmup=0, weight_decay=0,
+                         workers=0, frames=1, min_foreground=0)
         require_positive(self, "learning_rate", "clip_norm")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be true, false or a number from 0 to 1, not {self.balance}")
+        if self.min_foreground >= 1:
+            raise ValueError(f"min_foreground is a share of the pixels and must be below 1, not {self.min_foreground}")
+        if self.precision not in (None, "auto", "fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision}")
         if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be positive, not {self.spacing_mm}")
 
@@ -61,6 +74,7 @@ def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = (
     settings: Any = from_json(method.Settings, asdict(method.settings_for(config.preset)) | config.settings,
                          f"settings of {config.method}")
     config = replace(config, steps=config.steps or defaults.steps, batch_size=config.batch_size or defaults.batch_size,
+                     precision=config.precision or defaults.precision,
                      learning_rate=config.learning_rate or defaults.learning_rate, settings=asdict(settings))
     names = set(config.settings)
     prefixed = [f"settings.{text}" if text.partition("=")[0].strip() in names else text for text in overrides]

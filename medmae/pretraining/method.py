@@ -12,6 +12,7 @@ from torch import nn
 
 from medmae.datasets import Corpus
 from medmae.errors import BadInput
+from medmae.inference.config import Precision
 from medmae.training.parameters import parameter_groups
 from medmae.training.randomness import Draw
 from medmae.training.task import Batch
@@ -19,11 +20,12 @@ from medmae.training.task import Batch
 
 @dataclass(frozen=True)
 class Defaults:
-    """Schedule of a preset: steps, batch over all processes, peak learning rate of AdamW."""
+    """Schedule of a preset: steps, batch over all processes, peak learning rate of AdamW, arithmetic."""
 
     steps: int
     batch_size: int
     learning_rate: float
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)

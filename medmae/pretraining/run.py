@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
-from dataclasses import replace
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,27 @@ import numpy as np
 
 from medmae import __version__
 from medmae.config import from_json, to_json
-from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, load_dataset, validate
-from medmae.datasets.corpus_building import build_corpus
+from medmae.datasets import Corpus, load_dataset
+from medmae.datasets.ordered_pool import usable_cores
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput
 from medmae.files import atomic_path, read_json, write_json
 from medmae.models import ModelInfo, save_model
 from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
+from medmae.pretraining.image_preparation import Recipe
 from medmae.pretraining.method import PretrainingMethod, Reconstructions
+from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.registry import method_class
+from medmae.pretraining.sources import Source, sources_of_cases, sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
 from medmae.training.loop import LoopSettings, train
-from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
 PRETRAINING_LISTS = ("training", "unlabeled")
 EXAMPLES = 6
+PREPROCESSING_FILE = "preprocessing.json"
+PREPARATION_FILE = "preparation.json"
 
 
 def execute(run: RunFolder) -> None:
@@ -40,6 +46,8 @@ def execute(run: RunFolder) -> None:
         if group.is_main:
             prepare_corpus(run, config, spec["inputs"])
             write_json(run.path / "config.json", to_json(config))
+        else:
+            _wait_for(_corpus_folder(run, spec["inputs"]) / PREPROCESSING_FILE)
         group.barrier()
         corpus = Corpus(_corpus_folder(run, spec["inputs"]))
         method = _method(config, corpus)
@@ -54,20 +62,26 @@ def execute(run: RunFolder) -> None:
         group.leave()
 
 
+def _wait_for(file: Path) -> None:
+    """Preparing millions of images takes longer than processes may wait for each other at a barrier."""
+    while not file.is_file():
+        time.sleep(0.5)
+
+
 def _method(config: PretrainConfig, corpus: Corpus) -> PretrainingMethod:
     import torch
 
     cls = method_class(config.method)
     torch.manual_seed(config.seed)
-    channels = corpus.items[0].shape[0]
+    channels = int(corpus.items.shapes[0, 0])
     settings: Any = from_json(cls.Settings, config.settings, f"settings of {config.method}")
     return cls(config.preset, channels, corpus, settings, config.seed, config.weight_decay)
 
 
 def _loop_settings(config: PretrainConfig) -> LoopSettings:
-    assert config.steps and config.batch_size and config.learning_rate  # filled in by resolve_pretrain_config
+    assert config.steps and config.batch_size and config.learning_rate and config.precision  # filled in by resolve_pretrain_config
     return LoopSettings(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate,
-                        seed=config.seed, precision=config.precision,  # type: ignore[arg-type]
+                        seed=config.seed, precision=config.precision,
                         warmup=config.warmup, clip_norm=config.clip_norm, checkpoint_every=config.checkpoint_every)
 
 
@@ -79,82 +93,78 @@ def prepare_corpus(run: RunFolder, config: PretrainConfig, inputs: dict[str, Any
     """The corpus that the inputs describe: a ready one, or one made in the run folder (once) from a dataset or images.
 
     Raises:
-        BadInput: no inputs, or files that cannot be used, all listed.
+        BadInput: no inputs, or not one of the images can be used; those that cannot are listed in skipped.csv.
+        Stopped: a stop was asked for; what is prepared stays.
     """
     folder = _corpus_folder(run, inputs)
     if inputs.get("corpus"):
         return Corpus(folder)
-    if (folder / "corpus.json").is_file() and (folder / "preprocessing.json").is_file():
+    if (folder / "corpus.json").is_file() and (folder / PREPROCESSING_FILE).is_file():
         return Corpus(folder)
-    dataset, cases = _cases(inputs, config)
-    summary = validate(replace(dataset, lists={"pretraining": cases}), ["pretraining"],
-                       on_progress=stage_reporter(run, "validate"))
-    preprocessing = pretraining_preprocessing(config, dataset, summary)
-    corpus = build_corpus(folder, dataset, cases, preprocessing, with_labels=False,
-                          on_progress=stage_reporter(run, "corpus"), should_stop=lambda: run.stop_requested)
-    write_json(folder / "preprocessing.json", to_json(preprocessing))
+    sources, declared = _sources(inputs, config)
+    workers = usable_cores() if config.workers is None else config.workers
+    needs_spacing = method_class(config.method).spatial_dims == 3 and config.spacing_mm is None
+    sources, spacing = look_at_sources(sources, ORIENTATION[3] if needs_spacing else "", workers, run)
+    spacing = _settled_spacing(folder, config.spacing_mm or spacing)
+    recipe = Recipe(config.method, pretraining_preprocessing(config, declared, spacing), config.modality or "",
+                    declared, config.min_foreground, config.frames)
+    corpus, counts = Preparation(folder, sources, recipe, workers, run).execute()
+    modalities = corpus.items.count_modalities()
+    write_json(folder / PREPARATION_FILE, dataclasses.asdict(counts) | {"modalities": modalities})
+    usual = declared if len(declared) > 1 else (next(iter(modalities)),)
+    write_json(folder / PREPROCESSING_FILE, to_json(pretraining_preprocessing(config, usual, spacing)))
     return corpus
 
 
-def _cases(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Dataset, tuple[Case, ...]]:
-    """The images to pretrain on, without their labels, and a dataset that describes them."""
+def _sources(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Sequence[Source], tuple[str, ...]]:
+    """The images to pretrain on, and what modalities a dataset file declares for their channels (() without one)."""
     if inputs.get("dataset"):
         dataset = load_dataset(inputs["dataset"])
         split = inputs.get("split")
         keys = [split] if split else [key for key in PRETRAINING_LISTS if dataset.lists.get(key)]
-        cases = tuple(replace(case, label=None, class_value=None) for key in keys for case in dataset.cases(key))
+        cases = list({case.id: case for key in keys for case in dataset.cases(key)}.values())
         if not cases:
             raise BadInput(f"The dataset {dataset.path} has no images in {' or '.join(PRETRAINING_LISTS)}.")
-        if config.modality:
-            dataset = replace(dataset, modalities=(config.modality,) * len(dataset.modalities))
-        return dataset, cases
+        declared = (config.modality,) * len(dataset.modalities) if config.modality else dataset.modalities
+        return sources_of_cases(cases), declared
     if inputs.get("images"):
-        from medmae.volumes import find_images
-
-        found = find_images(inputs["images"])
-        cases = tuple(Case(id=image.output_name, images=(image.path,)) for image in found)
-        modality = config.modality or _guessed_modality(cases[0])
-        dataset = Dataset(path=Path("images"), name="images", task=None, modalities=(modality,), labels={},
-                          lists={"unlabeled": cases}, subsets={})
-        return dataset, cases
+        return sources_of_images(inputs["images"]), ()
     raise BadInput("There is nothing to pretrain on. Give --dataset, --images or a prepared corpus.")
 
 
-def _guessed_modality(case: Case) -> str:
-    """CT where values go far below zero as in Hounsfield units, DX for 2-D images, MR otherwise; logged."""
-    from medmae.volumes import read_image
+def _settled_spacing(folder: Path, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    """The spacing with which the corpus in `folder` was begun, else `spacing`, which is noted for a resume."""
+    file = folder / "spacing.json"
+    if file.is_file():
+        noted = read_json(file, "spacing of the corpus")["spacing_mm"]
+        return None if noted is None else (float(noted[0]), float(noted[1]), float(noted[2]))
+    write_json(file, {"spacing_mm": spacing})
+    return spacing
 
-    volume = read_image(case.images[0])
-    modality = "DX" if volume.is_2d else "CT" if float(np.min(volume.array)) < -500 else "MR"
-    log.info("modality taken as %s from the first image; say otherwise with --set modality=...", modality)
-    return modality
 
-
-def pretraining_preprocessing(config: PretrainConfig, dataset: Dataset, summary: DatasetSummary) -> Preprocessing:
-    """The preprocessing of a pretraining corpus: the method's dimensions and window, the corpus's median spacing."""
+def pretraining_preprocessing(config: PretrainConfig, modalities: Sequence[str],
+                              spacing_mm: tuple[float, float, float] | None) -> Preprocessing:
+    """The preprocessing of a pretraining corpus: the method's dimensions and window, the modalities' intensities."""
     from medmae.networks.presets import preset
     from medmae.volumes import default_intensity
 
     cls = method_class(config.method)
-    spacing = config.spacing_mm
-    if spacing is None and cls.spatial_dims == 3:
-        spacing = summary.towards(ORIENTATION[3]).median_spacing_mm
-    intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)  # type: ignore[arg-type]
-    channels = config.channels or (len(intensities) if len(intensities) > 1 else 1)
+    intensities = tuple(default_intensity(modality, target=config.method) for modality in modalities or ("OT",))  # type: ignore[arg-type]
     return Preprocessing(
         spatial_dims=cls.spatial_dims,  # type: ignore[arg-type]
         orientation=ORIENTATION[cls.spatial_dims],
-        spacing_mm=spacing,
+        spacing_mm=spacing_mm,
         input_size=tuple(preset(config.method, config.preset).input_size),
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
-        channels=channels,
+        channels=config.channels or (len(intensities) if len(intensities) > 1 else 1),
     )
 
 
 def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMethod, corpus: Corpus) -> Path:
     """Write the trained encoder, with decoder and mask token, as the run's model."""
-    preprocessing = from_json(Preprocessing, read_json(corpus.folder / "preprocessing.json"), "corpus preprocessing")
-    modality = corpus.items[0].modality
+    preprocessing = from_json(Preprocessing, read_json(corpus.folder / PREPROCESSING_FILE), "corpus preprocessing")
+    modalities = corpus.items.count_modalities()
+    modality = next(iter(modalities))
     info = ModelInfo(
         name=run.path.resolve().name, task="encoder", method=config.method, preset=config.preset,
         architecture=method.architecture,
@@ -162,7 +172,8 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
                   for index in range(method.channels)],
         labels=[], modality=modality, **preprocessing.model_fields(),
         training={"images": len(corpus), "steps": config.steps, "batch_size": config.batch_size, "seed": config.seed,
-                  "subjects": len({item.subject for item in corpus.items})},
+                  "subjects": corpus.items.count_subjects(), "items": method.number_of_items,
+                  "modalities": modalities, "balance": float(config.balance)},
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return save_model(run.model, info, method.network)

@@ -54,7 +54,8 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         raise BadInput(f"The batch size {settings.batch_size} is not a multiple of the {group.size} processes. "
                        f"Choose one that is, with --set batch_size={fitting}.")
     module = task.module.to(group.device).train()
-    optimizer = torch.optim.AdamW(task.parameter_groups(), lr=settings.learning_rate, betas=settings.betas)
+    optimizer = torch.optim.AdamW(task.parameter_groups(), lr=settings.learning_rate, betas=settings.betas,
+                                  fused=True)
     scaler = torch.amp.GradScaler(group.device.type, enabled=settings.precision == "fp16")
     start = _restore(run, module, optimizer, scaler)
     if start:
