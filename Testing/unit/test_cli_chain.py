@@ -215,7 +215,6 @@ def put_an_unknown_value(image: Path, label: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "spoil", "names"), [
-    ("pretrain", truncate, "bad.nii.gz"), ("pretrain", write_text, "bad.nii.gz"), ("pretrain", empty, "bad.nii.gz"),
     ("finetune", truncate, "bad.nii.gz"), ("finetune", move_the_label, "bad_label.nii.gz"),
     ("finetune", put_an_unknown_value, "7"),
 ])
@@ -230,6 +229,18 @@ def test_a_bad_file_in_a_dataset_is_found_before_training_and_leaves_nothing(
     assert captured.out == ""
     assert captured.err.count("Error:") == 1 and names in captured.err and "Traceback" not in captured.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("spoil", [truncate, write_text, empty])
+def test_a_bad_file_among_good_ones_does_not_stop_pretraining_and_is_told(
+        spoil: Callable[[Path, Path], None], a_dataset: Callable[..., Path], tmp_path: Path,
+        capfd: pytest.CaptureFixture[str]) -> None:
+    dataset = a_dataset(spoil)
+    assert run(["pretrain", "--dataset", str(dataset), "--method", "gl-mae", "--preset", "tiny", "--set", "workers=0",
+                "global_views=1", "local_views=1", "--out", str(tmp_path / "run"), *QUICK]) == 0
+    assert "1 of " in capfd.readouterr().err
+    with open(tmp_path / "run" / "corpus" / "skipped.csv", encoding="utf-8", newline="") as stream:
+        assert [Path(row["file"]).name for row in csv.DictReader(stream)] == ["bad.nii.gz"]
 
 
 @pytest.mark.parametrize("name", ["text.nii.gz", "cut.nii.gz", "empty.nii.gz", "sheared.nrrd", "empty folder",

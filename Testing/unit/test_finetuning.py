@@ -23,8 +23,6 @@ from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
 from medmae.models import load_info, load_network
 from medmae.networks import architecture_for, build_network
-from medmae.pretraining.config import PretrainConfig
-from medmae.pretraining.run import pretraining_preprocessing
 from medmae.run_folder import RunFolder
 
 
@@ -143,8 +141,6 @@ def test_the_spacing_is_the_median_along_the_networks_axes_however_the_scans_are
     assert finetuning_preprocessing(plan, summary).spacing_mm == (0.5, 0.6, 4.0)
     assert summary.towards("RAS").shapes == [(256, 200, 20)] * 3
     assert summary.towards("LPS").towards("PSR").cases[2].spacing_mm == (4.0, 0.5, 0.6)
-    pretraining = pretraining_preprocessing(PretrainConfig(), plan.dataset, summary)
-    assert pretraining.spacing_mm == (0.5, 0.6, 4.0)
 
 
 def test_one_class_alone_cannot_be_learned(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.run_folder import Kind, RunFolder
 
-MAY_CHANGE_ON_RESUME = ("device",)
+MAY_CHANGE_ON_RESUME = ("device", "workers", "jobs")
 BuildConfig = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
