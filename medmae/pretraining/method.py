@@ -14,7 +14,7 @@ from medmae.datasets import Corpus
 from medmae.errors import BadInput
 from medmae.inference.config import Precision
 from medmae.training.parameters import parameter_groups
-from medmae.training.randomness import Draw
+from medmae.training.randomness import Draw, DrawOrder
 from medmae.training.task import Batch
 
 
@@ -52,6 +52,7 @@ class PretrainingMethod(ABC):
     module: nn.Module
     network: nn.Module
     architecture: dict[str, Any]
+    order: DrawOrder | None = None  # instead of the plain one, e.g. a balanced one
 
     def __init__(self, preset: str, channels: int, corpus: Corpus, settings: Any, seed: int,
                  weight_decay: float) -> None:

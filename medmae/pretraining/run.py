@@ -27,6 +27,7 @@ from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.registry import method_class
 from medmae.pretraining.sources import Source, sources_of_cases, sources_of_images
 from medmae.run_folder import RunFolder
+from medmae.training.balanced_order import BalancedOrder
 from medmae.training.distributed import ProcessGroup
 from medmae.training.loop import LoopSettings, train
 
@@ -51,6 +52,7 @@ def execute(run: RunFolder) -> None:
         group.barrier()
         corpus = Corpus(_corpus_folder(run, spec["inputs"]))
         method = _method(config, corpus)
+        method.order = _balanced_order(config, method, corpus)
         log.info("pretraining %s (%s) on %d items of %d images for %d steps", config.method, config.preset,
                  method.number_of_items, len(corpus), config.steps)
         train(method, run, _loop_settings(config), group)
@@ -78,8 +80,22 @@ def _method(config: PretrainConfig, corpus: Corpus) -> PretrainingMethod:
     return cls(config.preset, channels, corpus, settings, config.seed, config.weight_decay)
 
 
+def _balanced_order(config: PretrainConfig, method: PretrainingMethod, corpus: Corpus) -> BalancedOrder | None:
+    """The order that draws the modalities of the corpus as evenly as `config.balance` says; None for the plain one."""
+    if not config.balance:
+        return None
+    groups = corpus.items.modality_numbers
+    if len(groups) != method.number_of_items:  # a method of slices
+        groups = np.repeat(groups, corpus.items.shapes[:, 1])
+    order = BalancedOrder(groups, float(config.balance), config.seed)
+    shares = zip(corpus.items.modality_codes, order.quotas.tolist(), strict=True)
+    log.info("draws in an epoch of %d: %s", order.items, ", ".join(f"{code} {quota}" for code, quota in shares))
+    return order
+
+
 def _loop_settings(config: PretrainConfig) -> LoopSettings:
-    assert config.steps and config.batch_size and config.learning_rate and config.precision  # filled in by resolve_pretrain_config
+    # filled in by resolve_pretrain_config
+    assert config.steps and config.batch_size and config.learning_rate and config.precision
     return LoopSettings(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate,
                         seed=config.seed, precision=config.precision,
                         warmup=config.warmup, clip_norm=config.clip_norm, checkpoint_every=config.checkpoint_every)

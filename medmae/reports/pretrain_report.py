@@ -45,7 +45,15 @@ def _facts(records: list[dict[str, Any]], info: ModelInfo | None) -> dict[str, s
         told = "reconstruction error" if name != "loss" else "error of hidden pixels"
         facts[f"{told}, first → last"] = f"{_mean(records[:10], name):.3g} → {_mean(records[-10:], name):.3g}"
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
+        facts["waiting for data"] = waiting_share(records[-1])
     return facts
+
+
+def waiting_share(record: dict[str, Any]) -> str | None:
+    """Which part of the training time (of the last attempt) went by before data was there."""
+    if not record.get("seconds") or "data_wait_s" not in record:
+        return None
+    return f"{100 * float(record['data_wait_s']) / float(record['seconds']):.1f} % of the training time"
 
 
 def _mean(records: list[dict[str, Any]], name: str) -> float:
@@ -90,4 +98,10 @@ def _encoder(info: ModelInfo) -> dict[str, Any]:
         " × ".join(f"{value:g}" for value in info.spacing_mm) + " mm (k, j, i)")
     return {"network": f"{info.architecture['name']}, preset {info.preset}",
             "input": " × ".join(map(str, info.input_size)), "spacing": spacing, "orientation": info.orientation,
-            "modality": info.modality, "images": info.training.get("images"), "subjects": info.training.get("subjects")}
+            "modality": _modalities(info), "images": info.training.get("images"),
+            "subjects": info.training.get("subjects")}
+
+
+def _modalities(info: ModelInfo) -> str:
+    counts = info.training.get("modalities") or {}
+    return ", ".join(f"{code} ({count} images)" for code, count in counts.items()) or info.modality

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from medmae.inference.device import autocast
 from medmae.run_folder import RunFolder
 from medmae.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from medmae.training.distributed import ProcessGroup
-from medmae.training.prefetch import prefetch
+from medmae.training.prefetch import Prefetch
 from medmae.training.progress import ProgressWriter
 from medmae.training.randomness import DrawOrder, integer_seed, share
 from medmae.training.schedule import WarmupCosine
@@ -63,19 +65,24 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
     _broadcast(module, group)
     wrapped = DistributedDataParallel(module) if group.size > 1 else module
     schedule = WarmupCosine(settings.learning_rate, settings.steps, settings.warmup)
-    order = DrawOrder(task.number_of_items, settings.seed)
+    order = getattr(task, "order", None) or DrawOrder(task.number_of_items, settings.seed)
+    one_at_a_time = threading.Lock()  # an order keeps the shuffle of its epoch
     every = settings.checkpoint_every or min(500, max(10, settings.steps // 20))
     writer = ProgressWriter(run, settings.steps, start) if group.is_main else None
 
     def load(step: int) -> Batch:
-        return task.load_batch(share(order.batch(step, settings.batch_size), group.rank, group.size))
+        with one_at_a_time:
+            draws = order.batch(step, settings.batch_size)
+        return task.load_batch(share(draws, group.rank, group.size))
 
     def save(done: int) -> None:
         if writer:
             writer.flush()
             save_checkpoint(run.checkpoints, done, module, optimizer, {"scaler": scaler.state_dict()})
 
-    for step, batch in enumerate(prefetch(load, start, settings.steps), start):
+    batches = Prefetch(load, start, settings.steps)
+    begun = time.monotonic()
+    for step, batch in enumerate(batches, start):
         if group.any(group.is_main and run.stop_requested):
             save(step)
             raise Stopped(f"Stopped at step {step} of {settings.steps}, as asked. Continue with --resume.")
@@ -87,7 +94,7 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         figures = _step(wrapped, module, batch, optimizer, scaler, settings, group)
         task.after_step(step, settings.steps)
         done = step + 1
-        known: dict[str, object] = {"lr": rate}
+        known: dict[str, object] = {"lr": rate, "data_wait_s": round(batches.waited_s, 4)}
         if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
             if group.is_main:
                 module.eval()
@@ -99,6 +106,10 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         if done % every == 0 or done == settings.steps:
             save(done)
             group.barrier()
+    if start < settings.steps:
+        seconds = time.monotonic() - begun
+        log.info("trained %d steps in %.1f s; waiting for data: %.1f %% of the training time",
+                 settings.steps - start, seconds, 100 * batches.waited_s / seconds)
     module.eval()
 
 

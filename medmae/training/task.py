@@ -17,8 +17,8 @@ class TrainingTask(Protocol):
     """A network with its losses and its data. Implemented by each pretraining method and by finetuning.
 
     `module` is wrapped in DistributedDataParallel where there are several processes; its forward takes a batch and
-    returns scalar tensors, of which "loss" is minimised and all are logged. `load_batch` runs in a background thread
-    and must depend on its arguments alone.
+    returns scalar tensors, of which "loss" is minimised and all are logged. `load_batch` runs in background threads
+    and must depend on its arguments alone. A task may have an attribute `order`, a `DrawOrder` of its own.
     """
 
     @property
