@@ -97,6 +97,35 @@ def test_a_grey_image_gives_the_same_features_through_a_stem_of_any_number_of_ch
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_neighbouring_slices_share_the_weights_of_their_own_channel():
+    """Two image channels in three slices: a channel's weights never reach the other channel."""
+    source, target = network("vis-mae", "encoder", 2), network("vis-mae", "segmentation", 6, seed=1)
+    report = transfer_encoder(source.state_dict(), target, slices=(1, 3))
+    name = "encoder.patch_embed.proj.weight"
+    stem = target.state_dict()[name]
+    assert report.resized == (name,)
+    for channel in range(6):
+        torch.testing.assert_close(stem[:, channel], source.state_dict()[name][:, channel % 2] / 3)
+    images = torch.randn(1, 2, 48, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(target.encoder.features(images.tile(1, 3, 1, 1)), source.features(images),
+                                   rtol=1e-3, atol=1e-4)
+    back = network("vis-mae", "segmentation", 2, seed=2)
+    transfer_encoder(target.state_dict(), back, slices=(3, 1))
+    torch.testing.assert_close(back.state_dict()[name], source.state_dict()[name])
+
+
+def test_three_colours_are_not_taken_for_three_slices():
+    source, target = network("vis-mae", "encoder", 3), network("vis-mae", "segmentation", 3, seed=1)
+    report = transfer_encoder(source.state_dict(), target, slices=(1, 3))
+    name = "encoder.patch_embed.proj.weight"
+    assert report.resized == (name,)
+    mean = source.state_dict()[name].sum(1, keepdim=True) / 3
+    torch.testing.assert_close(target.state_dict()[name], mean.expand(-1, 3, -1, -1))
+    again = network("vis-mae", "segmentation", 3, seed=2)
+    assert transfer_encoder(target.state_dict(), again, slices=(3, 3)).resized == ()
+
+
 def test_less_than_95_percent_of_the_encoder_is_refused_and_nothing_is_changed():
     source, target = network("vis-mae", "encoder"), network("vis-mae", "segmentation", seed=1, depths=[2, 2, 6])
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}

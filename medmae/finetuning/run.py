@@ -260,7 +260,9 @@ def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict
                     else architecture_following(plan.like.architecture, *wanted))
     network = build_network(architecture)
     if plan.encoder is not None:
-        report = transfer_encoder(load_state(plan.encoder), network, allow_partial=plan.config.allow_partial)
+        contexts = plan.encoder_info.context if plan.encoder_info else 0, plan.config.context or 0
+        report = transfer_encoder(load_state(plan.encoder), network, allow_partial=plan.config.allow_partial,
+                                  slices=(2 * contexts[0] + 1, 2 * contexts[1] + 1))
         log.info("encoder %s: %s; %s", plan.encoder_info.name if plan.encoder_info else "", report.summary(),
                  report.parts())
     return network, architecture

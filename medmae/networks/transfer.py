@@ -12,6 +12,7 @@ from torch.nn import functional
 from medmae.errors import BadInput
 
 ENCODER = "encoder."
+STEMS = ("patch_embed.proj.weight", "image_block.conv1.weight")  # (width, input channels, ...)
 LEAST_FRACTION = 0.95
 
 
@@ -47,18 +48,20 @@ class LoadReport:
 
 
 def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
-                     allow_partial: bool = False) -> LoadReport:
+                     allow_partial: bool = False, slices: tuple[int, int] = (1, 1)) -> LoadReport:
     """Copy the encoder, and the rest as far as names and shapes agree, from a saved network into `target`.
 
     swin_mae fills encoder and decoder of swin_unet (docs/methods.md) and the encoder of swin_classifier; vit_mae fills
     the encoder of unetr and vit_classifier, its CLS token stays behind (docs/methods.md). A finetuned network fills one
-    of its own kind whole, the head where the number of classes is the same. A stem for another number of channels is
-    summed and spread (divided by the new number), a bias table of another window is resampled.
+    of its own kind whole, the head where the number of classes is the same. A stem for other channels is summed and
+    spread (divided by the new number), over slices for each image channel, over image channels where their number is
+    another; a bias table of another window is resampled.
 
     Args:
         source_state: the state of a network of `medmae.networks`.
         target: changed in place, but only when the transfer is accepted.
         allow_partial: accept less than 95 % of the encoder's parameters.
+        slices: how many slices the source and the target see as channels (2 * context + 1).
 
     Raises:
         BadInput: less than 95 % of the encoder's parameters fit.
@@ -68,9 +71,10 @@ def transfer_encoder(source_state: Mapping[str, Tensor], target: nn.Module, *,
     for name, tensor in source_state.items():
         if name not in wanted:
             continue
-        if tensor.shape == wanted[name].shape:
+        other_slices = name.endswith(STEMS) and slices[0] != slices[1]  # equal shapes may mean other things then
+        if tensor.shape == wanted[name].shape and not other_slices:
             fitted[name] = tensor
-        elif (fitting := _resized(name, tensor, wanted[name].shape)) is not None:
+        elif (fitting := _resized(name, tensor, wanted[name].shape, slices)) is not None:
             fitted[name] = fitting
             resized.append(name)
     encoder_size = sum(tensor.numel() for name, tensor in wanted.items() if name.startswith(ENCODER))
@@ -95,14 +99,22 @@ def _refusal(report: LoadReport, source: Mapping[str, Tensor], wanted: Mapping[s
             "were trained with, or allow a partial load (--allow-partial) if that is what you want.")
 
 
-def _resized(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
-    if name.endswith("patch_embed.proj.weight") and _differs_in_channels(tensor.shape, shape):
-        return tensor.sum(dim=1, keepdim=True).expand(shape) / shape[1]
-    if name.endswith("image_block.conv1.weight") and _differs_in_channels(tensor.shape, shape):
-        return tensor.sum(dim=1, keepdim=True).expand(shape) / shape[1]
+def _resized(name: str, tensor: Tensor, shape: torch.Size, slices: tuple[int, int]) -> Tensor | None:
+    if name.endswith(STEMS) and _differs_in_channels(tensor.shape, shape):
+        return _refitted_stem(tensor, shape[1], slices)
     if name.endswith("relative_position_bias_table") and tensor.ndim == 2 and tensor.shape[1] == shape[1]:
         return _resampled_table(tensor, shape[0])
     return None
+
+
+def _refitted_stem(weight: Tensor, channels: int, slices: tuple[int, int]) -> Tensor:
+    """A stem (width, slices * image channels, ...) for other channels: equal slices and channels answer as before."""
+    before, after = slices
+    each = weight.unflatten(1, (before, -1)).sum(1)  # (width, image channels, ...)
+    image_channels = channels // after
+    if each.shape[1] != image_channels:
+        each = each.sum(1, keepdim=True).repeat_interleave(image_channels, 1) / image_channels
+    return torch.cat([each / after] * after, 1)
 
 
 def _differs_in_channels(source: torch.Size, target: torch.Size) -> bool:
