@@ -35,7 +35,7 @@ KINDS = {
     "evaluate": "medmae.inference.evaluate_run",
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2
-REPORTED = ("pretrain", "finetune")
+REPORTED = ("pretrain", "finetune", "curve")
 HEARTBEAT_SECONDS = 20.0
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the usual name
 from tiny_training_data import write_pictures
 
 from medmae import run as medmae_run
-from medmae.config import to_json
-from medmae.errors import BadInput
+from medmae.config import from_json, to_json
+from medmae.errors import BadInput, PartialFailure
 from medmae.files import read_json
+from medmae.finetuning import run as finetuning_run
 from medmae.finetuning.config import FinetuneConfig
-from medmae.finetuning.curve import CurveConfig, execute, summarise
+from medmae.finetuning.curve import CurveConfig, execute
+from medmae.finetuning.curve_points import train_seconds
+from medmae.finetuning.curve_summary import cases_csv, summarise
 from medmae.models import load_info
 from medmae.run_folder import RunFolder
 
@@ -28,15 +35,51 @@ def result(seed: int, arm: str, dice: list[float | None], labels: str = "4") -> 
 def test_the_difference_is_paired_and_its_interval_is_over_subjects() -> None:
     (row,) = summarise([result(0, "pretrained", [0.8, 0.9, 0.7]), result(0, "scratch", [0.7, 0.8, 0.6]),
                         result(1, "pretrained", [0.9, 0.9, None]), result(1, "scratch", [0.8, 0.8, None])])
-    assert row["pretrained"] == pytest.approx(0.85)
-    assert row["difference"] == pytest.approx(0.1)
-    assert row["interval"] == pytest.approx([0.1, 0.1])
+    assert row["arms"]["pretrained"]["mean"] == pytest.approx(0.85)
+    assert row["arms"]["pretrained"]["sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    (difference,) = row["differences"]
+    assert (difference["arm"], difference["against"], difference["seeds"]) == ("pretrained", "scratch", 2)
+    assert difference["difference"] == pytest.approx(0.1)
+    assert difference["interval"] == pytest.approx([0.1, 0.1])
+
+
+def test_every_pair_of_arms_is_compared_on_the_seeds_that_both_have() -> None:
+    (row,) = summarise([result(0, "pretrained", [0.9, 0.7]), result(0, "scratch", [0.8, 0.6]),
+                        result(0, "unet", [0.5, 0.5]), result(1, "unet", [0.1, 0.1])])
+    assert [(one["arm"], one["against"]) for one in row["differences"]] == [
+        ("pretrained", "scratch"), ("pretrained", "unet"), ("scratch", "unet")]
+    assert row["differences"][1]["difference"] == pytest.approx(0.3)
+    assert row["arms"]["unet"]["mean"] == pytest.approx(0.3) and row["arms"]["scratch"]["sd"] is None
+
+
+def test_arms_that_were_scored_on_different_cases_are_not_compared() -> None:
+    with pytest.raises(BadInput, match="different cases"):
+        summarise([result(0, "pretrained", [0.9, 0.7]), result(0, "scratch", [0.9, 0.7, 0.8])])
 
 
 def test_a_single_arm_has_no_difference() -> None:
     (row,) = summarise([result(0, "scratch", [0.5, 0.7])])
-    assert row["scratch"] == pytest.approx(0.6)
-    assert "difference" not in row
+    assert row["arms"]["scratch"]["mean"] == pytest.approx(0.6)
+    assert row["differences"] == []
+
+
+def test_the_table_of_cases_has_a_line_for_each_case_and_its_figures() -> None:
+    classified = {"arm": "scratch", "labels": "4", "seed": 1, "result": {"cases": [
+        {"image": "a.png", "subject": "s", "label": "up", "predicted": "down",
+         "probabilities": {"down": 0.75, "up": 0.25}}]}}
+    assert list(csv.DictReader(cases_csv([classified]).splitlines())) == [
+        {"arm": "scratch", "labels": "4", "seed": "1", "image": "a.png", "subject": "s", "label": "up",
+         "predicted": "down", "p_down": "0.75", "p_up": "0.25"}]
+    lines = list(csv.DictReader(cases_csv([result(0, "unet", [0.5, None])]).splitlines()))
+    assert [line["dice_organ"] for line in lines] == ["0.5", ""]
+
+
+def test_training_time_counts_every_step_once_however_often_it_was_resumed(tmp_path: Path) -> None:
+    steps = [(1, 3.0), (2, 4.0), (3, 6.0), (2, 0.5), (3, 2.0), (4, 2.5)]  # killed after step 3, checkpoint of step 1
+    lines = [json.dumps({"stage": "corpus", "step": 9, "total": 9})]
+    lines += [json.dumps({"step": step, "loss": 1.0, "seconds": seconds}) for step, seconds in steps]
+    (tmp_path / "progress.jsonl").write_text("\n".join([*lines, '{"step": 5, "lo']))
+    assert train_seconds(tmp_path) == pytest.approx(3.0 + 0.5 + 1.5 + 0.5)
 
 
 def test_a_curve_computes_every_point_once_and_goes_on_where_it_stopped(tmp_path: Path,
@@ -62,6 +105,95 @@ def test_a_curve_computes_every_point_once_and_goes_on_where_it_stopped(tmp_path
     before = (run.path / "results.csv").read_text()
     execute(run)
     assert (run.path / "results.csv").read_text() == before
+
+
+def write_masked_pictures(folder: Path, counts: dict[str, int]) -> Path:
+    """A segmentation data set of 56 x 40 pictures, each with a bright square and its mask."""
+    lists: dict[str, list[dict[str, str]]] = {key: [] for key in counts}
+    generator = np.random.default_rng(0)
+    for number, key in enumerate(key for key, count in counts.items() for _ in range(count)):
+        picture, mask = generator.normal(60, 10, (56, 40)), np.zeros((56, 40), np.uint8)
+        row, column = generator.integers(4, 20, 2)
+        mask[row:row + 16, column:column + 16] = 1
+        for name, array in ((f"p{number}.png", picture + 100 * mask), (f"m{number}.png", mask)):
+            sitk.WriteImage(sitk.GetImageFromArray(array.clip(0, 255).astype(np.uint8)), str(folder / name))
+        lists[key].append({"image": f"p{number}.png", "label": f"m{number}.png", "subject": f"s{number}"})
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "square": 1}, "modality": {"0": "US"}, **lists}))
+    return path
+
+
+SHORT = FinetuneConfig(method="vis-mae", steps=2, batch_size=2, input_size=(56, 56))
+
+
+def test_the_u_net_has_the_same_cases_and_grid_and_a_shared_corpus_changes_nothing(tmp_path: Path) -> None:
+    dataset = write_masked_pictures(tmp_path, {"training": 5, "validation": 1, "test": 3})
+    config = CurveConfig(cases=(2, "all"), seeds=(1,), arms=("scratch", "unet"), finetune=SHORT)
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    assert medmae_run.execute(run.path) == 0
+    assert len(list((run.path / "corpora").iterdir())) == 1
+    rows = list(csv.DictReader((run.path / "results.csv").open()))
+    assert [(row["arm"], row["labels"], row["training_cases"]) for row in rows] == [
+        ("scratch", "2", "2"), ("unet", "2", "2"), ("scratch", "all", "5"), ("unet", "all", "5")]
+    assert all(float(row["train_seconds"]) > 0 for row in rows)
+    assert "plain U-Net" in run.report.read_text()
+    for arm, network in (("scratch", "method"), ("unet", "unet")):
+        settings = to_json(SHORT) | {"cases": 2, "seed": 1, "network": network}
+        alone = RunFolder.create(tmp_path / arm, "finetune", settings, {"dataset": str(dataset), "encoder": "none"})
+        finetuning_run.execute(alone)
+        point = run.path / "points" / f"{arm}-2-seed1"
+        assert load_info(point).weights_sha256 == load_info(alone.path).weights_sha256
+        assert load_info(point).input_size == [56, 56] and not list((point / "checkpoints").glob("*"))
+    with pytest.raises(BadInput, match="no encoder to start from"):
+        finetuning_run.make_plan(FinetuneConfig(), {"dataset": str(dataset), "encoder": str(tmp_path / "unet")})
+
+
+def test_points_in_several_processes_are_the_same_and_one_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    dataset = write_masked_pictures(tmp_path, {"training": 4, "test": 3})
+    results = {}
+    for jobs in (1, 2):
+        config = CurveConfig(cases=(2,), seeds=(0, 1), arms=("unet",), jobs=jobs, finetune=SHORT)
+        run = RunFolder.create(tmp_path / f"curve{jobs}", "curve", to_json(config), {"dataset": str(dataset)})
+        execute(run)
+        points = [RunFolder(run.path / "points" / f"unet-2-seed{seed}") for seed in (0, 1)]
+        results[jobs] = [record["loss"] for point in points for record in point.progress() if "loss" in record]
+    assert results[1] == pytest.approx(results[2], rel=1e-4) and len(results[1]) == 4
+
+    (before,) = read_json(run.path / "summary.json")
+    for seed in (0, 1):
+        point = run.path / "points" / f"unet-2-seed{seed}"
+        shutil.rmtree(point / "model")
+        (point / "evaluation" / "result.json").unlink()
+    (run.path / "points" / "unet-2-seed0" / "preprocessing.json").write_text("{")
+    with pytest.raises(PartialFailure, match=r"1 of 2 points.*\n.*unet-2-seed0.*not valid JSON"):
+        execute(run)
+    (row,) = csv.DictReader((run.path / "results.csv").open())
+    assert row["seed"] == "1"
+    (run.path / "points" / "unet-2-seed0" / "preprocessing.json").unlink()
+    execute(run)
+    (after,) = read_json(run.path / "summary.json")
+    assert after["arms"]["unet"]["scores"] == pytest.approx(before["arms"]["unet"]["scores"], abs=0.01)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"cases": ["all", 4, 4]}, "4 stands twice in cases"), ({"seeds": [1, 1]}, "1 stands twice in seeds"),
+    ({"cases": ["some"]}, "some"), ({"cases": [0]}, "at least 1"), ({"arms": ["monai"]}, "monai"),
+    ({"jobs": 0}, "jobs"), ({"finetune": {"network": "unet"}}, "arm unet")])
+def test_a_curve_that_makes_no_sense_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        from_json(CurveConfig, {"cases": [4], **change}, "curve configuration")
+
+
+@pytest.mark.parametrize(("cases", "arms", "message"), [
+    ((9,), ("scratch",), "9 training cases were asked for"), ((2,), ("unet",), "classification dataset")])
+def test_what_the_dataset_cannot_give_shows_before_the_first_point(tmp_path: Path, cases: tuple, arms: tuple,
+                                                                   message: str) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4, "test": 2})
+    config = CurveConfig(cases=cases, arms=arms, finetune=FinetuneConfig(steps=1))
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    with pytest.raises(BadInput, match=message):
+        execute(run)
+    assert not (run.path / "points").exists()
 
 
 def test_the_pretrained_arm_needs_an_encoder(tmp_path: Path) -> None:

@@ -13,42 +13,49 @@ from medmae.cli import options, runs, tables
 from medmae.errors import BadInput
 from medmae.files import read_json
 
-ARMS = ("pretrained", "scratch")
+ARMS = ("pretrained", "scratch", "unet")
 OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
 
 
 @options.command("curve", "What pretraining is worth: scores over labelled cases.")
 @options.combine(
     options.dataset, options.encoder,
-    click.option("--cases", multiple=True, metavar="N...", help="Numbers of labelled cases, drawn from each seed."),
+    click.option("--cases", multiple=True, metavar="N...",
+                 help="Numbers of labelled cases, drawn from each seed; 'all' takes every one."),
     click.option("--subsets", "--subset", multiple=True, metavar="NAME...",
                  help="Named few-label subsets of the dataset file, instead of --cases."),
     click.option("--seeds", "--seed", multiple=True, metavar="N...", help="Seeds of every point.  [default: 0 1 2]"),
-    click.option("--arms", multiple=True, metavar="ARM...", help="pretrained, scratch or both.  [default: both]"),
+    click.option("--arms", multiple=True, metavar="ARM...",
+                 help="pretrained, scratch (the same network without pretraining), unet (a plain MONAI U-Net; "
+                      "segmentation only).  [default: pretrained scratch]"),
     options.method, options.preset, options.steps,
     click.option("--split", metavar="KEY", help="The list to score on.  [default: test]"),
     options.out("The run folder to make (or to continue, with --resume)."),
+    click.option("--jobs", type=click.IntRange(min=1), metavar="K",
+                 help="Compute K points at once, each in a process with its share of the cores.  [default: 1]"),
     options.device, options.precision, options.overrides, options.resume, options.as_json)
 def command(dataset: Path | None, encoder: str | None, cases: tuple[str, ...], subsets: tuple[str, ...],
             seeds: tuple[str, ...], arms: tuple[str, ...], method: str | None, preset: str | None, steps: int | None,
-            split: str | None, out: Path, device: str | None, precision: str | None, overrides: tuple[str, ...],
-            resume: bool, as_json: bool) -> None:
+            split: str | None, out: Path, jobs: int | None, device: str | None, precision: str | None,
+            overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
     """Measure what pretraining is worth: finetune on more and more labelled cases, with the encoder and from scratch.
 
-    Every point (cases x seed x arm) is a finetuning run of its own, scored once on the test list. OUT/results.csv has a
-    row a point. A curve that was stopped or killed continues with --resume; --set reaches the finetuning of the points.
+    Every point (cases x seed x arm) is a finetuning run of its own that sees its labelled cases and no others, scored
+    once on the test list. OUT/results.csv has a row a point, cases.csv one a scored case, report.html the chart. A
+    curve that was stopped or killed continues with --resume; --set reaches the finetuning of the points.
 
     \b
     Examples:
       medmae curve --dataset dataset.json --encoder runs/encoder --cases 2 4 8 --out runs/curve
+      medmae curve --dataset dataset.json --encoder runs/encoder --cases 4 16 all --arms pretrained unet --out DIR
       medmae curve --dataset dataset.json --encoder runs/encoder --subsets n4 n8 --seeds 0 1 2 3 4 --out runs/curve
       medmae curve --resume --out runs/curve
     """
     request = runs.Request(
         kind="curve", out=out, resume=resume,
-        given=runs.given(cases=_numbers("--cases", cases), subsets=_parts(subsets), seeds=_numbers("--seeds", seeds),
+        given=runs.given(cases=_case_numbers(cases), subsets=_parts(subsets), seeds=_numbers("--seeds", seeds),
                          arms=_arms(arms), method=method, preset=preset, steps=steps, device=device,
-                         precision=precision),
+                         precision=precision, jobs=jobs),
         inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), split=split),
         build_config=lambda given: _config(given, overrides), check_inputs=_check)
     run = runs.perform(request)
@@ -94,22 +101,29 @@ def _numbers(option: str, values: Sequence[str]) -> list[int] | None:
         raise click.UsageError(f"{option} takes whole numbers, not '{' '.join(values)}'.") from None
 
 
+def _case_numbers(values: Sequence[str]) -> list[int | str] | None:
+    try:
+        return [part if part == "all" else int(part) for part in _parts(values) or ()] or None
+    except ValueError:
+        raise click.UsageError(f"--cases takes whole numbers and the word all, not '{' '.join(values)}'.") from None
+
+
 def _arms(values: Sequence[str]) -> list[str] | None:
     arms = _parts(values)
     unknown = [arm for arm in arms or () if arm not in ARMS]
     if unknown:
-        raise click.UsageError(f"'{unknown[0]}' is not an arm. Use {' or '.join(ARMS)}.")
+        raise click.UsageError(f"'{unknown[0]}' is not an arm. Use {', '.join(ARMS)}.")
     return arms
 
 
 def _show(summary: Sequence[Mapping[str, Any]]) -> None:
-    arms = [arm for arm in ARMS if arm in summary[0]]
-    paired = "difference" in summary[0]
+    arms = [arm for arm in ARMS if any(arm in row["arms"] for row in summary)]
     metric = {"mean_dice": "mean Dice", "auc": "AUC"}.get(summary[0]["metric"], summary[0]["metric"])
-    rows = []
-    for row in summary:
-        interval = row.get("interval")
-        rows.append([row["labels"], *(row[arm] for arm in arms)]
-                    + ([row["difference"], f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else None]
-                       if paired else []))
-    tables.show(["labels", *arms, *(["difference", "95 % interval"] if paired else [])], rows, title=metric)
+    tables.show(["labels", *(f"{arm}{what}" for arm in arms for what in ("", " sd"))],
+                [[row["labels"], *(row["arms"].get(arm, {}).get(key) for arm in arms for key in ("mean", "sd"))]
+                 for row in summary], title=f"{metric}, mean over seeds")
+    differences = [[row["labels"], f"{one['arm']} - {one['against']}", one["difference"],
+                    "{:+.3f} to {:+.3f}".format(*one["interval"]) if one["interval"] else None]
+                   for row in summary for one in row["differences"]]
+    if differences:
+        tables.show(["labels", "paired difference", metric, "95 % interval"], differences)

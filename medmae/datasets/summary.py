@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +62,11 @@ class DatasetSummary:
         """The median over the cases, (k, j, i), to a tenth of a micrometre."""
         median = np.round(np.median(np.array(self.spacings_mm), axis=0), 4)
         return float(median[0]), float(median[1]), float(median[2])
+
+    def of(self, ids: Iterable[str]) -> DatasetSummary:
+        """The summaries of some cases, in the order given."""
+        by_id = {case.id: case for case in self.cases}
+        return DatasetSummary(tuple(by_id[identifier] for identifier in ids))
 
     def towards(self, axes: str) -> DatasetSummary:
         """The same cases, their shapes and spacings in the order of images whose i, j and k run along `axes`.

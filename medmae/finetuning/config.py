@@ -11,6 +11,9 @@ from medmae.config import require_at_least, require_positive, with_overrides
 from medmae.datasets.dataset import Task
 from medmae.inference.config import check_pooling
 
+Network = Literal["method", "unet"]
+UNET_LEARNING_RATE = 1e-3
+
 
 @dataclass(frozen=True)
 class AugmentationConfig:
@@ -55,10 +58,14 @@ class FinetuneConfig:
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or
     "topN%"), `slices` how many of them a training step sees of each volume (None: 1 for the mean, otherwise 8).
     `calibrate`: fit a temperature on the validation cases after training.
+
+    `network`: "method" is the network of the method (Swin-Unet, UNETR, the classifiers); "unet" a plain U-Net of MONAI
+    on the method's grid, for segmentation from scratch: the baseline of comparisons.
     """
 
     method: str | None = None
     preset: str | None = None
+    network: Network = "method"
     steps: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -92,8 +99,8 @@ class FinetuneConfig:
                          warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1)
         check_pooling(self.slice_pooling)
         require_positive(self, "learning_rate", "clip_norm", "layer_decay")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision must be fp32, bf16 or fp16, not {self.precision}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision}")
         if not 0 <= self.foreground_fraction <= 1:
             raise ValueError(f"foreground_fraction must lie between 0 and 1, not {self.foreground_fraction}")
         if not 0 <= self.ema < 1:
@@ -136,15 +143,16 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
                             pretrained: bool) -> FinetuneConfig:
     """Fill in what is None from the method, preset and task.
 
-    Both arms of a comparison get the same steps, batch, rate and augmentation; layer-wise decay protects pretrained
-    layers and is therefore 1 from scratch.
+    All arms of a comparison get the same steps, batch and augmentation, and transformers the same rate; that of the
+    U-Net suits it. Layer-wise decay protects pretrained layers and is therefore 1 from scratch.
     """
     schedule = _SCHEDULES[method, preset, task]
+    rate = UNET_LEARNING_RATE if config.network == "unet" else schedule.learning_rate
     axes = config.augmentation.flip_axes
     return replace(
         config, method=method, preset=preset, steps=config.steps or schedule.steps,
         batch_size=config.batch_size or schedule.batch_size,
-        learning_rate=config.learning_rate or schedule.learning_rate,
+        learning_rate=config.learning_rate or rate,
         layer_decay=config.layer_decay or (_LAYER_DECAY[method] if pretrained else 1.0),
         augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
     )

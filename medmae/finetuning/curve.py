@@ -1,47 +1,54 @@
 """Label-efficiency curves: the same finetuning on more and more labels, over seeds, with and without pretraining.
 
 Every point is a finetuning run of its own under ``RUN/points/``, scored once on the list asked for (test by default).
-A finished point is never computed again, so that a curve can be stopped and resumed at any time.
+A finished point is never computed again, so that a curve can be stopped and resumed at any time. Points see their
+labelled cases and no others: nothing is chosen by, or fitted to, validation cases. Images that several points use are
+prepared once, under ``RUN/corpora/``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from medmae.config import from_json, to_json
+from medmae.datasets import DatasetSummary
+from medmae.datasets.corpus_building import build_corpus
+from medmae.datasets.preprocessing import Preprocessing
 from medmae.datasets.validation import validate_cases
-from medmae.errors import BadInput
-from medmae.files import read_json, write_json, write_text
+from medmae.errors import BadInput, PartialFailure, Stopped
+from medmae.files import write_json, write_text
 from medmae.finetuning import run as finetuning_run
 from medmae.finetuning.config import FinetuneConfig
+from medmae.finetuning.curve_points import ALL, Arm, Point, compute_point, result_of, row_of
+from medmae.finetuning.curve_summary import cases_csv, results_csv, summarise
+from medmae.finetuning.curve_workers import compute_in_processes
 from medmae.inference import evaluate_run
-from medmae.metrics import auc, bootstrap_interval, targets_of
-from medmae.models import load_info, load_state, resolve_model
+from medmae.models import load_state
 from medmae.run_folder import RunFolder
+from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
-Arm = Literal["pretrained", "scratch"]
-FIELDS = ("arm", "labels", "seed", "score", "metric", "cases")
 
 
 @dataclass(frozen=True)
 class CurveConfig:
-    """Which points: numbers of labelled `cases` (drawn by subject from each seed) or named `subsets`, seeds, arms.
+    """Which points: numbers of labelled `cases` (drawn by subject from each seed; "all" takes every one) or named
+    `subsets`, seeds, arms. `jobs` points are computed at once, each in a process of its own.
 
-    `finetune` is the configuration of every point; its seed and cases are replaced.
+    `finetune` is the configuration of every point; its seed, cases and network are replaced.
     """
 
-    cases: tuple[int, ...] = ()
+    cases: tuple[int | Literal["all"], ...] = ()
     subsets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: tuple[Arm, ...] = ("pretrained", "scratch")
+    jobs: int = 1
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
@@ -49,61 +56,86 @@ class CurveConfig:
             raise ValueError("give either cases or subsets")
         if not self.seeds or not self.arms:
             raise ValueError("at least one seed and one arm are needed")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One finetuning of the curve."""
-
-    arm: Arm
-    labels: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Folder name of the point."""
-        return f"{self.arm}-{self.labels}-seed{self.seed}"
-
-
-class _PointRun(RunFolder):
-    """The folder of a point; a stop asked of the curve stops the point at its next step."""
-
-    def __init__(self, path: Any, curve: RunFolder | None = None) -> None:
-        super().__init__(path)
-        self._curve = curve
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether the curve, or this point, is asked to stop."""
-        return super().stop_requested or (self._curve is not None and self._curve.stop_requested)
+        for name in ("cases", "subsets", "seeds", "arms"):
+            values: tuple[Any, ...] = getattr(self, name)
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{twice} stands twice in {name}; every point is computed once")
+        if any(number != ALL and int(number) < 1 for number in self.cases):
+            raise ValueError("the numbers of cases must be at least 1")
+        if self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, not {self.jobs}")
+        if self.finetune.network != "method":
+            raise ValueError("the network of a point is that of its arm; leave network out and name the arm unet")
 
 
 def execute(run: RunFolder) -> None:
-    """Compute the points that are missing; writes ``results.csv`` (a row a point) and ``summary.json``."""
+    """Compute the points that are missing; writes ``results.csv`` (a row a point), ``cases.csv``, ``summary.json``.
+
+    Raises:
+        BadInput: an arm cannot be computed, or files cannot be used; no point was begun.
+        PartialFailure: some points failed; the others are done, and the tables hold them.
+        Stopped: a stop was asked for.
+    """
     spec = run.spec
     config = from_json(CurveConfig, spec["config"], "curve configuration")
     inputs = spec["inputs"]
     if "pretrained" in config.arms and inputs.get("encoder") in (None, finetuning_run.FROM_SCRATCH):
         raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
-    config = _with_network(config, inputs)
     points = list(_points(config))
-    _check(config, inputs, points)
-    results: list[dict[str, Any]] = []
-    for number, point in enumerate(points, 1):
-        results.append(_score(run, config, inputs, point))
-        write_text(run.path / "results.csv", _csv(results))
-        run.append_progress({"stage": "points", "step": number, "total": len(points), "message": point.name,
-                             "score": results[-1]["score"]})
-        run.write_state(step=number, total=len(points))
-    write_json(run.path / "summary.json", summarise(results))
+    plans = _check(run, config, inputs, points)
+    training_cases = {point: len(plan.training) for point, plan in plans.items()}
+    failed: dict[str, str] = {}
+    ended = 0
+
+    def note(name: str, reason: str | None) -> None:
+        nonlocal ended
+        if reason is not None:
+            log.error("the point %s failed: %s", name, reason)
+            failed[name] = reason
+        ended += 1
+        rows = _write_tables(run, points, training_cases)
+        score = next((row["score"] for row in rows if Point(row["arm"], row["labels"], row["seed"]).name == name), None)
+        run.append_progress({"stage": "points", "step": ended, "total": len(points), "message": name}
+                            | ({} if score is None else {"score": score}))
+        run.write_state(step=ended, total=len(points))
+
+    missing = [point for point in points if result_of(point.folder(run.path)) is None]
+    ended = len(points) - len(missing)
+    run.write_state(step=ended, total=len(points))
+    folders = [point.folder(run.path) for point in missing]
+    if config.jobs > 1 and len(folders) > 1:
+        compute_in_processes(run, folders, config.jobs, note)
+    else:
+        _compute_here(run, folders, note)
+    write_json(run.path / "summary.json", summarise(_write_tables(run, points, training_cases)))
+    if failed:
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        raise PartialFailure(f"{len(failed)} of {len(points)} points failed; the others are done:\n{listed}\n"
+                             "Continue with --resume to compute them again.")
 
 
-def _with_network(config: CurveConfig, inputs: dict[str, Any]) -> CurveConfig:
-    """The scratch arm uses the encoder's method and preset, so that both arms are the same network."""
-    if inputs.get("encoder") in (None, finetuning_run.FROM_SCRATCH):
-        return config
-    info = load_info(resolve_model(inputs["encoder"]))
-    return replace(config, finetune=replace(config.finetune, method=info.method, preset=info.preset))
+def _compute_here(run: RunFolder, folders: Sequence[Path], note: Any) -> None:
+    for folder in folders:
+        if run.stop_requested:
+            raise Stopped("Stopped between two points, as asked. Continue with --resume.")
+        try:
+            compute_point(run, folder)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged whole and reported at the end; the other points go on
+            log.exception("the point %s failed", folder.name)
+            note(folder.name, f"{type(error).__name__}: {error}")
+        else:
+            note(folder.name, None)
+
+
+def _write_tables(run: RunFolder, points: Sequence[Point], training_cases: dict[Point, int]) -> list[dict[str, Any]]:
+    found = (row_of(point, point.folder(run.path), training_cases[point]) for point in points)
+    rows = [row for row in found if row is not None]
+    write_text(run.path / "results.csv", results_csv(rows))
+    write_text(run.path / "cases.csv", cases_csv(rows))
+    return rows
 
 
 def _points(config: CurveConfig) -> Iterator[Point]:
@@ -113,20 +145,24 @@ def _points(config: CurveConfig) -> Iterator[Point]:
                 yield Point(arm, labels, seed)
 
 
-def _check(config: CurveConfig, inputs: dict[str, Any], points: Sequence[Point]) -> None:
-    """See contradictions and bad files, also of the list to score, before hours of computing.
+def _check(run: RunFolder, config: CurveConfig, inputs: dict[str, Any],
+           points: Sequence[Point]) -> dict[Point, finetuning_run.Plan]:
+    """See contradictions and bad files, also of the list to score, before hours of computing; prepare the points.
 
     Raises:
         BadInput: there are some.
     """
-    plans = [finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
-             for point in points]
+    plans = {point: finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
+             for point in points}
     if "pretrained" in config.arms:
         load_state(inputs["encoder"])
-    dataset = plans[0].dataset
-    used = (case for plan in plans for case in (*plan.training, *plan.validation))
+    dataset = plans[points[0]].dataset
+    used = (case for plan in plans.values() for case in plan.training)
     scored = evaluate_run.labelled_cases(dataset, _split(inputs))
-    validate_cases(dataset, tuple({case.id: case for case in (*used, *scored)}.values()), labels=True)
+    summary = validate_cases(dataset, tuple({case.id: case for case in (*used, *scored)}.values()), labels=True,
+                             on_progress=stage_reporter(run, "validate"))
+    _prepare(run, config, inputs, plans, summary)
+    return plans
 
 
 def _split(inputs: dict[str, Any]) -> str:
@@ -135,113 +171,67 @@ def _split(inputs: dict[str, Any]) -> str:
 
 def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
     # At N labels nothing but these N is used: a temperature would see the validation cases.
-    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if config.cases else None, calibrate=False)
+    few = config.cases and point.labels != ALL
+    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if few else None, calibrate=False,
+                   network="unet" if point.arm == "unet" else "method")
 
 
 def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:
-    of_point = {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None}
-    if point.arm == "pretrained":
-        return of_point | {"encoder": inputs["encoder"]}
-    like = inputs.get("encoder")  # the same network and preprocessing, also where the encoder has no preset's sizes
-    return of_point | {"encoder": finetuning_run.FROM_SCRATCH,
-                       "like": None if like == finetuning_run.FROM_SCRATCH else like}
+    """Inputs of a point's finetuning; arms from scratch follow the encoder, so that all arms are on one grid."""
+    encoder = inputs.get("encoder") or finetuning_run.FROM_SCRATCH
+    from_scratch = point.arm != "pretrained"
+    return {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None, "validation": False,
+            "encoder": finetuning_run.FROM_SCRATCH if from_scratch else encoder,
+            "like": encoder if from_scratch and encoder != finetuning_run.FROM_SCRATCH else None}
 
 
-def _score(curve: RunFolder, config: CurveConfig, inputs: dict[str, Any], point: Point) -> dict[str, Any]:
-    folder = curve.path / "points" / point.name
-    result_file = folder / "evaluation" / "result.json"
-    if not result_file.is_file():
-        log.info("point %s", point.name)
-        if not (folder / "spec.json").is_file():
-            RunFolder.create(folder, "finetune", to_json(_finetune_config(config, point)),
-                             _inputs(inputs, config, point))
-        run = _PointRun(folder, curve)
-        if not (run.model / "model.json").is_file():
-            finetuning_run.execute(run)
-            run.write_state(state="done")
-        if not (folder / "evaluation" / "spec.json").is_file():
-            RunFolder.create(folder / "evaluation", "evaluate", {"device": config.finetune.device},
-                             {"dataset": inputs["dataset"], "split": _split(inputs),
-                              "model": str(run.model)})
-        evaluate_run.execute(_PointRun(folder / "evaluation", curve))
-    result = read_json(result_file)
-    metric = "mean_dice" if result["task"] == "segmentation" else "auc"
-    return {"arm": point.arm, "labels": point.labels, "seed": point.seed, "score": result[metric], "metric": metric,
-            "cases": len(result["cases"]), "result": result}
+def _prepare(run: RunFolder, config: CurveConfig, inputs: dict[str, Any], plans: dict[Point, finetuning_run.Plan],
+             summary: DatasetSummary) -> None:
+    """Make the folders of the points and the corpora that they read; what exists already is kept.
 
-
-def _csv(results: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
-    return text.getvalue()
-
-
-def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per number of labels: the mean score of each arm over seeds, and where both arms exist their difference.
-
-    The difference is paired by seed, its 95 % interval a bootstrap over the subjects of the scored list; None where
-    there are fewer than two.
+    What is fitted to images (the spacing of 3-D networks) is fitted for every point to its own cases; points that
+    agree in it share a corpus.
     """
-    summary = []
-    for labels in dict.fromkeys(result["labels"] for result in results):
-        of_arm: dict[str, dict[int, dict[str, Any]]] = {}
-        for result in results:
-            if result["labels"] == labels:
-                of_arm.setdefault(result["arm"], {})[result["seed"]] = result["result"]
-        metric = results[0]["metric"]
-        row: dict[str, Any] = {"labels": labels, "metric": metric}
-        row |= {arm: _mean([run[metric] for run in runs.values()]) for arm, runs in of_arm.items()}
-        if {"pretrained", "scratch"} <= set(of_arm):
-            row |= _difference(of_arm["pretrained"], of_arm["scratch"], metric)
-        summary.append(row)
-    return summary
+    preprocessings: dict[Point, Preprocessing] = {}
+    for point, plan in plans.items():
+        own = summary.of(case.id for case in plan.training)
+        preprocessings[point] = finetuning_run.finetuning_preprocessing(plan, own)
+    corpora: dict[Path, list[Point]] = {}
+    for point, preprocessing in preprocessings.items():
+        corpora.setdefault(_corpus_folder(run, preprocessing), []).append(point)
+    for folder, sharing in corpora.items():
+        if all(_is_settled(point, run) for point in sharing):
+            continue
+        cases = {case.id: case for point in sharing for case in plans[point].training}
+        build_corpus(folder, plans[sharing[0]].dataset, tuple(cases.values()), preprocessings[sharing[0]],
+                     with_labels=True, on_progress=stage_reporter(run, "corpus"),
+                     should_stop=lambda: run.stop_requested)
+    for point, plan in plans.items():
+        if not _is_settled(point, run):
+            of_point = _inputs(inputs, config, point) | {"corpus": str(_corpus_folder(run, preprocessings[point]))}
+            own = summary.of(case.id for case in plan.training)
+            _settle(run, config, inputs, point, of_point, plan, own, preprocessings[point])
 
 
-def _difference(one: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], metric: str) -> dict[str, Any]:
-    seeds = sorted(set(one) & set(other))
-    difference = _mean([one[seed][metric] - other[seed][metric] for seed in seeds
-                        if one[seed][metric] is not None and other[seed][metric] is not None])
-    if difference is None:
-        return {"difference": None, "interval": None}
-    subjects = [case["subject"] for case in one[seeds[0]]["cases"]]
-    statistics = [_statistic([arm[seed] for seed in seeds]) for arm in (one, other)]
-    interval = bootstrap_interval(subjects, statistics[0], paired=statistics[1])
-    return {"difference": difference, "interval": list(interval) if interval else None}
+def _corpus_folder(run: RunFolder, preprocessing: Preprocessing) -> Path:
+    digest = hashlib.sha256(json.dumps(to_json(preprocessing), sort_keys=True).encode()).hexdigest()
+    return run.path.absolute() / "corpora" / digest[:12]
 
 
-def _statistic(results: list[dict[str, Any]]) -> Callable[[np.ndarray], float | None]:
-    """The score of drawn cases, averaged over the runs of an arm."""
-
-    def score(drawn: np.ndarray) -> float | None:
-        return _mean([one(drawn) for one in of_run])
-
-    of_run = [_segmentation_statistic(result) if result["task"] == "segmentation" else _classification_statistic(result)
-              for result in results]
-    return score
+def _is_settled(point: Point, run: RunFolder) -> bool:
+    folder = point.folder(run.path)
+    return (folder / "preprocessing.json").is_file() and (folder / "evaluation" / "spec.json").is_file()
 
 
-def _segmentation_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], float | None]:
-    dice = np.array([[np.nan if value is None else value for value in case["dice"].values()]
-                     for case in result["cases"]], float)
-
-    def mean_dice(drawn: np.ndarray) -> float | None:
-        per_label = [float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else None
-                     for column in dice[drawn].T]
-        return _mean(per_label)
-
-    return mean_dice
-
-
-def _classification_statistic(result: dict[str, Any]) -> Callable[[np.ndarray], float | None]:
-    classes = list(result["cases"][0]["probabilities"])
-    targets = targets_of([[classes.index(name) for name in case["label"]] if isinstance(case["label"], list)
-                          else classes.index(case["label"]) for case in result["cases"]], len(classes))
-    probabilities = np.array([list(case["probabilities"].values()) for case in result["cases"]])
-    return lambda drawn: auc(targets[drawn], probabilities[drawn])
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _settle(run: RunFolder, config: CurveConfig, inputs: dict[str, Any], point: Point, of_point: dict[str, Any],
+            plan: finetuning_run.Plan, summary: DatasetSummary, preprocessing: Preprocessing) -> None:
+    folder = point.folder(run.path)
+    training = RunFolder(folder)
+    if not training.spec_file.is_file():
+        training = RunFolder.create(folder, "finetune", to_json(_finetune_config(config, point)), of_point)
+    if not (folder / "evaluation" / "spec.json").is_file():
+        RunFolder.create(folder / "evaluation", "evaluate", {"device": config.finetune.device},
+                         {"dataset": inputs["dataset"], "split": _split(inputs),
+                          "model": str(training.model.absolute())})
+    if not (folder / "preprocessing.json").is_file():
+        finetuning_run.settle(training, plan, summary, preprocessing)

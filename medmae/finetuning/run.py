@@ -16,6 +16,7 @@ from medmae.config import from_json, to_json
 from medmae.datasets import Case, Corpus, Dataset, DatasetSummary, draw_cases, load_dataset, validate
 from medmae.datasets.classes import check_learnable, is_multi_label
 from medmae.datasets.corpus_building import build_corpus
+from medmae.datasets.corpus_part import part_of_corpus
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json
@@ -84,7 +85,8 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
     """Choose cases and network.
 
     inputs: ``dataset``, ``subset``, ``encoder`` (a model, or "none") and, with "none", ``like``: a model whose network
-    and preprocessing the fresh one shall have.
+    and preprocessing the fresh one shall have; ``validation``: False leaves the validation cases alone; ``corpus``: a
+    ready corpus that holds the training cases.
 
     Raises:
         BadInput: no labelled cases, an encoder that does not fit, or contradicting options.
@@ -95,6 +97,7 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
                        "Add labels, or pretrain on it with 'medmae pretrain'.")
     training = _training_cases(dataset, inputs, config)
     validation = tuple(case for case in dataset.lists.get("validation", ()) if case.is_labelled)
+    validation = validation if inputs.get("validation", True) else ()
     multi_label = is_multi_label(dataset, (*training, *validation))
     if dataset.task == "classification":
         for warning in check_learnable(dataset, training, multi_label):
@@ -107,12 +110,19 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         method, preset = config.method or _method_for(training[0]), config.preset or "tiny"
     else:
         like = load_info(resolve_model(followed))
+        if like.architecture["name"] == "plain_unet":
+            raise BadInput(f"The model {followed} is a plain U-Net, which has no encoder to start from. Give a "
+                           "pretrained encoder, or --encoder none.")
         if not from_scratch:
             path, info = resolve_model(followed), like
         method, preset = like.method, like.preset
         if config.method not in (None, method) or config.preset not in (None, preset):
             raise BadInput(f"The encoder {followed} is {method} {preset}, but {config.method or method} "
                            f"{config.preset or preset} was asked for. Leave --method and --preset out.")
+    if config.network == "unet" and (path is not None or dataset.task != "segmentation"):
+        raise BadInput("The plain U-Net (network=unet) is trained from scratch for segmentation, but "
+                       + (f"the encoder {encoder} was given. Use --encoder none." if path is not None else
+                          f"{dataset.path} is a {dataset.task} dataset. Leave it out."))
     dims = 3 if method == "gl-mae" else 2
     config = replace(config, context=_context(config, like, dims))
     if config.input_size is not None and len(config.input_size) != dims:
@@ -166,10 +176,19 @@ def _prepare(run: RunFolder, plan: Plan) -> None:
         load_state(plan.encoder)  # damaged weights shall show before the work on the images
     lists = {"training": plan.training} | ({"validation": plan.validation} if plan.validation else {})
     summary = validate(replace(plan.dataset, lists=lists), list(lists), on_progress=stage_reporter(run, "validate"))
+    summary = summary.of(case.id for case in plan.training)  # nothing is fitted to validation cases
     preprocessing = finetuning_preprocessing(plan, summary)
     for name, cases in lists.items():
         build_corpus(run.path / f"corpus-{name}", plan.dataset, cases, preprocessing, with_labels=True,
                      on_progress=stage_reporter(run, f"corpus of {name} cases"), should_stop=lambda: run.stop_requested)
+    settle(run, plan, summary, preprocessing)
+
+
+def settle(run: RunFolder, plan: Plan, summary: DatasetSummary, preprocessing: Preprocessing) -> None:
+    """Write what is decided before training; from then on the run never prepares again.
+
+    `summary` is of the training cases alone.
+    """
     write_json(run.path / "config.json", to_json(plan.config))
     write_json(run.path / "ranges.json", ranges_seen(summary.towards(preprocessing.orientation)))
     write_json(run.path / "preprocessing.json", to_json(preprocessing))
@@ -239,8 +258,10 @@ def _task(run: RunFolder, plan: Plan, preprocessing: Preprocessing) -> tuple[Fin
     network, architecture = build_finetuning_network(plan, preprocessing.network_channels)
     validation = Corpus(run.path / "corpus-validation") if plan.validation else None
     cls = SegmentationTask if plan.dataset.task == "segmentation" else ClassificationTask
-    task = cls(network, plan.config, Corpus(run.path / "corpus-training"), validation, preprocessing.input_size,
-               list(plan.dataset.labels))
+    shared = run.spec["inputs"].get("corpus")
+    corpus = (part_of_corpus(Corpus(shared), (case.id for case in plan.training)) if shared
+              else Corpus(run.path / "corpus-training"))
+    task = cls(network, plan.config, corpus, validation, preprocessing.input_size, list(plan.dataset.labels))
     return task, architecture
 
 
@@ -253,11 +274,16 @@ def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict
         BadInput: less than 95 % of the encoder's parameters fit and partial loading is not allowed.
     """
     from medmae.networks import architecture_following, architecture_for, build_network, transfer_encoder
+    from medmae.networks.presets import unet_architecture
 
     assert plan.config.method and plan.config.preset and plan.dataset.task
     wanted = plan.config.method, plan.config.preset, plan.dataset.task, channels, len(plan.dataset.labels)
-    architecture = (architecture_for(*wanted) if plan.like is None
-                    else architecture_following(plan.like.architecture, *wanted))
+    if plan.config.network == "unet":
+        dims = 3 if plan.config.method == "gl-mae" else 2
+        architecture = unet_architecture(plan.config.preset, dims, channels, len(plan.dataset.labels))
+    else:
+        architecture = (architecture_for(*wanted) if plan.like is None
+                        else architecture_following(plan.like.architecture, *wanted))
     network = build_network(architecture)
     if plan.encoder is not None:
         contexts = plan.encoder_info.context if plan.encoder_info else 0, plan.config.context or 0

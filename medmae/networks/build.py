@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from medmae.errors import BadInput
+from medmae.networks.plain_unet import PlainUnet
 from medmae.networks.swin_classifier import SwinClassifier
 from medmae.networks.swin_mae import SwinMAE
 from medmae.networks.swin_unet import SwinUnet
@@ -23,6 +24,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "vit_mae": VitMae,
     "unetr": Unetr,
     "vit_classifier": VitClassifier,
+    "plain_unet": PlainUnet,
 }
 
 

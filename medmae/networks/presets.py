@@ -137,3 +137,18 @@ def architecture_for(method: str, preset_or_name: Preset | str, task: Task, chan
     """
     chosen = preset(method, preset_or_name) if isinstance(preset_or_name, str) else preset_or_name
     return chosen.architecture(task, channels, classes)
+
+
+UNET_WIDTHS = {"tiny": (16, 32, 64, 128, 256), "small": (24, 48, 96, 192, 384), "base": (32, 64, 128, 256, 512)}
+
+
+def unet_architecture(preset_name: str, spatial_dims: int, channels: int, classes: int) -> dict[str, Any]:
+    """The architecture of the plain U-Net that stands beside a preset's networks as a baseline.
+
+    Raises:
+        BadInput: there is no such preset.
+    """
+    if preset_name not in UNET_WIDTHS:
+        raise BadInput(f"There is no U-Net for the preset {preset_name!r}. Choose one of {', '.join(UNET_WIDTHS)}.")
+    return {"name": "plain_unet", "arguments": {"channels": channels, "classes": classes, "spatial_dims": spatial_dims,
+                                                "widths": list(UNET_WIDTHS[preset_name])}}

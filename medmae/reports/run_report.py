@@ -12,15 +12,16 @@ from medmae.run_folder import RunFolder
 
 
 def write_run_report(run: RunFolder) -> Path:
-    """Write the report of a pretrain, finetune or evaluate run from what its folder holds; return its path.
+    """Write the report of a pretrain, finetune, evaluate or curve run from what its folder holds; return its path.
 
     Raises:
         BadInput: the kind of run has no report, or matplotlib is missing.
     """
-    from medmae.reports import evaluate_report, finetune_report, pretrain_report
+    from medmae.reports import curve_report, evaluate_report, finetune_report, pretrain_report
 
     writers: Mapping[str, Callable[[RunFolder], Page]] = {
-        "pretrain": pretrain_report.build, "finetune": finetune_report.build, "evaluate": evaluate_report.build}
+        "pretrain": pretrain_report.build, "finetune": finetune_report.build, "evaluate": evaluate_report.build,
+        "curve": curve_report.build}
     kind = run.spec["kind"]
     if kind not in writers:
         raise BadInput(f"A run of kind '{kind}' has no report. Reports exist for {', '.join(writers)}.")
