@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MOST_CURVES = len(CYCLE)
 MOST_MATRIX_CLASSES = 14
 MOST_TABLES = 12
+# Curves of a poor model pass under the legend: it stays readable.
+_LEGEND: dict[str, Any] = {"fontsize": 9, "frameon": True, "facecolor": "white", "edgecolor": "none",
+                           "framealpha": 0.85}
 Bins = Sequence[Mapping[str, Any]]
 
 
@@ -109,7 +112,7 @@ def _draw_roc(axes: Axes, curves: Mapping[str, Mapping[str, Any]], areas: Mappin
                   label=shortened(name, 24) + ("" if area is None else f"  (AUC {area:.3f})"))
     _unit_square(axes, "1 − specificity", "sensitivity")
     axes.set_title("ROC")
-    axes.legend(loc="lower right", fontsize=9)
+    axes.legend(loc="lower right", **_LEGEND)
 
 
 def _draw_reliability(axes: Axes, bins: Bins, ece: float | None, uncalibrated: Mapping[str, Any] | None,
@@ -121,7 +124,7 @@ def _draw_reliability(axes: Axes, bins: Bins, ece: float | None, uncalibrated: M
     _bins(axes, bins, BLUE, ("as given" if uncalibrated is None else "calibrated") + told, "-")
     _unit_square(axes, f"probability of {announced}", "how often it was so")
     axes.set_title("Reliability")
-    axes.legend(loc="upper left", fontsize=9)
+    axes.legend(loc="upper left", **_LEGEND)
 
 
 def _bins(axes: Axes, bins: Bins, color: str, label: str, line: str) -> None:
