@@ -102,7 +102,7 @@ def test_evaluate_prints_the_scores_of_the_test_list(
     assert {"image", "dice", "false_positive_ml"} <= set(scores["cases"][0])
     code, scores = answer("evaluate", "--model", str(trained / "finding"), "--dataset", str(xrays[1]))
     assert code == 0 and scores["task"] == "classification"
-    assert {"auc", "auc_interval", "accuracy", "cases"} <= set(scores)
+    assert {"auc", "auc_interval", "accuracy", "cases", "sensitivity_interval", "confusion", "ece"} <= set(scores)
     capsys.readouterr()
     assert run(["evaluate", "--model", str(trained / "lungs"), "--dataset", str(xrays[0])]) == 0
     assert "Mean Dice" in capsys.readouterr().out

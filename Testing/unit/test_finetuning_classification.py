@@ -20,6 +20,7 @@ from medmae.finetuning.classification_loss import ClassificationLoss
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.curve import summarise
 from medmae.inference.classifier import Classifier
+from medmae.metrics import auc
 from medmae.models import load_info
 from medmae.run_folder import RunFolder
 from medmae.training.randomness import Draw
@@ -174,5 +175,10 @@ def test_curves_compare_arms_where_several_classes_may_apply() -> None:
         return {"arm": arm, "labels": "4", "seed": 0, "metric": "auc", "score": 0.5,
                 "result": {"task": "classification", "auc": 0.5 + shift, "cases": cases}}
 
-    (row,) = summarise([result("pretrained", 0.5), result("scratch", 0.0)])[:1]
-    assert row["labels"] == "4"
+    (row,) = summarise([result("pretrained", 0.5), result("scratch", 0.0)])
+    # a is told apart wholly with the shift, by chance without; b does not change
+    of_b = auc([0, 0, 1, 1, 0, 0], [0.01 * n for n in range(6)])
+    of_a = auc([1, 0, 1, 0, 0, 1], [0.01 * n for n in range(6)])
+    assert of_a is not None and of_b is not None
+    low, high = row["differences"][0]["interval"]
+    assert low <= (1 + of_b) / 2 - (of_a + of_b) / 2 <= high

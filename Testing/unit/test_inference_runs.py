@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,6 +196,31 @@ def test_classify_writes_probabilities(tmp_path, known_model):
     assert float(rows["one.nii.gz"]["p(bright)"]) > 0.99 and rows["one.nii.gz"]["deciding_slice"].startswith("k=")
     assert rows["three.nii.gz"]["error"]
     assert result(run) == json.loads((tmp_path / "out" / "classes.json").read_text())
+    case = next(case for case in result(run)["cases"] if case["image"].endswith("one.nii.gz"))
+    assert case["deciding_slice"] == case["deciding_slices"]["bright"] and result(run)["pooling"] == "mean"
+    assert not result(run)["calibrated"]
+
+
+def test_classify_takes_another_pooling_and_says_that_the_temperature_does_not_hold(tmp_path, known_model):
+    info = description("classification", 2, values=(0, 1), names=["dark", "bright"], intensity=LEVELS)
+    known_model(replace(info, calibration={"temperature": 2.0, "cases": 30}), MeanLevel())
+    array = np.zeros((8, 8, 8), np.uint8)
+    array[5] = 2
+    write_image(tmp_path / "one.nii.gz", array, Geometry.of((8, 8, 8), (1.0, 1.0, 1.0), axes="LPS"))
+    inputs = {"model": "known", "images": [str(tmp_path / "one.nii.gz")], "out": str(tmp_path / "out")}
+    found = {}
+    for pooling in (None, "max"):
+        run, code = execute(tmp_path / str(pooling), "classify", inputs | {"out": str(tmp_path / f"out-{pooling}")},
+                            pooling=pooling)
+        assert code == 0
+        found[pooling] = result(run)
+    assert found[None]["calibrated"] and not found["max"]["calibrated"]
+    # logits of the slices: (5, -5) seven times and (-5, 5) once
+    assert found[None]["cases"][0]["probabilities"]["bright"] == pytest.approx(1 / (1 + np.exp(7.5 / 2)), abs=1e-5)
+    assert found["max"]["cases"][0]["probabilities"]["bright"] == pytest.approx(0.5, abs=1e-5)
+    assert found["max"]["cases"][0]["deciding_slices"]["bright"] == {"axis": "k", "index": 5}
+    with pytest.raises(ValueError, match="pooling must be"):
+        ClassifyConfig(pooling="median")
 
 
 def make_dataset(folder, truths, labels, label_of, task="segmentation"):

@@ -13,6 +13,8 @@ pytest.importorskip("matplotlib")
 from medmae.demo.abdomen import LABELS, make_ct
 from medmae.errors import BadInput
 from medmae.files import write_json
+from medmae.metrics import ClassificationCase, classification_scores
+from medmae.models import ModelInfo
 from medmae.reports import charts, pictures, write_run_report
 from medmae.reports.cases import displayed, telling_cases, worst_to_best
 from medmae.reports.classification_scores import add_classification_scores
@@ -218,6 +220,51 @@ def test_classification_scores_of_one_class_only_are_shown_without_a_curve():
     parsed = Parsed(page.html(""))
     assert "0.600" in parsed.text
     assert not parsed.images
+
+
+@pytest.mark.parametrize(("classes", "several"), [(2, False), (9, False), (40, False), (1, True), (14, True)])
+def test_classifications_of_any_number_of_classes_are_shown(classes, several):
+    generator = np.random.default_rng(0)
+    names = [HOSTILE, *(f"class {number}" for number in range(1, classes))]
+    cases = []
+    for number in range(30):
+        target = int(generator.integers(max(classes - 1, 1)))  # the last class has no case
+        chances = generator.dirichlet(np.ones(max(classes, 2)))[:classes]
+        cases.append(ClassificationCase(f"image {number}", f"s{number // 2}", (target,) if several else target,
+                                        tuple(chances), tuple(chances[::-1])))
+    scores = classification_scores(cases, names)
+    page = Page("scores")
+    add_classification_scores(page, scores)
+    parsed = Parsed(page.html(""))
+    assert "script" not in parsed.tags and HOSTILE in parsed.text
+    assert len(parsed.images) == (1 if classes == 40 else 2)
+    told = " ".join(image["alt"] for image in parsed.images)
+    assert "without the temperature" in told and "reliability" in told.lower()
+    if not several and classes == 2:
+        assert f"Confusion matrix. {HOSTILE}: {scores['confusion'][0][0]} as {HOSTILE}" in told
+    if classes == 40:
+        assert "The most frequent confusions" in parsed.text
+    if several:
+        assert "Two-by-two tables of " in told
+
+
+def test_a_finetuned_classifier_is_told_by_its_temperature_or_the_lack_of_one(tmp_path):
+    from medmae.reports.finetune_report import _add_calibration
+
+    def told(calibration):
+        info = ModelInfo(name="x", task="classification", method="vis-mae", preset="tiny", spatial_dims=2,
+                         architecture={"name": "n", "arguments": {"channels": 1, "classes": 2}},
+                         channels=[{"name": "US", "modality": "US"}], input_size=[8, 8], calibration=calibration,
+                         labels=[{"name": "a", "value": 0}, {"name": "b", "value": 1}])
+        page = Page("scores")
+        _add_calibration(page, info, "none")
+        return Parsed(page.html("")).text
+
+    assert "not calibrated: there were no validation cases" in told(
+        {"temperature": 1.0, "cases": 0, "note": "there were no validation cases"})
+    text = told({"temperature": 1.52, "cases": 38, "nll_before": 0.7, "nll_after": 0.6, "ece_before": 0.2,
+                 "ece_after": 0.1, "note": "all 38 validation cases are of the same class"})
+    assert "temperature 1.52" in text and "0.700 to 0.600" in text and "says little" in text
 
 
 def test_nested_settings_are_flattened():

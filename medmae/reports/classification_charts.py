@@ -15,24 +15,23 @@ if TYPE_CHECKING:
 MOST_CURVES = len(CYCLE)
 MOST_MATRIX_CLASSES = 14
 MOST_TABLES = 12
-# Curves of a poor model pass under the legend: it stays readable.
-_LEGEND: dict[str, Any] = {"fontsize": 9, "frameon": True, "facecolor": "white", "edgecolor": "none",
-                           "framealpha": 0.85}
+# Below the plot: curves and dots may lie anywhere in it.
+_LEGEND: dict[str, Any] = {"fontsize": 9, "loc": "upper left", "bbox_to_anchor": (-0.02, -0.15), "borderaxespad": 0.0}
 Bins = Sequence[Mapping[str, Any]]
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Sheet:
     """Rows are the truth; every cell has its number of cases and its share of the row."""
+    names = [shortened(name, 22) for name in classes]
+    longest = max(map(len, names))
     side = max(0.95 * len(classes), 2.0)
-    longest = max(len(shortened(name, 22)) for name in classes)
-    sheet = Sheet(side + 0.9 + 0.085 * longest, side + 0.75 + (0.06 * longest if len(classes) > 3 else 0.0))
+    turned = len(classes) > 3 or longest > 11
+    sheet = Sheet(side + 1.1 + 0.1 * longest, side + 0.8 + (0.075 * longest if turned else 0.0))
     with sheet as figure:
         axes = figure.subplots()
         _matrix(axes, np.asarray(counts), 9.5)
-        names = [shortened(name, 22) for name in classes]
         axes.set_yticks(range(len(names)), names)
-        axes.set_xticks(range(len(names)), names, rotation=40 if len(names) > 3 else 0,
-                        ha="right" if len(names) > 3 else "center")
+        axes.set_xticks(range(len(names)), names, rotation=40 if turned else 0, ha="right" if turned else "center")
         axes.set_xlabel("predicted")
         axes.set_ylabel("reference")
     return sheet
@@ -42,7 +41,7 @@ def two_by_two(per_class: Mapping[str, Mapping[str, Any]]) -> Sheet:
     """For each class that may apply a table: reference yes and no against predicted yes and no."""
     columns = min(len(per_class), 4)
     rows = -(-len(per_class) // columns)
-    sheet = Sheet(2.45 * columns, 2.5 * rows)
+    sheet = Sheet(2.45 * columns, 2.75 * rows)
     with sheet as figure:
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for index, (name, found) in enumerate(per_class.items()):
@@ -72,7 +71,7 @@ def roc_and_reliability(curves: Mapping[str, Mapping[str, Any]], areas: Mapping[
         announced: what the probabilities are of.
     """
     both = bool(curves)
-    sheet = Sheet(9.4 if both else 4.7, 4.6)
+    sheet = Sheet(9.4 if both else 4.7, 5.1 + 0.25 * max(len(curves), 2))
     with sheet as figure:
         panels = list(figure.subplots(1, 2 if both else 1, squeeze=False).flat)
         if both:
@@ -112,7 +111,7 @@ def _draw_roc(axes: Axes, curves: Mapping[str, Mapping[str, Any]], areas: Mappin
                   label=shortened(name, 24) + ("" if area is None else f"  (AUC {area:.3f})"))
     _unit_square(axes, "1 − specificity", "sensitivity")
     axes.set_title("ROC")
-    axes.legend(loc="lower right", **_LEGEND)
+    axes.legend(**_LEGEND)
 
 
 def _draw_reliability(axes: Axes, bins: Bins, ece: float | None, uncalibrated: Mapping[str, Any] | None,
@@ -124,7 +123,7 @@ def _draw_reliability(axes: Axes, bins: Bins, ece: float | None, uncalibrated: M
     _bins(axes, bins, BLUE, ("as given" if uncalibrated is None else "calibrated") + told, "-")
     _unit_square(axes, f"probability of {announced}", "how often it was so")
     axes.set_title("Reliability")
-    axes.legend(loc="upper left", **_LEGEND)
+    axes.legend(**_LEGEND)
 
 
 def _bins(axes: Axes, bins: Bins, color: str, label: str, line: str) -> None:

@@ -13,6 +13,7 @@ from medmae.reports.classification_charts import (
     roc_and_reliability,
     two_by_two,
 )
+from medmae.reports.drawing import shortened
 from medmae.reports.page import NO_VALUE, Page, number
 
 MOST_ROWS = 200
@@ -133,7 +134,7 @@ def _add_cases(page: Page, cases: list[Mapping[str, Any]], classes: list[str]) -
     page.subsection("Cases")
     wrong = sorted(cases, key=lambda case: case["label"] == case["predicted"])[:MOST_ROWS]
     few = len(classes) <= MOST_PROBABILITIES
-    columns = [f"p({name})" for name in classes] if few else ["highest probability"]
+    columns = [f"p({shortened(name, 16)})" for name in classes] if few else ["highest probability"]
     rows = [[case["image"], _names(case["label"]), _names(case["predicted"]),
              *[number(value) for value in (case["probabilities"].values() if few
                                            else [max(case["probabilities"].values())])]] for case in wrong]
