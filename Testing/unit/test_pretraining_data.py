@@ -135,7 +135,8 @@ def bad_ones(folder: Path) -> dict[str, str]:
     grey(folder / "strip.png", 41, (9, 400))
     write_nifti(folder / "complex.nii", texture(42, 4, 40, 48).astype(np.complex64), sform=None)
     return {"text.png": "not a .png", "zero.png": "zero bytes", "old.dcm": "not an image of a known type|damaged",
-            "cut.png": "damaged", "cut.jpg": "incomplete", "cut.tif": "damaged", "cut.nii.gz": "incomplete", "pixel.png": "only 1 x 1 pixels",
+            "cut.png": "damaged", "cut.jpg": "incomplete", "cut.tif": "damaged", "cut.nii.gz": "incomplete",
+            "pixel.png": "only 1 x 1 pixels",
             "constant.png": "all its pixels have the value 77", "black.nii.gz": "empty",
             "nan.nii.gz": "no finite value", "strip.png": "too narrow", "complex.nii": "complex"}
 
