@@ -24,7 +24,7 @@ OPTIONS_OF_THE_DESIGN = {
     "finetune": "--dataset --encoder --method --preset --cases --subset --steps --seed --device --precision --resume "
                 "--out --set --json",
     "segment": "--model --images --out --format --device --precision --set --json",
-    "classify": "--model --images --out --device --precision --set --json",
+    "classify": "--model --images --out --pooling --device --precision --set --json",
     "evaluate": "--model --dataset --split --device --precision --set --json",
     "curve": "--dataset --encoder --steps --device --resume --out --set --json",
     "demo": "--out --json",

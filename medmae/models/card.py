@@ -33,6 +33,8 @@ def model_card(info: ModelInfo, *, has_preview: bool) -> str:
         ("Licence of the weights", info.licence or "not stated"),
         ("Made by", f"MedMAE {info.medmae}, {info.created}"), ("SHA-256 of the weights", info.weights_sha256),
     ]
+    if info.task == "classification":
+        facts[-3:-3] = _of_classification(info)
     parts = [f"# {info.name}", _PURPOSE[info.task]]
     if has_preview:
         parts.append("![Preview](preview.png)")
@@ -48,6 +50,15 @@ def model_card(info: ModelInfo, *, has_preview: bool) -> str:
         parts += ["## Citation", info.citation]
     parts.append("For research. Not a medical device; check every result.")
     return "\n\n".join(parts) + "\n"
+
+
+def _of_classification(info: ModelInfo) -> list[tuple[str, str]]:
+    calibration = info.calibration
+    told = ("not calibrated" if not calibration.get("cases") else
+            f"calibrated on {calibration['cases']} validation cases (temperature {calibration['temperature']:.3g})")
+    facts = [("Classes", "several may apply to an image, or none" if info.multi_label else "exactly one an image"),
+             ("Probabilities", told)]
+    return facts + ([("Slices of volumes", info.slice_pooling)] if info.spatial_dims == 2 else [])
 
 
 def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> str:
