@@ -43,7 +43,7 @@ def command(model: str, images: tuple[str, ...], out: Path, pooling: str | None,
     elif result["cases"]:
         _show(result)
         click.echo(f"Results: {out}")
-        say(_trust(result))
+        say(result["calibration_told"])
     raise_failures(result, out)
 
 
@@ -59,12 +59,3 @@ def _show(result: Mapping[str, Any]) -> None:
         deciding = case["deciding_slice"]
         rows.append(row + ([f"{deciding['axis']}={deciding['index']}" if deciding else None] if has_slices else []))
     tables.show(["image", "class", *(names if few else ["highest"]), *(["slice"] if has_slices else [])], rows)
-
-
-def _trust(result: Mapping[str, Any]) -> str:
-    from medmae.inference.calibration_text import calibration_text
-
-    if not result["calibrated"] and result["calibration"].get("cases"):
-        return (f"The probabilities are not calibrated: the temperature of the model does not hold for the pooling "
-                f"'{result['pooling']}'.")
-    return calibration_text(result["calibration"])

@@ -14,7 +14,7 @@ from torch import nn
 from medmae.datasets.preprocessing import Prepared, pad_centred
 from medmae.datasets.slices import slice_stacks
 from medmae.errors import BadInput, Stopped
-from medmae.inference.calibration_text import is_calibrated
+from medmae.inference.calibration_text import calibration_text, is_calibrated
 from medmae.inference.config import Precision
 from medmae.inference.device import autocast
 from medmae.inference.loaded_model import LoadedModel, require_task
@@ -84,6 +84,14 @@ class Classifier:
         self.pooling = pooling or model.info.slice_pooling
         self.is_calibrated = is_calibrated(model.info) and self.pooling == model.info.slice_pooling
         self.temperature = float(model.info.calibration["temperature"]) if self.is_calibrated else 1.0
+
+    @property
+    def calibration_told(self) -> str:
+        """What to know about the probabilities, in a sentence."""
+        if is_calibrated(self.info) and not self.is_calibrated:
+            return ("The probabilities are not calibrated: the model's temperature does not hold for the pooling "
+                    f"'{self.pooling}'.")
+        return calibration_text(self.info.calibration)
 
     def classify(self, image: Volume | Sequence[Volume], *, on_progress: OnProgress | None = None,
                  should_stop: ShouldStop | None = None) -> Classification:

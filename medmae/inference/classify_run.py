@@ -55,7 +55,8 @@ def execute(run: RunFolder) -> None:
     finally:
         found = {"task": "classification", "model": classifier.info.name, "classes": classifier.names,
                  "multi_label": several, "pooling": classifier.pooling, "calibrated": classifier.is_calibrated,
-                 "calibration": classifier.info.calibration, "cases": results, "failed": failures_to_json(failures)}
+                 "calibration": classifier.info.calibration, "calibration_told": classifier.calibration_told,
+                 "cases": results, "failed": failures_to_json(failures)}
         write_json(run.path / "result.json", found)
         if results:
             out = Path(inputs["out"])

@@ -18,7 +18,6 @@ from medmae.datasets.preprocessing import check_same_grid
 from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput
 from medmae.files import write_json
-from medmae.inference.calibration_text import calibration_text
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import EvaluateConfig
@@ -183,9 +182,8 @@ def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], mod
 
     for_each_case(run, "evaluate", [image_name(dataset, case) for case in cases], work, failures)
     scores = classification_scores(scored, list(dataset.labels))
-    info = classifier.info
-    scores["calibration"] |= {"model": info.calibration if classifier.is_calibrated else {},
-                              "told": calibration_text(info.calibration if classifier.is_calibrated else {})}
+    scores["calibration"] |= {"model": classifier.info.calibration if classifier.is_calibrated else {},
+                              "told": classifier.calibration_told}
     return scores
 
 
