@@ -94,7 +94,8 @@ def prepare(images: str, corpus: str, workers: str, size: str) -> dict[str, floa
     slices = int(made.items.shapes[:, 1].sum())
     pixels = sum(file.stat().st_size for file in Path(corpus).glob("shard-*.bin"))
     listing = (Path(corpus) / "corpus.json").stat().st_size
-    return {"seconds": seconds, "processor_seconds": processors, "slices": slices, "pixel_bytes": pixels / slices, "json_bytes": listing / len(made)}
+    return {"seconds": seconds, "processor_seconds": processors, "slices": slices,
+            "pixel_bytes": pixels / slices, "json_bytes": listing / len(made)}
 
 
 def write_listing(folder: Path, items: int) -> None:
