@@ -38,7 +38,8 @@ def test_the_difference_is_paired_and_its_interval_is_over_subjects() -> None:
     assert row["arms"]["pretrained"]["mean"] == pytest.approx(0.85)
     assert row["arms"]["pretrained"]["sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
     (difference,) = row["differences"]
-    assert (difference["arm"], difference["against"], difference["seeds"]) == ("pretrained", "scratch", 2)
+    assert (difference["arm"], difference["against"]) == ("pretrained", "scratch")
+    assert difference["by_seed"] == pytest.approx({"0": 0.1, "1": 0.1})
     assert difference["difference"] == pytest.approx(0.1)
     assert difference["interval"] == pytest.approx([0.1, 0.1])
 

@@ -52,8 +52,9 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     """Per number of labels: each arm over its seeds, and the difference of every pair of arms, earlier minus later.
 
     "arms": arm to {"mean", "sd" (of the seeds; None for one), "scores" (seed to score), "interval", "train_seconds"
-    (mean)}. "differences": [{"arm", "against", "difference", "interval"}], paired by seed and case. Intervals are 95 %
-    bootstraps over the subjects of the scored list, of the mean over the seeds; None with fewer than two subjects.
+    (mean)}. "differences": [{"arm", "against", "difference", "interval", "by_seed"}], paired by seed and case. Intervals
+    are 95 % bootstraps over the subjects of the scored list, of the mean over the seeds; None with fewer than two
+    subjects.
 
     Raises:
         BadInput: two points were scored on different cases.
@@ -90,7 +91,7 @@ def _difference(one: Mapping[int, Mapping[str, Any]], other: Mapping[int, Mappin
     seeds = [seed for seed in sorted(set(one) & set(other))
              if one[seed]["score"] is not None and other[seed]["score"] is not None]
     if not seeds:
-        return {"difference": None, "interval": None, "seeds": 0}
+        return {"difference": None, "interval": None, "by_seed": {}}
     pairs = [(one[seed]["result"], other[seed]["result"]) for seed in seeds]
     for pair in pairs:
         if _names(pair[0]) != _names(pair[1]) or _names(pair[0]) != _names(pairs[0][0]):
@@ -98,8 +99,9 @@ def _difference(one: Mapping[int, Mapping[str, Any]], other: Mapping[int, Mappin
                            "cases, so they cannot be compared case by case. Score both on the same list.")
     interval = bootstrap_interval(_subjects(pairs[0][0]), _statistic([pair[0] for pair in pairs]),
                                   paired=_statistic([pair[1] for pair in pairs]))
-    return {"difference": _mean([one[seed]["score"] - other[seed]["score"] for seed in seeds]),
-            "interval": list(interval) if interval else None, "seeds": len(seeds)}
+    by_seed = {str(seed): one[seed]["score"] - other[seed]["score"] for seed in seeds}
+    return {"difference": _mean(list(by_seed.values())), "interval": list(interval) if interval else None,
+            "by_seed": by_seed}
 
 
 def _names(result: Mapping[str, Any]) -> list[tuple[Any, str]]:

@@ -58,20 +58,22 @@ def add_curve(page: Page, summary: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         page.section("Differences")
         page.paragraph(f"Paired by seed and case. Intervals are 95 % bootstraps over the {summary[0]['subjects']} "
-                       "subjects scored, of the mean over the seeds: the spread of the seeds is not in them.")
+                       "subjects scored, of the mean over the seeds. The spread of the seeds is not in them, so that a "
+                       "difference counts as shown only where all seeds have its sign.")
         page.table(["labelled cases", "arms", f"difference of {metric}", "95 % interval", ""], rows, numeric=(2, 3))
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
-    """In words what a paired difference says."""
+    """In words what a paired difference says: it is shown where the interval and every seed agree about its sign."""
     interval = difference["interval"]
     if interval is None or difference["difference"] is None:
         return "not known"
-    if interval[0] > 0:
-        return f"{name_of(difference['arm'])} is better"
-    if interval[1] < 0:
-        return f"{name_of(difference['against'])} is better"
-    return "no difference shown"
+    if interval[0] <= 0 <= interval[1]:
+        return "no difference shown"
+    positive = interval[0] > 0
+    if any((value > 0) != positive for value in difference["by_seed"].values()):
+        return "no difference shown: the seeds disagree"
+    return f"{name_of(difference['arm' if positive else 'against'])} is better"
 
 
 def name_of(arm: str) -> str:
