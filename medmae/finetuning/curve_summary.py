@@ -52,9 +52,9 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
     """Per number of labels: each arm over its seeds, and the difference of every pair of arms, earlier minus later.
 
     "arms": arm to {"mean", "sd" (of the seeds; None for one), "scores" (seed to score), "interval", "train_seconds"
-    (mean)}. "differences": [{"arm", "against", "difference", "interval", "by_seed"}], paired by seed and case. Intervals
-    are 95 % bootstraps over the subjects of the scored list, of the mean over the seeds; None with fewer than two
-    subjects.
+    (mean)}. "differences": [{"arm", "against", "difference", "interval", "by_seed"}], paired by seed and case.
+    Intervals are 95 % bootstraps over the subjects of the scored list, of the mean over the seeds; None with fewer than
+    two subjects.
 
     Raises:
         BadInput: two points were scored on different cases.
