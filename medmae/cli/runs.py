@@ -121,7 +121,8 @@ def conclude(run: RunFolder, command: str) -> None:
     """Say on stdout how a training run ended and what to do next."""
     outcome = describe(run)
     if outcome["state"] == "stopped":
-        click.echo(f"Stopped as asked at step {outcome['step']} of {outcome['total']}. "
+        where = f"at step {outcome['step']} of {outcome['total']}" if outcome["total"] else "before the first step"
+        click.echo(f"Stopped as asked {where}. "
                    f"Continue with: medmae {command} --resume --out {run.path}")
         return
     click.echo(f"Done: {run.path}")

@@ -24,6 +24,7 @@ from medmae.run_folder import RunFolder
 log = logging.getLogger(__name__)
 MODULE = "medmae.pretraining.image_preparation"
 REPORT_SECONDS = 1.0
+WARM_UP_SECONDS = 3.0
 SHOWN_AT_MOST = 20
 LOUD_SHARE = 0.1
 
@@ -73,7 +74,8 @@ class StageProgress:
             return
         self._noted = now
         seconds = now - self._begun
-        rate = (done - self._first) / seconds if seconds > 0 else 0.0
+        # The first images also wait for the processes to start.
+        rate = (done - self._first) / seconds if seconds > WARM_UP_SECONDS else 0.0
         record: dict[str, Any] = {"stage": self._stage, "step": done, "total": self._total,
                                   "seconds": round(seconds, 3),
                                   "eta_s": round((self._total - done) / rate, 1) if rate else None}
