@@ -226,8 +226,8 @@ def write_tables(folder: Path, experiment: Experiment, rows: list[dict[str, Any]
     metric = METRICS.get(summary[0]["metric"], summary[0]["metric"])
     arms = list(dict.fromkeys(arm for row in summary for arm in row["arms"]))
     text = [f"## {experiment.title}", ""]
-    text += [f"{metric} of {summary[0]['cases']} test cases: mean over the seeds ± standard deviation over the seeds "
-             "(95 % interval over the subjects).", ""]
+    text += [f"{metric} of {summary[0]['cases']} test cases of {summary[0]['subjects']} subjects: mean ± standard "
+             "deviation over the seeds (95 % interval over the subjects).", ""]
     text += table(["labelled cases", *map(name_of, arms)],
                   [[labels_of(row), *(spread(row["arms"].get(arm)) for arm in arms)] for row in summary])
     differences = [[labels_of(row), f"{name_of(one['arm'])} − {name_of(one['against'])}",
