@@ -41,6 +41,7 @@ def _read_lines(file: Path, table: ItemTable) -> dict[str, Any] | None:
     """Fill the table from a file of the usual layout and return its head; None when it is laid out otherwise."""
     if not file.is_file():
         return None
+    where = f"corpus {file.parent}, item"
     with open(file, "rb") as stream:
         first = stream.readline(1 << 20)
         if not first.endswith(_OPENING):
@@ -55,10 +56,10 @@ def _read_lines(file: Path, table: ItemTable) -> dict[str, Any] | None:
             if line == _CLOSING:
                 return None if stream.read(1) else head
             try:
-                entry = json.loads(line.rstrip(b",\n"))
+                entry = json.loads(line.rstrip(b",\n").decode())
             except ValueError:
                 return None  # the whole-file reader says where it is damaged
-            table.append(item_of(entry, f"corpus {file.parent}, item {number}"))
+            table.append(item_of(entry, f"{where} {number}"))
     return None
 
 

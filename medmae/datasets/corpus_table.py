@@ -6,7 +6,6 @@ object when somebody asks for it.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
@@ -44,12 +43,12 @@ class Values:
     """Different values that occur again and again, each kept once; JSON data or text."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._known: dict[str | tuple[str], int] = {}
         self._values: list[Any] = []
 
     def number_of(self, value: Any) -> int:
         """The number of a value, new ones at the end."""
-        key = json.dumps(value, sort_keys=True)
+        key = value if type(value) is str else (repr(value),)
         number = self._known.setdefault(key, len(self._values))
         if number == len(self._values):
             self._values.append(value)
