@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_expit, log_softmax, softmax
 
 BINS = 10
 TEMPERATURE_RANGE = (0.1, 10.0)
@@ -20,7 +18,7 @@ _SEARCH_POINTS = 81
 def probabilities_of(logits: ArrayLike, temperature: float = 1.0, *, multi_label: bool = False) -> NDArray[np.float64]:
     """Probabilities of logits (..., K): softmax over the classes, or a sigmoid of each where several may apply."""
     scaled = np.asarray(logits, dtype=float) / temperature
-    return expit(scaled) if multi_label else softmax(scaled, axis=-1)
+    return np.exp(_log_sigmoid(scaled) if multi_label else _log_softmax(scaled))
 
 
 def told_chances(targets: NDArray, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -79,8 +77,8 @@ def negative_log_likelihood(targets: NDArray, logits: NDArray[np.float64], tempe
     """
     scaled = logits / temperature
     if targets.ndim == 2:
-        return float(-np.where(targets.astype(bool), log_expit(scaled), log_expit(-scaled)).mean())
-    return float(-log_softmax(scaled, axis=1)[np.arange(len(targets)), targets].mean())
+        return float(-_log_sigmoid(np.where(targets.astype(bool), scaled, -scaled)).mean())
+    return float(-_log_softmax(scaled)[np.arange(len(targets)), targets].mean())
 
 
 @dataclass(frozen=True)
@@ -135,6 +133,8 @@ def fit_temperature(targets: ArrayLike, logits: ArrayLike) -> Calibration:
 
 def _minimum(truth: NDArray, logits: NDArray[np.float64]) -> float:
     """A grid finds the valley, Brent's method its bottom; the cost need not be convex in the logarithm."""
+    from scipy.optimize import minimize_scalar  # here, so that importing metrics stays quick
+
     count = len(truth)
 
     def cost(log_temperature: float) -> float:
@@ -147,3 +147,12 @@ def _minimum(truth: NDArray, logits: NDArray[np.float64]) -> float:
     bounds = grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)]
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x if found.fun <= cost(grid[best]) else grid[best]))
+
+
+def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = values - values.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _log_sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return -np.logaddexp(0.0, -values)
