@@ -233,9 +233,11 @@ def opening(folder: Path, items: int, objects: int) -> list[dict[str, object]]:
                      "processor_seconds": round(found["processor_seconds"], 2),
                      "microseconds_per_item": round(found["processor_seconds"] / count * 1e6, 2)})
         print(f"\n{part}: {count} items, corpus.json {size / 1e6:.0f} MB ({size / count:.0f} bytes an item): "
-              f"{found['seconds']:.1f} s ({found['processor_seconds']:.1f} s of a processor), peak {found['peak_bytes'] / 1e6:.0f} MB ({each:.0f} bytes an item above the "
-              f"{floor / 1e6:.0f} MB of the imports)")
-        print(f"  for 2.5 million: {found['processor_seconds'] / count * TARGET:.0f} s of a processor, {each * TARGET / 1e9:.2f} GB")
+              f"{found['seconds']:.1f} s ({found['processor_seconds']:.1f} s of a processor), peak "
+              f"{found['peak_bytes'] / 1e6:.0f} MB ({each:.0f} bytes an item above the {floor / 1e6:.0f} MB of the "
+              "imports)")
+        print(f"  for 2.5 million: {found['processor_seconds'] / count * TARGET:.0f} s of a processor, "
+              f"{each * TARGET / 1e9:.2f} GB")
         if "order_seconds" in found:
             rows[-1] |= {"order_seconds": round(found["order_seconds"], 3)}
             print(f"  an epoch's balanced order of {count} draws: {found['order_seconds']:.2f} s; an item on demand: "
