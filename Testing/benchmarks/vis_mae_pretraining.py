@@ -23,16 +23,16 @@ import torch
 
 from medmae.inference.device import autocast, computes_bf16, resolve_device
 from medmae.networks import architecture_for, build_network
-from medmae.networks.swin_mae_plan import BlockPlan, block_plan
-from medmae.pretraining.masking import block_mask, part_of_mask
+from medmae.networks.visible_plan import VisiblePlan, visible_plan
+from medmae.pretraining.masking import block_mask
 from medmae.pretraining.vis_mae import VisMaeSettings
 
 Step = Callable[[], float]
 SIZE, GRID = 224, (14, 14)
 
 
-def our_step(device: torch.device, batch: int, channels: int, precision: str, *, blockwise: bool) -> Step:
-    """A step of our network as `medmae pretrain` does it; `blockwise` False is the published recipe."""
+def our_step(device: torch.device, batch: int, channels: int, precision: str, *, visible_only: bool) -> Step:
+    """A step of our network as `medmae pretrain` does it; `visible_only` False is the published recipe."""
     torch.manual_seed(0)
     settings = VisMaeSettings()
     network: Any = build_network(architecture_for("vis-mae", "base", "encoder", channels, 0)).to(device).train()
@@ -42,15 +42,13 @@ def our_step(device: torch.device, batch: int, channels: int, precision: str, *,
 
     def step() -> float:
         masks = np.stack([block_mask(GRID, settings.mask_ratio, generator) for _ in range(batch)])
-        if blockwise:
-            decoded = np.stack([part_of_mask(mask, settings.decoded, generator) for mask in masks])
-            tensors = block_plan(masks, decoded, stages=4, window=7, mask_block=network.mask_block).tensors()
-            plan = BlockPlan.of({name: tensor.to(device) for name, tensor in tensors.items()})
-        else:
-            mask = torch.from_numpy(masks).to(device)
+        mask, plan = torch.from_numpy(masks).to(device), None
+        if visible_only:
+            tensors = visible_plan(masks, stages=4, window=7, mask_block=network.mask_block).tensors()
+            plan = VisiblePlan.of({name: tensor.to(device) for name, tensor in tensors.items()})
         with autocast(device, precision):  # type: ignore[arg-type]
-            loss = (network.blocks_loss(images, plan) if blockwise
-                    else network.masked_loss(network(images, mask), images, mask))
+            prediction = network(images, mask, plan)
+        loss = network.masked_loss(prediction, images, mask)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 3.0)
@@ -124,8 +122,8 @@ def main() -> None:
             steps[f"official, {precision}"] = official_step(given.official, device, given.batch, precision)
     for precision in precisions:
         steps[f"ours, published recipe, 3 channels, {precision}"] = our_step(device, given.batch, 3, precision,
-                                                                             blockwise=False)
-        steps[f"ours, 1 channel, {precision}"] = our_step(device, given.batch, 1, precision, blockwise=True)
+                                                                             visible_only=False)
+        steps[f"ours, 1 channel, {precision}"] = our_step(device, given.batch, 1, precision, visible_only=True)
     seconds = measure(steps, given.rounds, device)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""

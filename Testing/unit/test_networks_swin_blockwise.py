@@ -1,4 +1,4 @@
-"""Encoding and decoding chosen blocks only: the dense network where all are chosen, and nothing seen that is hidden."""
+"""Encoding visible blocks only: the dense network where all are visible, and nothing seen that is hidden."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from medmae.networks.swin import SwinBlock, windows_attention
-from medmae.networks.swin_blockwise import _Lookup, gather_blocks, run_blocks, scatter_blocks
+from medmae.networks.swin_blockwise import _Lookup, run_blocks, scatter_blocks
 from medmae.networks.swin_mae import SwinMAE
-from medmae.networks.swin_mae_plan import BlockPlan, block_plan, blockwise_sides
+from medmae.networks.visible_plan import VisiblePlan, blockwise_sides, visible_plan
 from medmae.networks.window_packing import pack
 
 # (depths, heads, image size): one like `tiny`, one like `base`, one whose maps are no multiples of the window
@@ -34,23 +34,17 @@ def masks(blocks: int, batch: int, hidden: int, seed: int = 0) -> np.ndarray:
     return mask.reshape(batch, blocks, blocks)
 
 
-def plan_for(net: SwinMAE, mask: np.ndarray, decoded: np.ndarray) -> BlockPlan:
-    return block_plan(mask, decoded, stages=len(net.encoder.depths), window=net.encoder.window,
-                      mask_block=net.mask_block)
+def plan_for(net: SwinMAE, mask: np.ndarray) -> VisiblePlan:
+    return visible_plan(mask, stages=len(net.encoder.depths), window=net.encoder.window, mask_block=net.mask_block)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_with_every_block_chosen_it_is_the_dense_network(name: str) -> None:
+def test_with_every_block_visible_it_is_the_dense_network(name: str) -> None:
     net, size = network(name, channels=2)
     images = torch.rand(2, 2, size, size)
-    blocks = size // 16
-    nothing = np.zeros((2, blocks, blocks), bool)
-    plan = plan_for(net, nothing, ~nothing)
+    nothing = np.zeros((2, size // 16, size // 16), bool)
     dense = net(images, torch.from_numpy(nothing))
-    filled = net.fill_blocks(images, plan)
-    assert torch.allclose(filled, net.unpatchify(dense, (size, size)), atol=1e-5)
-    loss = net.blocks_loss(images, plan)
-    assert torch.allclose(loss, (net.patchify(images) - dense).square().mean(), rtol=1e-5)
+    assert torch.allclose(net(images, torch.from_numpy(nothing), plan_for(net, nothing)), dense, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -58,12 +52,13 @@ def test_hidden_pixels_change_no_prediction_and_visible_ones_change_all(name: st
     net, size = network(name)
     blocks = size // 16
     mask = masks(blocks, 2, round(0.75 * blocks * blocks))
-    plan = plan_for(net, mask, mask)
+    plan, hidden_blocks = plan_for(net, mask), torch.from_numpy(mask)
     images = torch.rand(2, 1, size, size)
     hidden = torch.from_numpy(mask.repeat(16, 1).repeat(16, 2))[:, None]
-    prediction = net.predict_blocks(images, plan)
-    assert torch.equal(net.predict_blocks(torch.where(hidden, torch.rand_like(images), images), plan), prediction)
-    changed = net.predict_blocks(torch.where(hidden, images, 1 - images), plan)
+    prediction = net(images, hidden_blocks, plan)
+    others = torch.where(hidden, torch.rand_like(images), images)
+    assert torch.equal(net(others, hidden_blocks, plan), prediction)
+    changed = net(torch.where(hidden, images, 1 - images), hidden_blocks, plan)
     assert ((changed - prediction).abs().amax(-1) > 1e-6).all()
 
 
@@ -124,16 +119,12 @@ def test_attention_written_out_is_the_fused_one() -> None:
     assert torch.allclose(written_out, fused, atol=1e-6)
 
 
-def test_gathering_undoes_scattering() -> None:
-    torch.manual_seed(0)
-    chosen = torch.tensor([[0, 4, 5], [1, 2, 3]])
-    tokens = torch.randn(2, 3 * 4, 6)
-    filling = torch.randn(6)
-    whole = scatter_blocks(tokens, chosen, (2, 3), filling)
-    assert whole.shape == (2, 4, 6, 6)
-    assert torch.equal(gather_blocks(whole, chosen, (2, 3)), tokens)
-    others = torch.tensor([[1, 2, 3], [0, 4, 5]])
-    assert torch.equal(gather_blocks(whole, others, (2, 3)), filling.expand(2, 12, 6))
+def test_chosen_blocks_come_to_their_places_and_the_gaps_are_filled() -> None:
+    chosen = torch.tensor([[0, 5]])
+    tokens = torch.arange(2 * 4).view(1, 8, 1).float()  # two blocks of 2 x 2 tokens
+    whole = scatter_blocks(tokens, chosen, (2, 3), torch.tensor([-1.0]))
+    expected = [[0, 1, -1, -1, -1, -1], [2, 3, -1, -1, -1, -1], [-1, -1, -1, -1, 4, 5], [-1, -1, -1, -1, 6, 7]]
+    assert torch.equal(whole[0, :, :, 0], torch.tensor(expected).float())
 
 
 def test_blocks_end_where_neighbours_merge_and_before_the_coarsest_stage() -> None:
@@ -147,16 +138,17 @@ def test_uneven_masks_are_refused() -> None:
     mask = masks(7, 2, 30)
     mask[1, 0, 0] = not mask[1, 0, 0]
     with pytest.raises(ValueError, match="same number of visible blocks"):
-        block_plan(mask, np.ones_like(mask), stages=3, window=7, mask_block=4)
-    with pytest.raises(ValueError, match="decoded"):
-        block_plan(masks(7, 2, 30), np.zeros((2, 7, 7), bool), stages=3, window=7, mask_block=4)
+        visible_plan(mask, stages=3, window=7, mask_block=4)
+    with pytest.raises(ValueError, match="visible"):
+        visible_plan(np.ones((2, 7, 7), bool), stages=3, window=7, mask_block=4)
 
 
 def test_gradients_reach_every_parameter() -> None:
     net, size = network("four stages")
     net.train()
-    mask = masks(size // 16, 1, 147)
-    net.blocks_loss(torch.rand(1, 1, size, size), plan_for(net, mask, mask)).backward()
+    mask, images = masks(size // 16, 1, 147), torch.rand(1, 1, size, size)
+    prediction = net(images, torch.from_numpy(mask), plan_for(net, mask))
+    net.masked_loss(prediction, images, torch.from_numpy(mask)).backward()
     missing = [name for name, parameter in net.named_parameters() if parameter.grad is None]
     assert not missing
     assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters() if parameter.grad is not None)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmae.pretraining.masking import block_mask, expand_mask, hidden_count, part_of_mask, visible_tokens
+from medmae.pretraining.masking import block_mask, expand_mask, hidden_count, visible_tokens
 
 
 def test_the_published_mask_of_vis_mae_keeps_49_of_196_blocks() -> None:
@@ -27,11 +27,3 @@ def test_every_block_is_hidden_equally_often() -> None:
     generator = np.random.default_rng(0)
     share = np.mean([block_mask((7, 7), 0.75, generator) for _ in range(2000)], axis=0)
     assert np.abs(share - share.mean()).max() < 0.05
-
-
-@given(share=st.floats(0.01, 1.0))
-def test_a_part_of_a_mask_lies_within_it(share: float) -> None:
-    mask = block_mask((7, 7), 0.75, np.random.default_rng(0))
-    part = part_of_mask(mask, share, np.random.default_rng(1))
-    assert not (part & ~mask).any()
-    assert part.sum() == max(1, round(share * mask.sum()))

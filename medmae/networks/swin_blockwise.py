@@ -1,4 +1,4 @@
-"""Running a Swin encoder or decoder on some of the masking blocks of an image only, and leaving the others out.
+"""Running stages of a Swin encoder on some of the masking blocks of an image only, and leaving the others out.
 
 A masking block is a square of tokens that is hidden or visible as a whole. As long as its tokens are its own (before
 merging makes one token of neighbouring blocks), a stage can work on the tokens of chosen blocks alone: its weights, its
@@ -93,13 +93,3 @@ def scatter_blocks(tokens: Tensor, chosen: Tensor, grid: tuple[int, int], fillin
     whole[images, chosen] = tokens.view(batch, count, side * side, -1)
     whole = whole.view(batch, grid[0], grid[1], side, side, -1).transpose(2, 3)
     return whole.reshape(batch, grid[0] * side, grid[1] * side, -1)
-
-
-def gather_blocks(whole: Tensor, chosen: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The tokens (B, n * side * side, C) of chosen blocks (B, n) of a map (B, rows, cols, C)."""
-    batch, rows, _, width = whole.shape
-    side = rows // grid[0]
-    cut = whole.view(batch, grid[0], side, grid[1], side, width).transpose(2, 3)
-    cut = cut.reshape(batch, grid[0] * grid[1], side * side, width)
-    images = torch.arange(batch, device=whole.device)[:, None]
-    return cut[images, chosen].flatten(1, 2)

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from medmae.errors import BadInput
 from medmae.networks.layers import initialise, masked_mean_squared_error, normalised_patches
-from medmae.networks.swin_blockwise import gather_blocks, per_block, per_image, run_blocks, scatter_blocks
-from medmae.networks.swin_encoder import SwinDecoder, SwinEncoder, SwinStage, SwinUpStage
-from medmae.networks.swin_mae_plan import BlockPlan
+from medmae.networks.swin_blockwise import per_block, per_image, run_blocks, scatter_blocks
+from medmae.networks.swin_encoder import SwinDecoder, SwinEncoder, SwinStage
+from medmae.networks.visible_plan import VisiblePlan
 
 
 class SwinMAE(nn.Module):
     """Swin encoder, mirrored decoder without skips, and a linear layer that predicts the pixels of each patch.
 
-    Masked tokens are replaced by one learned token after the patch embedding; the whole grid goes through the encoder.
+    As published, masked tokens are replaced by one learned token after the patch embedding, and the whole grid goes
+    through the encoder; with a `VisiblePlan` only the visible tokens do (docs/methods.md).
 
     Args:
         channels: channels of the image.
@@ -57,12 +58,13 @@ class SwinMAE(nn.Module):
             tokens = torch.where(hidden, self.mask_token.to(tokens.dtype), tokens)
         return self.encoder(tokens)[1][-1]
 
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, images: Tensor, mask: Tensor, plan: VisiblePlan | None = None) -> Tensor:
         """Predict the pixels of every patch.
 
         Args:
             images: (B, C, H, W), sides multiples of the encoder's stride (32 in `base`).
             mask: (B, block rows, block cols) bool, True = masked; the grid is `mask_grid((H, W))`.
+            plan: of the same mask: hidden tokens are left out of the encoder instead of being replaced.
 
         Returns:
             (B, tokens, patch * patch * C), as `patchify` orders them.
@@ -77,86 +79,37 @@ class SwinMAE(nn.Module):
         if tuple(mask.shape[1:]) != self.mask_grid(size):
             raise BadInput(f"The mask has {tuple(mask.shape[1:])} blocks, but an image of {size} pixels "
                            f"has {self.mask_grid(size)}.")
-        coarsest = self.forward_encoder(images, mask)
+        coarsest = self.forward_encoder(images, mask) if plan is None else self.forward_visible(images, plan)
         return self.decoder_pred(self.decoder(coarsest, ())).flatten(1, 2)
 
-    def predict_blocks(self, images: Tensor, plan: BlockPlan) -> Tensor:
-        """Predict the pixels of the decoded blocks from the visible ones; hidden tokens do not enter the encoder.
+    def forward_visible(self, images: Tensor, plan: VisiblePlan) -> Tensor:
+        """Images (B, C, H, W) to the coarsest map (B, r, c, C), channels last; hidden tokens do not enter the encoder.
 
-        Stages in which the blocks have tokens of their own run on the visible (encoder) or decoded (decoder) blocks
-        alone; in between, the gaps of the whole map are filled with what the merging layers make of the mask token.
-
-        Args:
-            images: (B, C, H, W), sides multiples of the encoder's stride and of a masking block.
-            plan: which blocks.
-
-        Returns:
-            (B, decoded blocks * mask_block**2, patch * patch * C); `block_patches` orders targets likewise.
+        The stages in which the blocks have tokens of their own run on the visible blocks alone. Then the gaps of the
+        whole map are filled with what the merging layers make of the mask token, and the other stages see all of it.
         """
-        grid, count = self.mask_grid(images.shape[2:]), plan.decoded.shape[1]
-        tokens = self.decoder.first_expand(self._encode_blocks(images, plan, grid))
-        stages = cast("list[SwinUpStage]", list(self.decoder.stages))
-        dense = len(stages) - len(plan.decoder)
-        for stage in stages[:dense]:
-            tokens = stage(tokens)
-        tokens = gather_blocks(tokens, plan.decoded, grid)
-        for stage, packings in zip(stages[dense:], plan.decoder, strict=True):
-            tokens = run_blocks(stage.blocks, tokens, *packings)
-            if stage.upsample is not None:
-                tokens = per_image(stage.upsample(per_block(tokens, count)), len(images))
-        return self.decoder_pred(self.decoder.norm(tokens))
-
-    def _encode_blocks(self, images: Tensor, plan: BlockPlan, grid: tuple[int, int]) -> Tensor:
-        """The coarsest map (B, r, c, C)."""
-        batch, count = plan.visible.shape
+        grid = self.mask_grid(images.shape[2:])
+        batch, count = plan.blocks.shape
         side = self.patch * self.mask_block
         cut = images.view(batch, -1, grid[0], side, grid[1], side).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-        pixels = cut[torch.arange(batch, device=images.device)[:, None], plan.visible].flatten(0, 1)
+        pixels = cut[torch.arange(batch, device=images.device)[:, None], plan.blocks].flatten(0, 1)
         tokens = per_image(self.encoder.patch_embed(pixels), batch)
         filling = self.mask_token.view(1, 1, 1, -1)
         stages = cast("list[SwinStage]", list(self.encoder.stages))
-        for stage, packings in zip(stages, plan.encoder, strict=False):
+        for stage, packings in zip(stages, plan.packings, strict=False):
             tokens = run_blocks(stage.blocks, tokens, *packings)
             merging = stage.downsample if tokens.shape[1] > count else None
             if merging is not None:
                 tokens = per_image(merging(per_block(tokens, count)), batch)
                 filling = merging(filling.expand(1, 2, 2, -1))
-        whole = scatter_blocks(tokens, plan.visible, grid, filling.flatten())
-        done = len(plan.encoder)
+        whole = scatter_blocks(tokens, plan.blocks, grid, filling.flatten())
+        done = len(plan.packings)
         left = stages[done - 1].downsample
         if merging is None and left is not None:  # of blocks that were single tokens: neighbours are merged
             whole = left(whole)
         for stage in stages[done:-1]:
             whole = stage(whole)[1]
         return stages[-1](whole)[0]
-
-    def block_patches(self, images: Tensor, blocks: Tensor) -> Tensor:
-        """The pixels (B, n * mask_block**2, patch**2 * C) of the blocks (B, n), as `predict_blocks` orders them."""
-        batch, channels, height, width = images.shape
-        cut = images.view(batch, channels, height // self.patch, self.patch, width // self.patch, self.patch)
-        patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3)
-        return gather_blocks(patches, blocks, self.mask_grid((height, width)))
-
-    def blocks_loss(self, images: Tensor, plan: BlockPlan, *, normalise_patches: bool = False) -> Tensor:
-        """Mean squared error over the pixels of the decoded blocks, in fp32; arguments as for `masked_loss`."""
-        target = self.block_patches(images.float(), plan.decoded)
-        if normalise_patches:
-            target = normalised_patches(target)
-        everywhere = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
-        return masked_mean_squared_error(self.predict_blocks(images, plan), target, everywhere)
-
-    def fill_blocks(self, images: Tensor, plan: BlockPlan) -> Tensor:
-        """Images (B, C, H, W) with the decoded blocks replaced by their prediction, in fp32."""
-        batch, channels, height, width = images.shape
-        grid, side = self.mask_grid((height, width)), self.mask_block
-        patches = self.patchify(images.float()).view(batch, height // self.patch, width // self.patch, -1)
-        cut = patches.view(batch, grid[0], side, grid[1], side, -1).transpose(2, 3)
-        cut = cut.reshape(batch, grid[0] * grid[1], side * side, -1)
-        found = self.predict_blocks(images, plan).float()
-        cut[torch.arange(batch, device=images.device)[:, None], plan.decoded] = found.view(
-            batch, plan.decoded.shape[1], side * side, -1)
-        cut = cut.view(batch, grid[0], grid[1], side, side, -1).transpose(2, 3)
-        return self.unpatchify(cut.reshape(batch, -1, cut.shape[-1]), (height, width))
 
     def patchify(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, tokens, patch * patch * C); in a patch (row, col, channel), channel fastest."""

@@ -5,6 +5,7 @@ Needs numpy alone to decide, so that it can be done ahead of time in the thread 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -46,7 +47,7 @@ class Packing:
         return {f"{prefix}.{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor], prefix: str) -> Packing:
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str) -> Packing:
         """The opposite of `tensors`."""
         return cls(**{field.name: tensors[f"{prefix}.{field.name}"] for field in fields(cls)})
 

@@ -20,14 +20,6 @@ def block_mask(grid: tuple[int, ...], ratio: float, generator: np.random.Generat
     return mask.reshape(grid)
 
 
-def part_of_mask(mask: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """A random `share` of the hidden parts of `mask` (True = hidden), at least one, as a mask of the same shape."""
-    hidden = np.flatnonzero(mask)
-    part = np.zeros(mask.size, bool)
-    part[generator.permutation(hidden)[:max(1, round(share * len(hidden)))]] = True
-    return part.reshape(mask.shape)
-
-
 def visible_tokens(total: int, ratio: float, generator: np.random.Generator) -> np.ndarray:
     """Sorted indices of the tokens that stay visible (MAE convention: the others are dropped from the encoder)."""
     return np.sort(generator.permutation(total)[hidden_count(total, ratio):])
