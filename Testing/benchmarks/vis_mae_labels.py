@@ -82,6 +82,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="of the 2423 small images that pretraining sees, so that the other sets are not drowned")
     parser.add_argument("--segmentation-steps", type=int, default=450)
     parser.add_argument("--classification-steps", type=int, default=200)
+    parser.add_argument("--finetune-set", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="passed to every finetuning, for example learning_rate=3e-3")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"),
                         help="of pretraining and finetuning; auto: bf16 where the processor computes it")
     return parser.parse_args()
@@ -152,7 +154,7 @@ def curve_command(arguments: argparse.Namespace, experiment: Experiment, dataset
     return ["curve", "--dataset", str(dataset), "--encoder", str(encoder),
             "--cases", *(arguments.cases or experiment.cases), "--seeds", *arguments.seeds, "--arms", *arms,
             "--steps", str(steps), "--jobs", str(arguments.jobs), "--set", f"precision={arguments.precision}",
-            "--out", str(folder)]
+            *arguments.finetune_set, "--out", str(folder)]
 
 
 def write_pretraining_list(arguments: argparse.Namespace, data: Path, out: Path) -> Path:
