@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +24,37 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(tokens)))
 
 
+Branch = Callable[[Tensor, Tensor | None], Tensor]
+
+
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drop a residual branch of a whole sample with probability `rate`."""
+    """A residual connection with stochastic depth: in training, a sample goes without the branch at a chance of `rate`.
+
+    On a processor the branch is not computed for the samples that go without it. On a GPU it is, because asking which
+    ones they are would make the processor wait for it.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, branch: Tensor) -> Tensor:
-        """Return the branch (B, ...), scaled so that its expectation is unchanged."""
+    def forward(self, tokens: Tensor, branch: Branch) -> Tensor:
+        """tokens (B, ...) + branch(tokens), the branch scaled so that its expectation is unchanged.
+
+        `branch` takes the tokens of some samples and which ones they are (an index; None for all).
+        """
         if not self.training or self.rate == 0.0:
-            return branch
+            return tokens + branch(tokens, None)
         keep = 1.0 - self.rate
-        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
-        return branch * branch.new_empty(shape).bernoulli_(keep).div_(keep)
+        if tokens.device.type != "cpu":
+            kept = tokens.new_empty((tokens.shape[0],) + (1,) * (tokens.ndim - 1)).bernoulli_(keep)
+            return tokens + branch(tokens, None) * (kept / keep)
+        samples = torch.empty(tokens.shape[0]).bernoulli_(keep).nonzero()[:, 0]
+        if len(samples) == tokens.shape[0]:
+            return torch.add(tokens, branch(tokens, None), alpha=1 / keep)
+        # Where all go without it, one is computed and counts nothing: every parameter has a gradient in every process.
+        scale, samples = (1 / keep, samples) if len(samples) else (0.0, torch.zeros(1, dtype=torch.long))
+        return tokens.index_add(0, samples, branch(tokens[samples], samples).to(tokens.dtype), alpha=scale)
 
 
 def initialise(module: nn.Module) -> None:

@@ -28,13 +28,6 @@ def window_partition(image_map: Tensor, window: int) -> Tensor:
     return cut.permute(0, 1, 3, 2, 4, 5).reshape(batch, -1, window * window, width)
 
 
-def window_merge(windows: Tensor, window: int, rows: int, cols: int) -> Tensor:
-    """Put (B, windows, window * window, C) back together as (B, rows, cols, C); undoes `window_partition`."""
-    batch, _, _, width = windows.shape
-    cut = windows.view(batch, rows // window, cols // window, window, window, width)
-    return cut.permute(0, 1, 3, 2, 4, 5).reshape(batch, rows, cols, width)
-
-
 @lru_cache(maxsize=32)
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """For every (query, key) of a window the row of the bias table, flat (window**4,) int64."""
@@ -110,23 +103,26 @@ class WindowAttention(nn.Module):
         table, tokens = self.relative_position_bias_table, self.window**2
         return table[relative_position_index(self.window, table.device)].view(tokens, tokens, -1).permute(2, 0, 1)
 
-    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, windows, N, C) -> the same shape; `mask` (windows, N, N) is added to the attention logits.
+    def forward(self, image_map: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, rows, cols, C), sides multiples of the window -> the same shape.
 
-        With a mask the windows are folded into the heads, so that bias and mask broadcast over the batch and the fused
-        kernels of ``scaled_dot_product_attention`` (which take four axes) still apply.
+        `mask` (windows, N, N) is added to the attention logits. With a mask the windows are folded into the heads, so
+        that bias and mask broadcast over the batch and the fused kernels of ``scaled_dot_product_attention`` (which
+        take four axes) still apply. Queries, keys and values are cut into windows and heads in one copy.
         """
-        batch, count, tokens, width = windows.shape
-        query, key, value = self.qkv(windows).view(
-            batch, count, tokens, 3, self.heads, width // self.heads).permute(3, 0, 1, 4, 2, 5)
+        batch, rows, cols, width = image_map.shape
+        side, down, across, each = self.window, rows // self.window, cols // self.window, width // self.heads
+        cut = self.qkv(image_map).view(batch, down, side, across, side, 3, self.heads, each)
+        query, key, value = cut.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(
+            3, batch, down * across, self.heads, side * side, each)
         bias = self.position_bias()[None]
         first, last = (0, 1) if mask is None else (1, 2)
         if mask is not None:
             bias = (bias + mask[:, None]).flatten(0, 1)[None]
         attended = windows_attention(query.flatten(first, last), key.flatten(first, last), value.flatten(first, last),
                                      bias)
-        attended = attended.view(batch, count, self.heads, tokens, width // self.heads)
-        return self.proj(attended.transpose(2, 3).reshape(batch, count, tokens, width))
+        attended = attended.view(batch, down, across, self.heads, side, side, each).permute(0, 1, 4, 2, 5, 3, 6)
+        return self.proj(attended.reshape(batch, rows, cols, width))
 
 
 class SwinBlock(nn.Module):
@@ -147,8 +143,8 @@ class SwinBlock(nn.Module):
 
     def forward(self, image_map: Tensor) -> Tensor:
         """(B, rows, cols, C) -> the same shape; any size (padded to windows inside)."""
-        image_map = image_map + self.drop_path(self._attend(self.norm1(image_map)))
-        return image_map + self.drop_path(self.mlp(self.norm2(image_map)))
+        image_map = self.drop_path(image_map, lambda some, _: self._attend(self.norm1(some)))
+        return self.drop_path(image_map, lambda some, _: self.mlp(self.norm2(some)))
 
     def _attend(self, image_map: Tensor) -> Tensor:
         _, rows, cols, _ = image_map.shape
@@ -156,8 +152,7 @@ class SwinBlock(nn.Module):
         padded = functional.pad(image_map, (0, 0, 0, -cols % self.window, 0, -rows % self.window))
         if self.shift:
             padded = padded.roll((-self.shift, -self.shift), (1, 2))
-        windows = self.attn(window_partition(padded, self.window), mask)
-        merged = window_merge(windows, self.window, padded.shape[1], padded.shape[2])
+        merged = self.attn(padded, mask)
         if self.shift:
             merged = merged.roll((self.shift, self.shift), (1, 2))
         return merged[:, :rows, :cols]

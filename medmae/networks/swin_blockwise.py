@@ -9,6 +9,7 @@ its window. With all blocks chosen the result is that of the dense stage (a test
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -26,24 +27,60 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, plain: Packing, shif
         packing = shifted if is_shifted else plain
         if is_shifted not in rows:
             rows[is_shifted] = packing.bias_rows(block.window)
-        tokens = tokens + block.drop_path(_attend(block, block.norm1(tokens), packing, rows[is_shifted]))
-        tokens = tokens + block.drop_path(block.mlp(block.norm2(tokens)))
+        attend = partial(_attend, block, packing, rows[is_shifted])
+        tokens = block.drop_path(tokens, attend)
+        tokens = block.drop_path(tokens, partial(_perceive, block))
     return tokens
 
 
-def _attend(block: SwinBlock, tokens: Tensor, packing: Packing, bias_rows: Tensor) -> Tensor:
+def _perceive(block: SwinBlock, tokens: Tensor, samples: Tensor | None) -> Tensor:
+    del samples  # tokens are worked on one by one
+    return block.mlp(block.norm2(tokens))
+
+
+def _attend(block: SwinBlock, packing: Packing, bias_rows: Tensor, tokens: Tensor, samples: Tensor | None) -> Tensor:
+    """The attention branch for the tokens of some `samples` (None: all) of the batch that was packed."""
+    if samples is not None:
+        packing, bias_rows = packing.of_samples(samples), bias_rows[samples]
     attention = block.attn
     batch, groups, length = packing.tokens.shape
     heads, table = attention.heads, attention.relative_position_bias_table
     width = tokens.shape[-1]
-    images = torch.arange(batch, device=tokens.device)[:, None]
-    packed = attention.qkv(tokens)[images, packing.tokens.flatten(1).long()]
+    packed = _Take.apply(attention.qkv(block.norm1(tokens)), packing.tokens.flatten(1), packing.places, None)
     query, key, value = packed.view(batch * groups, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     with_hidden = torch.cat([table, table.new_full((1, heads), float("-inf"))])
     bias = _Lookup.apply(with_hidden, bias_rows).view(batch * groups, length, length, heads)
     attended = windows_attention(query, key, value, bias.permute(0, 3, 1, 2))
     attended = attended.transpose(1, 2).reshape(batch, groups * length, width)
-    return attention.proj(attended[images, packing.places.long()])
+    return attention.proj(_Take.apply(attended, packing.places, packing.tokens.flatten(1),
+                                      packing.windows.flatten(1) >= 0))
+
+
+class _Take(torch.autograd.Function):
+    """tokens (B, n, C) at `index` (B, m) -> (B, m, C), where `back` (B, n) says from where each token was taken.
+
+    What indexing does; but where every token is used once, its gradient needs no sum, only the way back. `used` (B, n)
+    is False where a token is not taken at all; its gradient is zero.
+    """
+
+    @staticmethod
+    def forward(context: Any, tokens: Tensor, index: Tensor, back: Tensor, used: Tensor | None) -> Tensor:
+        """Take the tokens."""
+        context.save_for_backward(back, used)
+        return _rows(tokens, index)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        """Bring the gradients back."""
+        back, used = context.saved_tensors
+        returned = _rows(gradient, back)
+        return (returned if used is None else returned * used[..., None]), None, None, None
+
+
+def _rows(tokens: Tensor, index: Tensor) -> Tensor:
+    """tokens (B, n, C) at index (B, m) -> (B, m, C)."""
+    start = torch.arange(len(index), device=index.device)[:, None] * tokens.shape[1]
+    return tokens.flatten(0, 1).index_select(0, (index + start).flatten()).view(*index.shape, tokens.shape[-1])
 
 
 class _Lookup(torch.autograd.Function):

@@ -42,6 +42,10 @@ class Packing:
         # Empty places repeat a token that may lie anywhere; they are alone with their like, so any row will do.
         return torch.where(together, (down * side + right).clamp(0, side * side - 1), side * side)
 
+    def of_samples(self, samples: Tensor) -> Packing:
+        """The packing of some images of the batch."""
+        return Packing(**{field.name: getattr(self, field.name)[samples] for field in fields(self)})
+
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Its tensors by name, as a part of a batch."""
         return {f"{prefix}.{field.name}": getattr(self, field.name) for field in fields(self)}
