@@ -50,9 +50,9 @@ def remove_partial(folder: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically; odd bytes of file names become ``\\udcNN``, as in JSON."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path | str, data: Any) -> None:

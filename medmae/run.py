@@ -130,7 +130,7 @@ def _refuse_if_running(run: RunFolder) -> None:
 @contextlib.contextmanager
 def _logging_to(run: RunFolder, is_main: bool) -> Iterator[None]:
     """Send the log of all packages to ``log.txt``; other processes than the main one write warnings only."""
-    handler = logging.FileHandler(run.log_file, encoding="utf-8")
+    handler = logging.FileHandler(run.log_file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.INFO if is_main else logging.WARNING)
     root = logging.getLogger("medmae")

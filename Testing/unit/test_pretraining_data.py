@@ -20,9 +20,9 @@ import SimpleITK as sitk
 from volume_builders import write_nifti
 
 from medmae.cli.app import run
-from medmae.datasets import Corpus
+from medmae.datasets import Corpus, CorpusItem, CorpusWriter
 from medmae.datasets.preprocessing import Preprocessing
-from medmae.errors import Stopped
+from medmae.errors import BadInput, Stopped
 from medmae.models import load_info
 from medmae.pretraining.image_preparation import Recipe, prepare_source
 from medmae.pretraining.preparation import Preparation, look_at_sources
@@ -350,3 +350,75 @@ def test_colour_volumes_become_grey_and_what_is_not_a_number_background(tmp_path
     corpus = prepare(tmp_path / "corpus", sources)
     assert [item.shape[0] for item in corpus.items] == [1, 1]
     assert all(np.isfinite(corpus.image(index)).all() for index in range(2))
+
+
+def test_entries_of_a_list_may_be_patterns_and_need_not_be_there(tmp_path: Path) -> None:
+    for seed in range(3):
+        grey(tmp_path / "pictures" / f"{seed}.png", seed)
+    grey(tmp_path / "scan [1].png", 3)
+    (tmp_path / "list.txt").write_text("pictures/*.png\nscan [1].png\ngone/IM001\ngone.png\nnone*.png\n")
+    sources = sources_of_images([f"@{tmp_path / 'list.txt'}"])
+    assert [source.id for source in sources] == [
+        "pictures/0.png", "pictures/1.png", "pictures/2.png", "scan [1].png", "gone/IM001", "gone.png", "none*.png"]
+    assert len(prepare(tmp_path / "corpus", sources)) == 4
+    skipped = rows(tmp_path / "corpus" / "skipped.csv")
+    assert [Path(row["file"]).name for row in skipped] == ["IM001", "gone.png", "none*.png"]
+
+
+def test_a_list_without_entries_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("# nothing yet\n\n")
+    with pytest.raises(BadInput, match="list.txt names no images"):
+        sources_of_images([f"@{tmp_path / 'list.txt'}"])
+
+
+def test_values_that_overflow_cost_their_image_only(tmp_path: Path) -> None:
+    huge = np.where(texture(0, 40, 48) > 100, 3e38, -3e38).astype(np.float32)
+    write(tmp_path / "huge.tif", huge)
+    grey(tmp_path / "fine.png", 1)
+    assert [item.id for item in prepare(tmp_path / "corpus", sources_of_images([str(tmp_path)])).items] == ["fine.png"]
+    assert "too large" in rows(tmp_path / "corpus" / "skipped.csv")[0]["reason"]
+
+
+def test_names_of_odd_bytes_and_with_line_ends_are_listed_and_remembered(tmp_path: Path) -> None:
+    grey(tmp_path / "fine.png", 1)
+    names = [b"line\nend.png", b"not-\xff-utf8.png", "two\u2028lines.png".encode()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"no picture")
+    sources = sources_of_images([str(tmp_path)])
+    prepare(tmp_path / "corpus", sources)
+    listed = (tmp_path / "corpus" / "skipped.csv").read_bytes()
+    assert listed.count(b"\n") == 4
+    (tmp_path / "corpus" / "corpus.json").unlink()
+    again = Preparation(tmp_path / "corpus", sources, RECIPE, 0, RunFolder(tmp_path))
+    assert all(source.name in again.skipped for source in sources if source.id != "fine.png")
+
+
+def test_a_name_that_is_not_utf8_can_be_told_in_the_state_of_the_run(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = grey(tmp_path / "a.png", 0)
+    odd = os.fsdecode(b"odd-\xff.png")
+    picture.rename(tmp_path / odd)
+    assert run(["pretrain", "--images", odd, "--method", "vis-mae", "--steps", "1", "--workers", "0",
+                "--out", str(tmp_path / "out")]) == 2
+
+
+def test_of_a_file_whose_last_stored_images_were_duplicates_nothing_is_lost_by_a_kill(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = np.stack([texture(seed, 40, 48) for seed in (0, 1, 2)]).astype(np.uint8)
+    write(tmp_path / "a.png", pages[0])
+    write(tmp_path / "b.tif", pages)
+    sources = sources_of_images([str(tmp_path)])
+    whole = [item.id for item in prepare(tmp_path / "whole", sources).items]
+
+    def killed(self: CorpusWriter, id: str, *arguments: Any, **more: Any) -> CorpusItem:
+        if id.endswith("frame 1"):
+            raise KeyboardInterrupt
+        return add(self, id, *arguments, **more)
+
+    add = CorpusWriter.add
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CorpusWriter, "add", killed)
+        prepare(tmp_path / "killed", sources)
+    assert whole == ["a.png", "b.tif//frame 1", "b.tif//frame 2"]
+    assert [item.id for item in prepare(tmp_path / "killed", sources).items] == whole

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,34 @@ def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "a.nii")
     assert [(str(image.path), image.output_name) for image in find_images([Path()])] == [("a.nii", "a")]
+
+
+def test_links_that_lead_in_a_circle_are_not_followed(tmp_path):
+    touch(tmp_path / "a.png")
+    touch(tmp_path / "deep" / "b.png")
+    (tmp_path / "again").symlink_to(".")
+    (tmp_path / "deep" / "up").symlink_to("..")
+    (tmp_path / "deep" / "also").symlink_to(tmp_path)
+    assert [image.path for image in find_images([tmp_path])] == [tmp_path / "a.png", tmp_path / "deep" / "b.png"]
+
+
+def test_links_to_nowhere_are_images_that_cannot_be_read(tmp_path):
+    touch(tmp_path / "a.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    (tmp_path / "missing.png").symlink_to("elsewhere/missing.png")
+    (tmp_path / "folder").symlink_to("folder")
+    assert [image.path.name for image in find_images([tmp_path])] == ["a.png", "itself.png", "missing.png"]
+
+
+def test_a_folder_that_may_not_be_read_stands_for_its_images(tmp_path, monkeypatch):
+    touch(tmp_path / "a.png")
+    touch(tmp_path / "secret" / "b.png")
+    scandir = os.scandir
+
+    def refusing(folder):
+        if os.fspath(folder).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [image.path.name for image in find_images([tmp_path])] == ["a.png", "secret"]

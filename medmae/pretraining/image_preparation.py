@@ -145,6 +145,8 @@ def _prepared(preprocessing: Preprocessing, source: Source, identifier: str, vol
     prepared = preprocessing.prepare([_usable(volume) for volume in volumes])
     name = source.name
     array = prepared.array
+    if not np.isfinite(array).all():
+        raise BadInput(f"{name} holds values too large to be normalised. Store it with values of a usual size.")
     if preprocessing.spatial_dims == 2:
         rows, columns = array.shape[2:]
         if max(rows, columns) > LONGEST_OVER_SHORTEST * min(rows, columns):

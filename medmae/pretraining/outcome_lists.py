@@ -12,7 +12,7 @@ from typing import IO
 class OutcomeList:
     """A CSV file that grows a line at a time; what a former, killed run wrote is kept, a half line is cut off.
 
-    The first column names the source; a source is listed once.
+    The first column names the source; a source is listed once. `last` is the one listed last, "" at first.
     """
 
     def __init__(self, file: Path, columns: tuple[str, ...]) -> None:
@@ -20,6 +20,7 @@ class OutcomeList:
         self._columns = columns
         self._known: set[str] = set()
         self._rows = 0
+        self.last = ""
         self._total = [0] * len(columns)
         self._stream: IO[bytes] | None = None
         if file.exists():
@@ -36,13 +37,14 @@ class OutcomeList:
 
     def _count(self, row: list[str]) -> None:
         self._known.add(row[0])
+        self.last = row[0]
         self._rows += 1
         for column, text in enumerate(row):
             if text.isascii() and text.isdigit():
                 self._total[column] += int(text)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._known
+        return _in_one_line(name) in self._known
 
     def __len__(self) -> int:
         return self._rows
@@ -53,7 +55,7 @@ class OutcomeList:
 
     def add(self, *row: str | int) -> None:
         """Add a row, unless its source is listed already."""
-        texts = [" ".join(str(value).splitlines()) for value in row]
+        texts = [_in_one_line(str(row[0])), *(" ".join(str(value).splitlines()) for value in row[1:])]
         if texts[0] in self._known:
             return
         if self._stream is None:
@@ -85,3 +87,7 @@ class OutcomeList:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def _in_one_line(name: str) -> str:
+    return name.replace("\r", "\\r").replace("\n", "\\n")

@@ -206,9 +206,9 @@ class Preparation:
                 yield number, source
 
     def _to_repeat(self, writer: CorpusWriter) -> frozenset[str]:
-        """Sources of several images, of which a killed run may have stored a part: the one stored last."""
-        last = writer.items.id(len(writer) - 1) if len(writer) else ""
-        return frozenset({source_of_frame(last)} - {last})
+        """Sources of several images, of which a killed run may have dealt with a part: those dealt with last."""
+        last = {writer.items.id(len(writer) - 1) if len(writer) else "", self.duplicates.last}
+        return frozenset(map(source_of_frame, last)) - last
 
     def _store(self, writer: CorpusWriter, result: Result[tuple[int, Source]]) -> None:
         source = result.task[1]

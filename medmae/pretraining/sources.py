@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -87,11 +88,12 @@ def sources_of_images(patterns: Sequence[str]) -> PathSources:
     """What ``--images`` names: files, folders, glob patterns, and ``@list.txt`` with one of these a line.
 
     In a list, blank lines and lines that begin with # count nothing, paths are relative to the list, and a modality
-    may stand behind a path after a tab. A file that a list or a folder holds need not be usable: what cannot be read is
-    found, told and left out when the images are prepared.
+    may stand behind a path after a tab. What a list or a folder holds need not be usable nor there: what cannot be read
+    is found, told and left out when the images are prepared.
 
     Raises:
-        BadInput: a path or list does not exist, or a folder or pattern has no image; all are listed.
+        BadInput: a path or list on the command line does not exist, or a folder or pattern there has no image; all are
+            listed.
     """
     found = PathSources()
     seen: set[bytes] | None = set() if len(patterns) > 1 or patterns[:1] and _is_list(patterns[0]) else None
@@ -107,6 +109,9 @@ def sources_of_images(patterns: Sequence[str]) -> PathSources:
         problems.append("No images were given. Name files, folders or patterns such as 'scans/*.nii.gz'.")
     if problems:
         raise BadInput("\n".join(problems))
+    if not found:
+        raise BadInput(f"{', '.join(str(pattern)[len(LIST_SIGN):] for pattern in patterns)} names no images. "
+                       "Write one path a line into it.")
     return found
 
 
@@ -155,12 +160,26 @@ def _listed(file: Path) -> Iterator[tuple[str, str]]:
                     continue
                 path = os.path.normpath(os.path.join(file.parent, os.path.expanduser(text.strip())))  # noqa: PTH111,PTH118
                 code = dicom_code(modality) if modality.strip() else ""
-                if image_ending(Path(path)) in IMAGE_ENDINGS or os.path.isfile(path):  # noqa: PTH113
-                    yield path, code
-                else:
-                    yield from ((os.path.abspath(one), code) for one in expand(path))  # noqa: PTH100
+                yield from ((one, code) for one in _of_entry(path))
     except FileNotFoundError:
         raise BadInput(f"The list of images {file} does not exist. Check the path after '{LIST_SIGN}'.") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise BadInput(f"The list of images {file} is not a text file (UTF-8) with one path a line. "
                        f"Name images and folders without '{LIST_SIGN}'.") from None
+    except PermissionError:
+        raise BadInput(f"The list of images {file} may not be read. Check its permissions.") from None
+
+
+def _of_entry(path: str) -> Iterator[str]:
+    """What a line of a list names; a path of which nothing comes stands for itself, so that preparing it says why."""
+    is_image = image_ending(Path(path)) in IMAGE_ENDINGS and not glob.has_magic(path)
+    if is_image or os.path.isfile(path):  # noqa: PTH113
+        yield path
+        return
+    found = iter(expand(path))
+    try:
+        first = next(found)
+    except BadInput:
+        yield path
+        return
+    yield from (os.path.abspath(one) for one in (first, *found))  # noqa: PTH100

@@ -55,7 +55,7 @@ def find_images(patterns: Sequence[str | Path]) -> list[FoundImage]:
         raise BadInput("\n".join(problems))
     unique: dict[Path, Path] = {}
     for path in found:
-        unique.setdefault(path.resolve(), path)
+        unique.setdefault(Path(os.path.realpath(path)), path)  # Path.resolve refuses links that lead in a circle
     return _named(list(unique.values()))
 
 
@@ -116,25 +116,52 @@ def _at_least_one(images: Iterator[Path], message: str) -> Iterator[Path]:
     yield from images
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    """Folders of a million pictures are usual: files are told apart by their endings, and opened only without one."""
-    with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries)
+def _inside(folder: Path, around: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Folders of a million pictures are usual: files are told apart by their endings, and opened only without one.
+
+    A link to one of the folders `around` is not followed. A folder that may not be read stands for its images, so that
+    whoever reads it is told why.
+    """
+    around = (*around, os.path.realpath(folder))
+    if around[-1] in around[:-1]:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except PermissionError:
+        yield folder
+        return
     names = [name for name, is_folder in found if not is_folder]
     unsure = (name for name in names if image_ending(Path(name)) not in _NEVER_DICOM)
-    if any(is_dicom_file(folder / name) for name in unsure):
+    if any(_is_dicom(folder / name) for name in unsure):
         yield folder
     for name, is_folder in found:
         if name.startswith("."):
             continue
         if is_folder:
-            yield from _inside(folder / name)
+            yield from _inside(folder / name, around)
         elif (ending := image_ending(Path(name))) in IMAGE_ENDINGS and (
-                ending in _NEVER_DICOM or not is_dicom_file(folder / name)):
+                ending in _NEVER_DICOM or not _is_dicom(folder / name)):
             yield from _file(folder / name)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle or to where one may not look
+        return False
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return is_dicom_file(path)
+    except PermissionError:
+        return False
+
+
 def _file(path: Path) -> Iterator[Path]:
-    is_image = image_ending(path) in IMAGE_ENDINGS or is_dicom_file(path)
-    if is_image and path.is_file() and not path.name.lower().endswith(".seg.nrrd"):
+    is_image = image_ending(path) in IMAGE_ENDINGS or _is_dicom(path)
+    # A link to a file that is not there (data not fetched yet) is an image that cannot be read, not none.
+    is_file = path.is_file() or (path.is_symlink() and not path.exists())
+    if is_image and is_file and not path.name.lower().endswith(".seg.nrrd"):
         yield path

@@ -50,6 +50,10 @@ def open_reader(path: Path) -> Any:
         BadInput: SimpleITK cannot read the file.
     """
     sitk = simpleitk()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # it would end the process
+        raise BadInput(f"{path} has a name that is not UTF-8 text, so it cannot be opened. Rename it.") from None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with quiet():
