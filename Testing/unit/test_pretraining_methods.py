@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from medmae.datasets import Corpus, CorpusWriter
-from medmae.errors import BadInput
+from medmae.errors import BadInput, Stopped
 from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
 from medmae.pretraining.method import PretrainingMethod
 from medmae.pretraining.registry import method_class, method_names
+from medmae.pretraining.run import _wait_for
+from medmae.run_folder import RunFolder
 from medmae.training.randomness import Draw, DrawOrder
 
 METHODS = method_names()
@@ -103,3 +105,11 @@ def test_an_unknown_method_or_preset_is_refused_with_the_valid_ones() -> None:
         resolve_pretrain_config(PretrainConfig(method="simclr"))
     with pytest.raises(BadInput, match="tiny, small, base"):
         resolve_pretrain_config(PretrainConfig(preset="huge"))
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_processes_that_wait_for_the_corpus_end_with_the_one_that_makes_it(state, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
+    run.write_state(state=state)
+    with pytest.raises(Stopped, match="main process ended"):
+        _wait_for(tmp_path / "preprocessing.json", run)

@@ -17,7 +17,7 @@ from medmae.config import from_json, to_json
 from medmae.datasets import Corpus, load_dataset
 from medmae.datasets.ordered_pool import usable_cores
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
-from medmae.errors import BadInput
+from medmae.errors import BadInput, Stopped
 from medmae.files import atomic_path, read_json, write_json
 from medmae.models import ModelInfo, save_model
 from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
@@ -34,6 +34,7 @@ from medmae.training.loop import LoopSettings, train
 log = logging.getLogger(__name__)
 PRETRAINING_LISTS = ("training", "unlabeled")
 EXAMPLES = 6
+WAIT_SECONDS = 0.5
 PREPROCESSING_FILE = "preprocessing.json"
 PREPARATION_FILE = "preparation.json"
 
@@ -48,7 +49,7 @@ def execute(run: RunFolder) -> None:
             prepare_corpus(run, config, spec["inputs"])
             write_json(run.path / "config.json", to_json(config))
         else:
-            _wait_for(_corpus_folder(run, spec["inputs"]) / PREPROCESSING_FILE)
+            _wait_for(_corpus_folder(run, spec["inputs"]) / PREPROCESSING_FILE, run)
         group.barrier()
         corpus = Corpus(_corpus_folder(run, spec["inputs"]))
         method = _method(config, corpus)
@@ -64,10 +65,16 @@ def execute(run: RunFolder) -> None:
         group.leave()
 
 
-def _wait_for(file: Path) -> None:
-    """Preparing millions of images takes longer than processes may wait for each other at a barrier."""
+def _wait_for(file: Path, run: RunFolder) -> None:
+    """Preparing millions of images takes longer than processes may wait for each other at a barrier.
+
+    Raises:
+        Stopped: the main process, which prepares them, has ended.
+    """
     while not file.is_file():
-        time.sleep(0.5)
+        if run.state()["state"] not in ("running", "stopping"):
+            raise Stopped("The main process ended before the images were prepared; its log says why.")
+        time.sleep(WAIT_SECONDS)
 
 
 def _method(config: PretrainConfig, corpus: Corpus) -> PretrainingMethod:
