@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,55 @@ def test_bad_files_of_the_list_to_score_show_before_the_first_point(tmp_path: Pa
     with pytest.raises(BadInput, match=r"picture5.png is empty"):
         execute(run)
     assert not (run.path / "points").exists()
+
+
+def test_scores_of_cases_that_are_trained_on_are_refused(tmp_path: Path) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4, "test": 2})
+    config = CurveConfig(cases=(2,), seeds=(0,), arms=("scratch",), finetune=FinetuneConfig(steps=1))
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset), "split": "training"})
+    with pytest.raises(BadInput, match="'training' has 2 cases of subjects that are trained on"):
+        execute(run)
+
+
+def test_a_test_list_of_another_kind_shows_before_the_first_point(tmp_path: Path) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4, "test": 2})
+    data = json.loads(dataset.read_text())
+    data["test"][0]["label"] = []
+    dataset.write_text(json.dumps(data))
+    config = CurveConfig(cases=(2,), seeds=(0,), arms=("scratch",), finetune=FinetuneConfig(steps=1))
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    with pytest.raises(BadInput, match="give every case a list"):
+        execute(run)
+    assert not (run.path / "points").exists()
+
+
+def test_a_curve_that_was_moved_goes_on_with_its_own_files_and_the_device_asked_for(tmp_path: Path) -> None:
+    dataset = write_masked_pictures(tmp_path, {"training": 3, "test": 2})
+    config = CurveConfig(cases=(2,), seeds=(0, 1), arms=("unet",), finetune=SHORT)
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    execute(run)
+    for name in ("unet-2-seed0", "unet-2-seed1"):
+        (run.path / "points" / name / "evaluation" / "result.json").unlink()
+    shutil.rmtree(run.path / "points" / "unet-2-seed1" / "model")
+    moved = RunFolder((tmp_path / "curve").rename(tmp_path / "moved"))
+    asked = to_json(replace(config, finetune=replace(SHORT, device="cpu")))
+    moved.spec_file.write_text(json.dumps(moved.spec | {"config": asked}))
+    execute(moved)
+    assert len(list(csv.DictReader((moved.path / "results.csv").open()))) == 2
+    for folder in (moved.path / "points").iterdir():
+        for file in (folder / "spec.json", folder / "evaluation" / "spec.json"):
+            assert read_json(file)["config"]["device"] == "cpu" and str(tmp_path / "curve") not in file.read_text()
+
+
+def test_subsets_of_any_name_have_folders_side_by_side(tmp_path: Path) -> None:
+    dataset = write_masked_pictures(tmp_path, {"training": 3, "test": 2})
+    data = json.loads(dataset.read_text())
+    names = ("a/b", "..", "n 4")
+    data["subsets"] = {name: [item["image"] for item in data["training"][:2]] for name in names}
+    dataset.write_text(json.dumps(data))
+    config = CurveConfig(subsets=names, seeds=(0,), arms=("unet",), jobs=2, finetune=SHORT)
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config), {"dataset": str(dataset)})
+    execute(run)
+    assert sorted(folder.name for folder in (run.path / "points").iterdir()) == [
+        "unet-..-seed0", "unet-a%2Fb-seed0", "unet-n 4-seed0"]
+    assert [row["labels"] for row in read_json(run.path / "summary.json")] == list(names)

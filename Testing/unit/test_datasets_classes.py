@@ -67,3 +67,9 @@ def test_a_class_that_all_have_is_warned_of(tmp_path):
     (warning,) = checked(data)
     assert "Every training case" in warning and "'normal'" in warning
     assert classes_in(data.cases("training")) == {0: 2, 1: 1}
+
+
+def test_a_single_case_is_refused_in_the_singular(tmp_path):
+    data = dataset(tmp_path, ["normal", "benign"])
+    with pytest.raises(BadInput, match="The only training case .* is of the class 'normal'"):
+        check_learnable(data, data.cases("training")[:1], False)

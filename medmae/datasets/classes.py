@@ -42,8 +42,11 @@ def check_learnable(dataset: Dataset, training: Sequence[Case], multi_label: boo
             "training".
     """
     if len({case.class_value for case in training}) < 2:
-        raise BadInput(f"All {len(training)} training cases of {dataset.path} are {_told(dataset, training[0])}, so "
-                       "there is nothing to tell apart. Take cases of at least two classes.")
+        count = len(training)
+        subject = f"All {count} training cases of {dataset.path} are" if count > 1 else (
+            f"The only training case taken from {dataset.path} is")
+        raise BadInput(f"{subject} {_told(dataset, training[0])}, so there is nothing to tell apart. Take cases of at "
+                       "least two classes.")
     names = {value: name for name, value in dataset.labels.items()}
     listed = classes_in(dataset.lists.get("training", ()))
     for key in ("validation", "test"):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmae.config import from_json, to_json
-from medmae.datasets import DatasetSummary
+from medmae.datasets import Case, DatasetSummary
 from medmae.datasets.corpus_building import build_corpus
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.datasets.validation import validate_cases
@@ -30,7 +30,7 @@ from medmae.finetuning.curve_summary import cases_csv, results_csv, summarise
 from medmae.finetuning.curve_workers import compute_in_processes
 from medmae.inference import evaluate_run
 from medmae.models import load_state
-from medmae.run_folder import RunFolder
+from medmae.run_folder import Kind, RunFolder
 from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
@@ -159,10 +159,19 @@ def _check(run: RunFolder, config: CurveConfig, inputs: dict[str, Any],
     dataset = plans[points[0]].dataset
     used = (case for plan in plans.values() for case in plan.training)
     scored = evaluate_run.labelled_cases(dataset, _split(inputs))
+    _refuse_training_cases(scored, plans, _split(inputs))
     summary = validate_cases(dataset, tuple({case.id: case for case in (*used, *scored)}.values()), labels=True,
                              on_progress=stage_reporter(run, "validate"))
     _prepare(run, config, inputs, plans, summary)
     return plans
+
+
+def _refuse_training_cases(scored: Sequence[Case], plans: dict[Point, finetuning_run.Plan], split: str) -> None:
+    trained_on = {case.subject for plan in plans.values() for case in plan.training}
+    both = [case for case in scored if case.subject in trained_on]
+    if both:
+        raise BadInput(f"The list '{split}' has {len(both)} cases of subjects that are trained on ({both[0].id}, for "
+                       "instance), so that its scores would be too good. Choose another list with --split.")
 
 
 def _split(inputs: dict[str, Any]) -> str:
@@ -200,14 +209,14 @@ def _prepare(run: RunFolder, config: CurveConfig, inputs: dict[str, Any], plans:
     for point, preprocessing in preprocessings.items():
         corpora.setdefault(_corpus_folder(run, preprocessing), []).append(point)
     for folder, sharing in corpora.items():
-        if all(_is_settled(point, run) for point in sharing):
+        if all(result_of(point.folder(run.path)) is not None for point in sharing):
             continue
         cases = {case.id: case for point in sharing for case in plans[point].training}
         build_corpus(folder, plans[sharing[0]].dataset, tuple(cases.values()), preprocessings[sharing[0]],
                      with_labels=True, on_progress=stage_reporter(run, "corpus"),
                      should_stop=lambda: run.stop_requested)
     for point, plan in plans.items():
-        if not _is_settled(point, run):
+        if result_of(point.folder(run.path)) is None:
             of_point = _inputs(inputs, config, point) | {"corpus": str(_corpus_folder(run, preprocessings[point]))}
             own = summary.of(case.id for case in plan.training)
             _settle(run, config, inputs, point, of_point, plan, own, preprocessings[point])
@@ -218,20 +227,22 @@ def _corpus_folder(run: RunFolder, preprocessing: Preprocessing) -> Path:
     return run.path.absolute() / "corpora" / digest[:12]
 
 
-def _is_settled(point: Point, run: RunFolder) -> bool:
-    folder = point.folder(run.path)
-    return (folder / "preprocessing.json").is_file() and (folder / "evaluation" / "spec.json").is_file()
-
-
 def _settle(run: RunFolder, config: CurveConfig, inputs: dict[str, Any], point: Point, of_point: dict[str, Any],
             plan: finetuning_run.Plan, summary: DatasetSummary, preprocessing: Preprocessing) -> None:
     folder = point.folder(run.path)
-    training = RunFolder(folder)
-    if not training.spec_file.is_file():
-        training = RunFolder.create(folder, "finetune", to_json(_finetune_config(config, point)), of_point)
-    if not (folder / "evaluation" / "spec.json").is_file():
-        RunFolder.create(folder / "evaluation", "evaluate", {"device": config.finetune.device},
-                         {"dataset": inputs["dataset"], "split": _split(inputs),
-                          "model": str(training.model.absolute())})
+    training = _specified(folder, "finetune", to_json(_finetune_config(config, point)), of_point)
+    _specified(folder / "evaluation", "evaluate", {"device": config.finetune.device},
+               {"dataset": inputs["dataset"], "split": _split(inputs), "model": str(training.model.absolute())})
     if not (folder / "preprocessing.json").is_file():
         finetuning_run.settle(training, plan, summary, preprocessing)
+
+
+def _specified(folder: Path, kind: Kind, config: dict[str, Any], inputs: dict[str, Any]) -> RunFolder:
+    """The run in `folder`, new or as it was but for what may change: where the curve lies, and its device."""
+    run = RunFolder(folder)
+    if not run.spec_file.is_file():
+        return RunFolder.create(folder, kind, config, inputs)
+    wanted = run.spec | {"config": config, "inputs": inputs}
+    if wanted != run.spec:
+        write_json(run.spec_file, wanted)
+    return run

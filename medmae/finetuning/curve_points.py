@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from medmae.errors import Stopped
 from medmae.files import read_json
@@ -32,8 +33,8 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Folder name of the point."""
-        return f"{self.arm}-{self.labels}-seed{self.seed}"
+        """Folder name of the point; what a subset's name may have but a folder's not is written as %XX."""
+        return f"{self.arm}-{quote(self.labels, safe=' ')}-seed{self.seed}"
 
     def folder(self, curve: Path) -> Path:
         """Where the point lies in the folder of its curve."""

@@ -98,7 +98,7 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
     training = _training_cases(dataset, inputs, config)
     validation = tuple(case for case in dataset.lists.get("validation", ()) if case.is_labelled)
     validation = validation if inputs.get("validation", True) else ()
-    multi_label = is_multi_label(dataset, (*training, *validation))
+    multi_label = is_multi_label(dataset, [case for cases in dataset.lists.values() for case in cases])
     if dataset.task == "classification":
         for warning in check_learnable(dataset, training, multi_label):
             log.warning("%s", warning)
