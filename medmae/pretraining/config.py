@@ -33,7 +33,7 @@ class PretrainConfig:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 0.05
-    warmup: float = 0.1
+    warmup: float | None = None
     clip_norm: float | None = 3.0
     channels: int | None = None
     modality: str | None = None
@@ -75,6 +75,7 @@ def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = (
                          f"settings of {config.method}")
     config = replace(config, steps=config.steps or defaults.steps, batch_size=config.batch_size or defaults.batch_size,
                      precision=config.precision or defaults.precision,
+                     warmup=defaults.warmup if config.warmup is None else config.warmup,
                      learning_rate=config.learning_rate or defaults.learning_rate, settings=asdict(settings))
     names = set(config.settings)
     prefixed = [f"settings.{text}" if text.partition("=")[0].strip() in names else text for text in overrides]

@@ -20,12 +20,13 @@ from medmae.training.task import Batch
 
 @dataclass(frozen=True)
 class Defaults:
-    """Schedule of a preset: steps, batch over all processes, peak learning rate of AdamW, arithmetic."""
+    """Schedule of a preset: steps, batch over all processes, peak rate, arithmetic, warm-up as a share of the steps."""
 
     steps: int
     batch_size: int
     learning_rate: float
     precision: Precision = "fp32"
+    warmup: float = 0.1
 
 
 @dataclass(frozen=True)

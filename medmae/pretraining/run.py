@@ -103,6 +103,7 @@ def _balanced_order(config: PretrainConfig, method: PretrainingMethod, corpus: C
 def _loop_settings(config: PretrainConfig) -> LoopSettings:
     # filled in by resolve_pretrain_config
     assert config.steps and config.batch_size and config.learning_rate and config.precision
+    assert config.warmup is not None
     return LoopSettings(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate,
                         seed=config.seed, precision=config.precision,
                         warmup=config.warmup, clip_norm=config.clip_norm, checkpoint_every=config.checkpoint_every)

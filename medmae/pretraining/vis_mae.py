@@ -24,7 +24,7 @@ _DEFAULTS = {
     "tiny": Defaults(steps=1000, batch_size=16, learning_rate=1e-3, precision="auto"),
     "small": Defaults(steps=20_000, batch_size=128, learning_rate=1e-3, precision="auto"),
     # 800 epochs of 2.5 million images at an effective batch of 640 per the published command, without gradient exchange
-    "base": Defaults(steps=390_000, batch_size=640, learning_rate=1e-3, precision="auto"),
+    "base": Defaults(steps=390_000, batch_size=640, learning_rate=1e-3, precision="auto", warmup=10 / 800),
 }
 
 
