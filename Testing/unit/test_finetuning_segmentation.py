@@ -29,7 +29,7 @@ from medmae.models import ModelInfo, load_info, load_state, save_model
 from medmae.networks import architecture_for, build_network
 from medmae.run_folder import RunFolder
 from medmae.training.randomness import Draw
-from medmae.volumes import read_image
+from medmae.volumes import default_intensity, read_image
 
 STILL = AugmentationConfig(rotation_degrees=0, scale=(1, 1), flip_axes=(), brightness=0, contrast=0, gamma=(1, 1),
                            noise=0, blur=0)
@@ -145,6 +145,29 @@ def test_the_network_has_the_sizes_of_its_encoder_not_of_a_preset(tmp_path, capl
     torch.testing.assert_close(network.state_dict()["encoder.patch_embed.proj.weight"], stem.sum(1, keepdim=True))
     colours = DatasetSummary((CaseSummary("a", (1, 24, 22), (1.0, 1.0, 1.0), channels=3),))
     assert finetuning_preprocessing(plan, colours).channels == 3
+
+
+def test_every_channel_is_normalised_as_its_own_modality(tmp_path):
+    dataset = write_volumes(tmp_path, {"training": 1})
+    data = json.loads(dataset.read_text()) | {"modality": {"0": "CT", "1": "PET"}}
+    data["training"][0]["image"] = [data["training"][0]["image"]] * 2
+    dataset.write_text(json.dumps(data))
+    encoder = saved_model(tmp_path / "of-ct", "encoder", modality="CT")
+    info = read_json(encoder / "model.json")
+    window = {"kind": "ct_window", "low": -100.0, "high": 300.0, "mean": 0.2, "std": 0.3}
+    (encoder / "model.json").write_text(json.dumps(info | {"intensity": window}))
+    _, prepared, _, architecture = plan_and_network(dataset, encoder=encoder)
+    of_ct, of_pet = prepared.intensity
+    assert architecture["arguments"]["channels"] == 2
+    assert to_json(of_ct) == window  # as the encoder has it
+    assert (of_pet.kind, of_pet.mean, of_pet.std) == (default_intensity("PT").kind, 0.2, 0.3)
+    both = saved_model(tmp_path / "both", "segmentation", channels=2)
+    info = read_json(both / "model.json")
+    info["channels"] = [{"name": "PT", "modality": "PT"}, {"name": "CT", "modality": "CT"}]
+    info["modality"] = "PT"
+    info["intensity"] = {"channels": [{"kind": "robust", "mean": mean, "std": 1.0} for mean in (0.5, 0.7)]}
+    (both / "model.json").write_text(json.dumps(info))
+    assert [one.mean for one in plan_and_network(dataset, encoder=both)[1].intensity] == [0.7, 0.5]
 
 
 def test_a_from_scratch_arm_can_have_the_network_of_the_encoder_beside_it(tmp_path):

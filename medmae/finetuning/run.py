@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from medmae.finetuning.task import FinetuningTask
+    from medmae.volumes import Intensity
 
 log = logging.getLogger(__name__)
 FROM_SCRATCH = "none"
@@ -210,11 +211,10 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     summary = summary.towards(orientation)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
     if plan.like is not None:
-        usual = Preprocessing.of(plan.like).intensity[0]
-        if plan.like.modality == dataset.modalities[0]:
-            intensities = (usual,) * len(intensities)
-        else:  # imported weights expect the constants that they were trained with, whatever the modality
-            intensities = tuple(replace(one, mean=usual.mean, std=usual.std) for one in intensities)
+        usual = _intensities_by_modality(plan.like)
+        first = usual[plan.like.modality]  # imported weights expect their constants, whatever the modality
+        intensities = tuple(usual.get(modality, replace(one, mean=first.mean, std=first.std))
+                            for modality, one in zip(dataset.modalities, intensities, strict=True))
     size = tuple(config.input_size or (plan.like.input_size if plan.like is not None else numbers.input_size))
     spacing = config.spacing_mm
     if spacing is None and numbers.spatial_dims == 3:
@@ -236,6 +236,15 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
         input_size=size, channels=channels, context=config.context or 0,
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
     )
+
+
+def _intensities_by_modality(info: ModelInfo) -> dict[str, Intensity]:
+    """How a model normalises images of each modality that it knows."""
+    intensities = Preprocessing.of(info).intensity
+    found = {info.modality: intensities[0]}
+    for number, channel in enumerate(info.channels[:info.image_channels]):
+        found.setdefault(channel.get("modality", info.modality), intensities[min(number, len(intensities) - 1)])
+    return found
 
 
 def ranges_seen(summary: DatasetSummary) -> dict[str, Any]:
