@@ -73,3 +73,13 @@ def test_a_single_case_is_refused_in_the_singular(tmp_path):
     data = dataset(tmp_path, ["normal", "benign"])
     with pytest.raises(BadInput, match="The only training case .* is of the class 'normal'"):
         check_learnable(data, data.cases("training")[:1], False)
+
+
+def test_stored_values_may_be_written_as_text_but_names_come_first(tmp_path):
+    path = tmp_path / "dataset.json"
+    items = [{"image": f"{n}.png", "label": label} for n, label in enumerate(["0", "1", 1, "no"])]
+    path.write_text(json.dumps({"labels": {"no": 0, "yes": 1}, "training": items}))
+    data = load_dataset(path)
+    assert data.task == "classification" and [case.class_value for case in data.cases("training")] == [0, 1, 1, 0]
+    path.write_text(json.dumps({"labels": {"1": 0, "0": 1}, "task": "classification", "training": items[:2]}))
+    assert [case.class_value for case in load_dataset(path).cases("training")] == [1, 0]

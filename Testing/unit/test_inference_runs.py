@@ -16,7 +16,7 @@ from medmae import run as run_module
 from medmae.config import to_json
 from medmae.errors import BadInput
 from medmae.inference.config import ClassifyConfig, EvaluateConfig, SegmentConfig
-from medmae.inference.evaluate_run import dataset_values
+from medmae.inference.evaluate_run import dataset_values, matched_names
 from medmae.inference.loaded_model import LoadedModel
 from medmae.inference.segment_run import find_cases
 from medmae.inference.segmenter import Segmenter
@@ -320,6 +320,14 @@ def test_evaluate_scores_classifications(tmp_path, known_model):
     found = result(run)
     assert found["auc"] == 1.0 and found["accuracy"] >= 0.8 and len(found["auc_interval"]) == 2
     assert len(found["cases"]) == 5
+
+
+@pytest.mark.parametrize(("known", "wanted", "expected"), [
+    (["dark", "bright"], ["Bright", "dark "], {"dark": "dark ", "bright": "Bright"}),
+    (["a", "A"], ["A", "a"], {"a": "a", "A": "A"}), (["a", "A"], ["a"], {"a": "a"}),
+    (["left  lung"], ["Left lung", "LEFT LUNG"], {"left  lung": "Left lung"}), (["x"], ["y"], {})])
+def test_names_are_matched_exactly_before_they_are_matched_roughly(known, wanted, expected):
+    assert matched_names(known, wanted) == expected
 
 
 class Inverse(MeanLevel):

@@ -83,7 +83,8 @@ def test_the_temperature_that_made_the_labels_is_found(several, true_temperature
 def test_degenerate_validation_cases_give_no_absurd_temperature():
     generator = np.random.default_rng(1)
     one_class = fit_temperature(np.ones(10, int), generator.normal(0, 1, (10, 2)))
-    assert one_class.temperature == 1.0 and "same class" in one_class.note
+    assert (one_class.temperature, one_class.cases) == (1.0, 0) and "same class" in one_class.note
+    assert fit_temperature([1], [[0.0, 1.0]]).note == "there is only one validation case"
     nothing = fit_temperature(np.zeros((6, 2), int), generator.normal(0, 1, (6, 2)))
     assert nothing.temperature == 1.0 and "same class" in nothing.note
     targets = np.array([0, 1] * 6)

@@ -32,8 +32,8 @@ def parse_dataset(path: Path) -> Dataset:
     problems += _repeated_keys(path)
     raw_lists = _raw_lists(data, problems)
     items = {key: _items(key, values, problems) for key, values in raw_lists.items()}
-    label_names = set(parse_labels(data.get("labels"), None, []))
-    task = _task(data, items, label_names, problems)
+    label_map = parse_labels(data.get("labels"), None, [])
+    task = _task(data, items, {*label_map, *map(str, label_map.values())}, problems)
     labels = parse_labels(data.get("labels"), task, problems)
     channel_names, modalities = parse_modalities(data, problems)
     cases = _cases(path.parent, items, task, labels, problems)
@@ -131,7 +131,7 @@ def _items(key: str, values: list[Any], problems: list[str]) -> list[dict[str, A
     return items
 
 
-def _task(data: dict[str, Any], items: dict[str, list[dict[str, Any]]], label_names: set[str],
+def _task(data: dict[str, Any], items: dict[str, list[dict[str, Any]]], classes: set[str],
           problems: list[str]) -> Task | None:
     task = data.get("task")
     if task in ("segmentation", "classification"):
@@ -142,8 +142,8 @@ def _task(data: dict[str, Any], items: dict[str, list[dict[str, Any]]], label_na
     given = [item["label"] for found in items.values() for item in found if item.get("label") is not None]
     if not given:
         return None
-    # A text is a class when the label map knows it by name, otherwise the path of a label map.
-    paths = sum(isinstance(label, str) and label not in label_names for label in given)
+    # A text is a class when the label map has it as a name or a value, otherwise the path of a label map.
+    paths = sum(isinstance(label, str) and label not in classes for label in given)
     if 0 < paths < len(given):
         problems.append("Some labels are paths and others are classes, and 'task' is not given. "
                         "Say \"task\": \"segmentation\" or \"classification\".")
@@ -194,6 +194,8 @@ def _label_of(item: dict[str, Any], folder: Path, task: Task | None, labels: dic
 def _class_value(label: Any, labels: dict[str, int], where: str, problems: list[str]) -> int | None:
     if isinstance(label, str) and label in labels:
         return labels[label]
+    if isinstance(label, str) and label in map(str, labels.values()):  # "1", as spreadsheets write it
+        return int(label)
     if isinstance(label, int) and not isinstance(label, bool) and label in labels.values():
         return label
     if labels:  # without a label map its absence is the one problem to report

@@ -92,17 +92,19 @@ def check_labels(dataset: Dataset, info: ModelInfo) -> None:
             model are not those of the dataset.
     """
     names = [str(label["name"]) for label in info.labels]
-    model_labels = {_key(name) for name in (names[1:] if info.task == "segmentation" else names)}
-    dataset_labels = {_key(name) for name in (dataset.foreground if info.task == "segmentation" else dataset.labels)}
+    known = names[1:] if info.task == "segmentation" else names
+    wanted = list(dataset.foreground if info.task == "segmentation" else dataset.labels)
+    shared = matched_names(known, wanted)
+    same = len(shared) == len(known) == len(wanted)
     told = (f"The model {info.name} knows {', '.join(names)}; the dataset {dataset.path} has "
             f"{', '.join(dataset.labels)}.")
-    if info.task == "classification" and model_labels != dataset_labels:
+    if info.task == "classification" and not same:
         raise BadInput(f"{told} Scores need the same classes on both sides. Rename them in the dataset file, or use "
                        "another model.")
-    if not model_labels & dataset_labels:
+    if not shared:
         raise BadInput(f"{told} They share no label, so there is nothing to score. Rename them in the dataset file, or "
                        "use another model.")
-    if model_labels != dataset_labels:
+    if not same:
         log.warning("%s Labels that only the model knows count as background; those it does not know count as missed.",
                     told)
 
@@ -125,9 +127,21 @@ def check_kind(dataset: Dataset, cases: Sequence[Case], info: ModelInfo) -> None
 
 def dataset_values(dataset: Dataset, info: ModelInfo) -> list[int]:
     """The dataset's stored value of each class of a segmentation model; the background's for labels it lacks."""
-    by_key = {_key(name): value for name, value in dataset.labels.items()}
+    names = [str(label["name"]) for label in info.labels[1:]]
+    dataset_name_of = matched_names(names, list(dataset.foreground))
     background = next(iter(dataset.labels.values()))
-    return [background] + [by_key.get(_key(str(label["name"])), background) for label in info.labels[1:]]
+    return [background] + [dataset.labels[dataset_name_of[name]] if name in dataset_name_of else background
+                           for name in names]
+
+
+def matched_names(known: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """Which of the names `known` stands for which of `wanted`: the same text, else the same but for case and spaces."""
+    matched = {name: name for name in known if name in wanted}
+    free: dict[str, str] = {_key(name): name for name in reversed(wanted) if name not in matched}
+    for name in known:
+        if name not in matched and _key(name) in free:
+            matched[name] = free.pop(_key(name))
+    return matched
 
 
 def image_name(dataset: Dataset, case: Case) -> str:
@@ -189,8 +203,9 @@ def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], mod
 
 def _in_order(dataset: Dataset, probabilities: Mapping[str, float]) -> tuple[float, ...]:
     """The probabilities of the model's classes in the order of the dataset's, by name."""
-    by_key = {_key(name): value for name, value in probabilities.items()}
-    return tuple(by_key[_key(name)] for name in dataset.labels)
+    value_of = {wanted: probabilities[known]
+                for known, wanted in matched_names(list(probabilities), list(dataset.labels)).items()}
+    return tuple(value_of[name] for name in dataset.labels)
 
 
 def _key(name: str) -> str:

@@ -104,7 +104,7 @@ def fit_temperature(targets: ArrayLike, logits: ArrayLike) -> Calibration:
 
     It minimises the negative log-likelihood plus half of log(temperature) squared, over all cases: a weight of about
     one case that keeps it near 1 while cases are few, and finite where all of them are right. Cases that are all of one
-    class say nothing about the others and leave it at 1.
+    class say nothing about the others: nothing is fitted then.
 
     Args:
         targets: class indices (N,), or 0 and 1 of shape (N, K) where several classes may apply.
@@ -115,15 +115,16 @@ def fit_temperature(targets: ArrayLike, logits: ArrayLike) -> Calibration:
     if not count:
         return Calibration(1.0, 0, note="there were no validation cases")
     multi_label = truth.ndim == 2
-    told_apart = bool((truth != truth[0]).any())
-    temperature, note = (_minimum(truth, raw), "") if told_apart else (
-        1.0, f"all {count} validation cases are of the same class{'es' if multi_label else ''}")
+    if not (truth != truth[0]).any():
+        return Calibration(1.0, 0, note="all validation cases are of the same class" + ("es" if multi_label else "")
+                           if count > 1 else "there is only one validation case")
+    temperature, note = _minimum(truth, raw), ""
     predicted = raw > 0 if multi_label else raw.argmax(axis=1)
-    if told_apart and bool((predicted == truth).all()):
+    if bool((predicted == truth).all()):
         note = f"all {count} validation cases are classified rightly, which says little about how sure to be"
-    elif told_apart and not TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] * 0.99:
+    elif not TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] * 0.99:
         note = f"it lies at the end of the range allowed ({TEMPERATURE_RANGE[0]:g} to {TEMPERATURE_RANGE[1]:g})"
-    elif told_apart and count < FEW_CASES:
+    elif count < FEW_CASES:
         note = f"fitted on {count} cases only"
     errors = [expected_calibration_error(reliability(*told_chances(
         truth, probabilities_of(raw, one, multi_label=multi_label)))) for one in (1.0, temperature)]
