@@ -44,7 +44,8 @@ def test_the_network_is_told_from_names_and_shapes_alone(net):
     layout = read_layout(official_shapes(net), "The checkpoint a.pth")
     assert (layout.kind, layout.channels, layout.width, layout.depths, layout.heads, layout.window, layout.classes) == (
         net.kind, net.channels, net.width, net.depths, net.heads, net.window, net.classes)
-    assert layout.patch == 4 and layout.image_size == (net.image if net.kind == "pretraining" else None)
+    tells_size = net.kind == "pretraining" and not net.image % layout.stride
+    assert layout.patch == 4 and layout.image_size == (net.image if tells_size else None)
 
 
 @given(nets)
@@ -222,6 +223,11 @@ def _spoiled(name: str):
     ("classification", _without("head.bias"), r"head\.bias is missing"),
     ("classification", _spoiled("head.weight"), "not finite"),
     ("classification", lambda state: state.update({"head.bias": torch.zeros(3, dtype=torch.int64)}), "torch.int64"),
+    ("classification", lambda state: state.update({"head.bias": torch.zeros(3).to(torch.float8_e5m2)}), "float8"),
+    ("classification", lambda state: state.update({"head.bias": torch.zeros(3, device="meta")}), "holds no values"),
+    ("classification", lambda state: state.update({"head.bias": torch.ones(3).double() * 1e99}), "finite"),
+    ("pretraining", _reshaped("patch_embed.proj.weight", 8, 3, 0, 0), "patch = 0 is not usable"),
+    ("pretraining", _reshaped("layers.0.blocks.0.attn.relative_position_bias_table", 25, 3), "divisible by 3 heads"),
 ])
 def test_checkpoints_that_are_not_whole_say_what_is_wrong(kind, change, message, tmp_path):
     state = official_state(SMALL[kind])
@@ -230,6 +236,35 @@ def test_checkpoints_that_are_not_whole_say_what_is_wrong(kind, change, message,
     with pytest.raises(BadInput, match=message) as refusal:
         import_model("vis-mae", tmp_path / "a.pth", tmp_path / "out")
     assert "a.pth" in str(refusal.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["layers.0.blocks.99999999999.norm1.weight", f"layers_up.{'9' * 5000}.blocks.0.a"])
+def test_numbers_that_no_network_has_are_names_of_tensors_that_it_does_not_have(name, tmp_path):
+    torch.save(official_state(SMALL["pretraining"]) | {name: torch.zeros(1)}, tmp_path / "a.pth")
+    assert import_model("vis-mae", tmp_path / "a.pth", tmp_path / "out").unexpected == (name,)
+
+
+@pytest.mark.parametrize("positions", [1, 10**12])
+def test_a_table_of_positions_of_no_sensible_image_tells_no_size(positions, tmp_path):
+    state = official_state(SMALL["pretraining"]) | {"pos_embed": torch.zeros(1, 1, 1).expand(1, positions, 8)}
+    torch.save(state, tmp_path / "a.pth")
+    assert import_model("vis-mae", tmp_path / "a.pth", tmp_path / "out").info.input_size == [224, 224]
+
+
+def test_a_packed_zip_is_refused_before_anything_is_unpacked(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.pth", SMALL["pretraining"])
+    with zipfile.ZipFile(checkpoint) as whole, zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(BadInput, match=r"b\.pth is a packed zip file"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
+def test_the_modality_is_known_by_its_usual_names(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.pth", SMALL["pretraining"])
+    assert run(["model", "import", "--format", "vis-mae", str(checkpoint), "--modality", "mri",
+                "--out", str(tmp_path / "out")]) == 0
+    assert load_info(tmp_path / "out").modality == "MR"
 
 
 def test_a_checkpoint_of_another_method_is_refused_with_what_it_holds(tmp_path):
@@ -249,6 +284,8 @@ def test_a_checkpoint_of_another_method_is_refused_with_what_it_holds(tmp_path):
     ("pretraining", ImportOptions(labels=("a",)), "no classes to name"),
     ("pretraining", ImportOptions(channels=2), "not to 2"),
     ("pretraining", ImportOptions(input_side=100), "not a multiple of 8.*Choose 96 or 104"),
+    ("pretraining", ImportOptions(input_side=4), "Choose 8 "),
+    ("pretraining", ImportOptions(input_side=80_000), "too large"),
     ("pretraining", ImportOptions(name=" "), "name is empty"),
     ("pretraining", ImportOptions(intensity_range=(3, 1)), "intensity range"),
 ])

@@ -52,13 +52,14 @@ def import_command(checkpoint: Path, format_name: str, out: Path, name: str | No
       medmae model import --format vis-mae checkpoint-best.pth --out models/organs --labels background,liver,spleen
       medmae model import --format vis-mae checkpoint-799.pth --out models/grey --channels 1 --modality CT
     """
+    from medmae.datasets.labels import dicom_code
     from medmae.models.importing import ImportOptions, import_model
 
     names = tuple(part.strip() for part in labels.split(",")) if labels is not None else ()
     if labels is not None and not any(names):
         raise BadInput('--labels is empty. Give one name a class: --labels "background,liver", or leave it out.')
     report = import_model(format_name, checkpoint, out, ImportOptions(
-        name=name, channels=channels, modality=modality.strip().upper(), labels=names, input_side=input_size,
+        name=name, channels=channels, modality=dicom_code(modality), labels=names, input_side=input_size,
         intensity_range=intensity_range))
     click.echo(json.dumps(_as_dictionary(report))) if as_json else _show(report)
 

@@ -56,6 +56,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         what = "is a folder, but a checkpoint file is expected" if path.is_dir() else "does not exist"
         raise BadInput(f"The checkpoint {path} {what}. Check the path.")
     _refuse_other_files(path)
+    _refuse_packed(path)
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     state = _state(content, path)
     epoch = content.get("epoch") if isinstance(content, Mapping) else None
@@ -75,6 +76,20 @@ def _refuse_other_files(path: Path) -> None:
                        "(a login, a warning or an error). Open it in a browser to see which, and download again.")
     if start.startswith(b"version https://git-lfs"):
         raise BadInput(f"The checkpoint {path} is only a pointer of Git LFS. Fetch the file itself with: git lfs pull")
+
+
+def _refuse_packed(path: Path) -> None:
+    """PyTorch stores everything as it is; a packed archive cannot be mapped, and may unpack to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # the reader says what is wrong
+    if packed:
+        raise BadInput(f"The checkpoint {path} is a packed zip file, which PyTorch does not write. If a checkpoint was "
+                       "put into it, unpack that and import it.")
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:

@@ -18,7 +18,15 @@ from medmae.models.info import ModelInfo
 from medmae.models.labels import model_labels
 from medmae.models.registry import load_info
 from medmae.models.saving import save_model
-from medmae.models.vis_mae_layout import NOT_WEIGHTS, TASKS, OfficialLayout, medmae_name, official_name, read_layout
+from medmae.models.vis_mae_layout import (
+    LARGEST_SIDE,
+    NOT_WEIGHTS,
+    TASKS,
+    OfficialLayout,
+    medmae_name,
+    official_name,
+    read_layout,
+)
 from medmae.networks.build import build_network
 from medmae.volumes import Intensity, default_intensity
 
@@ -27,6 +35,7 @@ LICENCE = ("Not stated by the authors: their repository has no licence, and what
 CITATION = ("VIS-MAE: An Efficient Self-supervised Learning Approach on Medical Image Segmentation and Classification. "
             "MLMI at MICCAI 2024. arXiv:2402.01034")
 PRETRAINING_MEAN, PRETRAINING_STD = 0.223, 0.202  # of intensities in [0, 1], one pair for every channel and modality
+PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INPUT_SIDES = {"pretraining": 224, "segmentation": 320, "classification": 224}
 CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -95,7 +104,7 @@ def import_vis_mae(checkpoint: Checkpoint, out: Path, options: ImportOptions) ->
     where = f"The checkpoint {checkpoint.path}"
     state = {name: _as_convolution(name, tensor) for name, tensor in checkpoint.state.items()}
     layout = read_layout({name: tuple(tensor.shape) for name, tensor in state.items()}, where)
-    wanted = _official_shapes(layout)
+    wanted = _official_shapes(layout, where)
     _check_tensors(state, wanted, where)
     weights = {name: state[name] for name in wanted}
     architecture = layout.architecture
@@ -124,9 +133,12 @@ def _as_convolution(name: str, tensor: Tensor) -> Tensor:
     return tensor[:, :, None, None] if linear else tensor
 
 
-def _official_shapes(layout: OfficialLayout) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        state = build_network(layout.architecture).state_dict()
+def _official_shapes(layout: OfficialLayout, where: str) -> dict[str, tuple[int, ...]]:
+    try:
+        with torch.device("meta"):
+            state = build_network(layout.architecture).state_dict()
+    except BadInput as error:
+        raise BadInput(f"{where} is not of a network of VIS-MAE: {error}") from None
     return {official_name(name): tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -145,10 +157,10 @@ def _check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, 
         raise BadInput(f"{where} does not hold a whole network of VIS-MAE: {'; '.join(problems[:4])}{more}. "
                        "It is incomplete or was made by changed code.")
     for name in wanted:
-        if not state[name].is_floating_point() or state[name].layout != torch.strided:
-            raise BadInput(f"{where}: {name} holds {state[name].dtype} in a {state[name].layout} layout instead of "
-                           f"plain floating-point numbers. {AGAIN}")
-        if not torch.isfinite(state[name]).all():
+        if state[name].dtype not in PLAIN_TYPES or state[name].layout != torch.strided or state[name].is_meta:
+            raise BadInput(f"{where}: {name} holds {'no values: ' * state[name].is_meta}{state[name].dtype} in a "
+                           f"{state[name].layout} layout instead of plain floating-point numbers. {AGAIN}")
+        if not torch.isfinite(state[name].to(torch.float32)).all():
             raise BadInput(f"{where}: {name} holds values that are not finite numbers. Its training diverged or the "
                            "file is damaged; use an earlier checkpoint.")
 
@@ -187,10 +199,14 @@ def _info(layout: OfficialLayout, architecture: dict[str, Any], checkpoint: Chec
 
 def _input_side(layout: OfficialLayout, options: ImportOptions) -> int:
     side = options.input_side or layout.image_size or INPUT_SIDES[layout.kind]
+    if side > LARGEST_SIDE:
+        raise BadInput(f"The input size {side} is too large: a network looks at {LARGEST_SIDE} pixels at most. "
+                       "Choose a smaller --input-size; larger images are seen through several windows.")
     if side % layout.stride:
+        below = side // layout.stride * layout.stride
+        nearest = f"{below} or {below + layout.stride}" if below else layout.stride
         raise BadInput(f"The input size {side} is not a multiple of {layout.stride}, the stride of the network. "
-                       f"Choose {side // layout.stride * layout.stride or layout.stride} or "
-                       f"{(side // layout.stride + 1) * layout.stride} (--input-size).")
+                       f"Choose {nearest} (--input-size).")
     return side
 
 

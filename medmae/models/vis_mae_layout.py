@@ -27,6 +27,7 @@ OFFICIAL_TO_MEDMAE = (
 NOT_WEIGHTS = re.compile(r"pos_embed|.*\.relative_position_index")  # a table that is never added; constants
 MASK_BLOCK = 4  # tokens; fixed in the official code
 DROP_PATH = 0.1
+LARGEST_SIDE = 8192  # pixels of the square that a network looks at
 TASKS: dict[Kind, Literal["encoder", "segmentation", "classification"]] = {
     "pretraining": "encoder", "segmentation": "segmentation", "classification": "classification"}
 NETWORKS: dict[Kind, str] = {
@@ -116,7 +117,7 @@ def read_layout(shapes: Shapes, where: str) -> OfficialLayout:
                        f"({'the background counts' if kind == 'segmentation' else 'yes and no are two'}).")
     return OfficialLayout(kind=kind, channels=channels, patch=patch, width=width, depths=depths,
                           heads=tuple(heads for _, heads in tables), window=(span + 1) // 2, classes=classes,
-                          image_size=_image_size(shapes, patch))
+                          image_size=_image_size(shapes, patch, len(depths)))
 
 
 def _kind(shapes: Shapes, where: str) -> Kind:
@@ -146,7 +147,7 @@ def _dimensions(shapes: Shapes, name: str, count: int, where: str) -> tuple[int,
 def _depths(shapes: Shapes, prefix: str, where: str) -> tuple[int, ...]:
     blocks: dict[int, set[int]] = {}
     for name in shapes:
-        match = re.match(rf"{prefix}\.(\d+)\.blocks\.(\d+)\.", name)
+        match = re.match(rf"{prefix}\.(\d{{1,3}})\.blocks\.(\d{{1,3}})\.", name)
         if match:
             blocks.setdefault(int(match[1]), set()).add(int(match[2]))
     for stage in range(max(blocks, default=0) + 1):
@@ -158,10 +159,11 @@ def _depths(shapes: Shapes, prefix: str, where: str) -> tuple[int, ...]:
     return tuple(len(blocks[stage]) for stage in sorted(blocks))
 
 
-def _image_size(shapes: Shapes, patch: int) -> int | None:
+def _image_size(shapes: Shapes, patch: int, stages: int) -> int | None:
     positions = shapes.get("pos_embed", ())
     side = math.isqrt(positions[1]) if len(positions) == 3 else 0
-    return side * patch if side and side**2 == positions[1] else None
+    is_usable = side and side**2 == positions[1] and not side % 2 ** (stages - 1) and side * patch <= LARGEST_SIDE
+    return side * patch if is_usable else None
 
 
 def _dashed(depths: tuple[int, ...]) -> str:
