@@ -112,7 +112,7 @@ def _report(run: RunFolder, spec: dict[str, Any]) -> None:
 def _remedy(error: Exception) -> str:
     if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
         return "Use a smaller batch (--set batch_size=...), a smaller preset or another device."
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or "I/O error" in str(error):  # safetensors has an error of its own
         return "Check free disk space and permissions, then continue with --resume."
     if isinstance(error, FloatingPointError):
         return "Lower the learning rate or use --precision fp32, then start again."
@@ -135,6 +135,7 @@ def _logging_to(run: RunFolder, is_main: bool) -> Iterator[None]:
     handler.setLevel(logging.INFO if is_main else logging.WARNING)
     root = logging.getLogger("medmae")
     level, propagate = root.level, root.propagate
+    logging.raiseExceptions = False  # on a full disk, the reason of the failure is what a person wants to see
     root.setLevel(logging.INFO)
     root.propagate = False
     root.addHandler(handler)
@@ -179,7 +180,8 @@ def _heartbeat(run: RunFolder, is_main: bool) -> Iterator[None]:
 
     def beat() -> None:
         while not finished.wait(HEARTBEAT_SECONDS):
-            run.write_state()
+            with contextlib.suppress(OSError):  # a full disk may be emptied before the next beat
+                run.write_state()
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -143,6 +143,15 @@ def test_a_fault_outside_a_run_is_one_message_with_the_details_in_a_file(
     assert "Traceback" in (medmae_home / "last-error.txt").read_text()
 
 
+def test_a_folder_that_cannot_be_written_is_one_message_and_no_fault_of_medmae(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], medmae_home: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert pretrain(tmp_path / "file" / "run") == 1
+    message = capsys.readouterr().err
+    assert "Not a directory" in message and "permissions" in message and "fault of MedMAE" not in message
+    assert "Traceback" in (medmae_home / "last-error.txt").read_text()
+
+
 def test_ctrl_c_stops_gracefully_and_resume_continues(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
     def stop_half_way(folder: RunFolder) -> None:

@@ -181,3 +181,19 @@ def test_a_child_ends_when_its_parent_disappears(tmp_path: Path) -> None:
     assert child.stdin is not None
     child.stdin.close()
     assert child.wait(timeout=10) != 0
+
+
+def test_the_heartbeat_goes_on_when_the_disk_is_full_for_a_while(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
+    beats = []
+
+    def beat() -> None:
+        beats.append(len(beats))
+        if len(beats) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(medmae_run, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(run, "write_state", beat)
+    with medmae_run._heartbeat(run, is_main=True):
+        wait_for(lambda: len(beats) > 2, seconds=10)

@@ -79,8 +79,14 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"Error: {where}{error.strerror or error}. Check free disk space and permissions; a run that had begun "
+            f"goes on with --resume.\n{_keep_traceback('Details')}")
+        return FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: one message for the user, the traceback for us
-        say(f"Error: {type(error).__name__}: {error}\n{_keep_traceback()}")
+        fault = "This is a fault of MedMAE or of its surroundings, not of your input. Details"
+        say(f"Error: {type(error).__name__}: {error}\n{_keep_traceback(fault)}")
         return FAILED
 
 
@@ -89,7 +95,8 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _keep_traceback() -> str:
+def _keep_traceback(what: str) -> str:
+    """Write the traceback to a file and say where it is, after `what`; the traceback itself where that fails."""
     file = home() / "last-error.txt"
     text = traceback.format_exc()
     try:
@@ -97,4 +104,4 @@ def _keep_traceback() -> str:
         file.write_text(text, encoding="utf-8")
     except OSError:
         return text
-    return f"This is a fault of MedMAE or of its surroundings, not of your input. Details: {file}"
+    return f"{what}: {file}"
