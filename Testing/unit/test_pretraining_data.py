@@ -288,8 +288,8 @@ def test_items_of_a_dataset_state_their_modality_and_the_option_overrules_all(tm
     info = load_info(tmp_path / "run" / "model")
     assert info.training["modalities"] == {"DX": 2, "US": 1}
     assert (info.modality, info.intensity["kind"]) == ("DX", "xray")
-    assert run(["pretrain", "--dataset", str(file), *quick, "modality=MG", "--out", str(tmp_path / "run2")]) == 0
-    assert load_info(tmp_path / "run2" / "model").training["modalities"] == {"MG": 3}
+    assert run(["pretrain", "--dataset", str(file), *quick, "modality=ultrasound", "--out", str(tmp_path / "run2")]) == 0
+    assert load_info(tmp_path / "run2" / "model").training["modalities"] == {"US": 3}
     file.write_text(json.dumps({"unlabeled": [{**items[0], "modality": 3}]}))
     assert run(["pretrain", "--dataset", str(file), *quick, "--out", str(tmp_path / "run3")]) == 2
 

@@ -15,6 +15,7 @@ import numpy as np
 from medmae import __version__
 from medmae.config import from_json, to_json
 from medmae.datasets import Corpus, load_dataset
+from medmae.datasets.labels import dicom_code
 from medmae.datasets.ordered_pool import usable_cores
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput, Stopped
@@ -130,7 +131,7 @@ def prepare_corpus(run: RunFolder, config: PretrainConfig, inputs: dict[str, Any
     needs_spacing = method_class(config.method).spatial_dims == 3 and config.spacing_mm is None
     sources, spacing = look_at_sources(sources, ORIENTATION[3] if needs_spacing else "", workers, run)
     spacing = _settled_spacing(folder, config.spacing_mm or spacing)
-    recipe = Recipe(config.method, pretraining_preprocessing(config, declared, spacing), config.modality or "",
+    recipe = Recipe(config.method, pretraining_preprocessing(config, declared, spacing), _stated_modality(config),
                     declared, config.min_foreground, config.frames)
     corpus, counts = Preparation(folder, sources, recipe, workers, run).execute()
     modalities = corpus.items.count_modalities()
@@ -149,11 +150,15 @@ def _sources(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Sequence[S
         cases = list({case.id: case for key in keys for case in dataset.cases(key)}.values())
         if not cases:
             raise BadInput(f"The dataset {dataset.path} has no images in {' or '.join(PRETRAINING_LISTS)}.")
-        declared = (config.modality,) * len(dataset.modalities) if config.modality else dataset.modalities
+        declared = (_stated_modality(config),) * len(dataset.modalities) if config.modality else dataset.modalities
         return sources_of_cases(cases), declared
     if inputs.get("images"):
         return sources_of_images(inputs["images"]), ()
     raise BadInput("There is nothing to pretrain on. Give --dataset, --images or a prepared corpus.")
+
+
+def _stated_modality(config: PretrainConfig) -> str:
+    return dicom_code(config.modality or "")
 
 
 def _settled_spacing(folder: Path, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
