@@ -359,6 +359,18 @@ def test_a_model_is_checked_whole_damaged_and_diverged(tmp_path, capsys):
     assert run(["model", "check", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("task", "encoder", "swin_unet is none"), ("task", "classification", "instead of (1, 3)"),
+    ("input_size", [10**8, 10**8], "cannot work on an image of (100000000, 100000000)")])
+def test_a_description_that_does_not_fit_its_network_is_found(key, value, message, tmp_path, capsys):
+    import_model("vis-mae", write_checkpoint(tmp_path / "a.pth", SMALL["segmentation"]), tmp_path / "model",
+                 ImportOptions(input_side=32))
+    file = tmp_path / "model" / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    assert run(["model", "check", str(tmp_path / "model")]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_full_list_of_cases_is_readable_as_layouts():
     for net, _ in CASES.values():
         assert read_layout(official_shapes(net), "x").kind == net.kind

@@ -68,6 +68,8 @@ def test_an_unknown_method_or_preset_names_the_valid_ones():
     ({"name": "vit_mae", "arguments": {"channels": 0}}, "channels = 0"),
     ({"name": "vit_mae", "arguments": {"channels": "1"}}, "channels = '1'"),
     ({"name": "vit_mae", "arguments": {"channels": 10**12}}, "not usable"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "depths": [65536, 2]}}, "not usable"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "decoder_depth": 65536}}, "not usable"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "drop_path": 1.5}}, "drop_path"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "depths": [2, 2]}}, "cannot be built"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "width": 97}}, "cannot be built"),

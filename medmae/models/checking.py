@@ -73,7 +73,7 @@ def _fit(folder: Path) -> str:
 
 def _finite(folder: Path) -> str:
     for name, tensor in load_state(folder).items():
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(tensor.to(torch.float32)).all():
             raise BadInput(f"{name} holds values that are not finite numbers: the training diverged or the file was "
                            "edited. Train or import the model again.")
     return "all finite"
@@ -84,9 +84,9 @@ def _forward(folder: Path) -> str:
     info = ModelFiles(folder).info()
     network = load_network(folder)
     size = tuple(info.input_size)
-    images = torch.linspace(0, 1, len(info.channels) * torch.Size(size).numel()).reshape(1, len(info.channels), *size)
+    shape = (1, len(info.channels), *size)
     try:
-        answer = network(images)
+        answer = network(torch.linspace(0, 1, torch.Size(shape).numel()).reshape(shape))
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"The network cannot work on an image of {size}: {error}. Train or import the model "
                        "again.") from None

@@ -65,6 +65,9 @@ def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.
                        "Copy or download the model again.")
     with torch.device("meta"):  # no time for initial values that are replaced at once
         network = build_network(info.architecture)
+    if info.task == "encoder" and not hasattr(network, "features"):
+        raise BadInput(f"The model {info.name} says that it is an encoder, but its architecture "
+                       f"{info.architecture['name']} is none. Copy or download the model again.")
     # Copied, because the file is mapped into memory and must stay free to be replaced while the network lives
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
     network.load_state_dict(weights, assign=True)

@@ -28,6 +28,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
+LARGEST_SIZE, MOST_BLOCKS = 65536, 256  # a description from a stranger must not take hours to build
+
+
 def build_network(architecture: Mapping[str, Any]) -> nn.Module:
     """Build ``{"name": ..., "arguments": {...}}`` with fresh weights, in training mode.
 
@@ -60,6 +63,7 @@ def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
         elif key == "drop_path":
             usable = usable and all(0 <= item < 1 for item in values)
         else:
-            usable = usable and all(isinstance(item, int) and 1 <= item <= 65536 for item in values)
+            largest = MOST_BLOCKS if key.endswith(("depth", "depths")) else LARGEST_SIZE
+            usable = usable and all(isinstance(item, int) and 1 <= item <= largest for item in values)
         if not usable:
             raise BadInput(f"The architecture {name} cannot be built: {key} = {value!r} is not usable.")
