@@ -1,4 +1,4 @@
-"""Write a small model with random weights: ``python make_tiny_model.py FOLDER gl-mae|vis-mae``."""
+"""Write a small model with random weights: ``python make_tiny_model.py FOLDER gl-mae|vis-mae [CONTEXT]``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from medmae.volumes import default_intensity
 
 
 def main() -> None:
-    folder, method = sys.argv[1:]
+    folder, method = sys.argv[1:3]
+    context = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     numbers = preset(method, "tiny")
     is_3d = numbers.spatial_dims == 3
-    architecture = architecture_for(method, "tiny", "segmentation", 1, 3)
+    architecture = architecture_for(method, "tiny", "segmentation", 2 * context + 1, 3)
     preprocessing = Preprocessing(
         spatial_dims=numbers.spatial_dims, orientation="RAS" if is_3d else "LPS",
         spacing_mm=(3.0, 1.0, 1.0) if is_3d else None, input_size=tuple(numbers.input_size), channels=1,
-        intensity=(default_intensity("CT"),))
+        context=context, intensity=(default_intensity("CT"),))
     torch.manual_seed(3)
     save_model(folder, ModelInfo(
         name="random", task="segmentation", method=method, preset="tiny", architecture=architecture,
-        channels=[{"name": "CT", "modality": "CT"}], modality="CT",
+        channels=[{"name": "CT", "modality": "CT"}] * preprocessing.network_channels, modality="CT",
         labels=model_labels({"background": 0, "liver": 1, "left kidney": 5}), **preprocessing.model_fields(),
     ), build_network(architecture))
 

@@ -25,6 +25,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for method in ("gl-mae", "vis-mae"):
         _run("make_tiny_model.py", folder / method, method)
+    _run("make_tiny_model.py", folder / "with-neighbours", "vis-mae", 2)
     return folder
 
 
@@ -51,7 +52,7 @@ def _check(image: Path, model: Path, folder: Path) -> None:
     assert len(np.unique(labels)) > 1, "a test with an empty result shows nothing"
 
 
-@pytest.mark.parametrize("method", ["gl-mae", "vis-mae"])
+@pytest.mark.parametrize("method", ["gl-mae", "vis-mae", "with-neighbours"])
 def test_a_volume_file_is_segmented_saved_and_reloaded_the_same(models, make_volume, tmp_path, method):
     import slicer
 

@@ -32,6 +32,7 @@ def test_the_words_follow_the_interval(interval: list[float] | None, said: str) 
 def test_a_difference_that_not_all_seeds_have_is_not_shown() -> None:
     found = {"arm": "pretrained", "against": "scratch", "difference": 0.1, "interval": [0.05, 0.2]}
     assert verdict(found | {"by_seed": {"0": 0.3, "1": -0.1}}) == "no difference shown: the seeds disagree"
+    assert verdict(found | {"by_seed": {"0": 0.1}}) == "pretrained is better with the one seed"
 
 
 def test_rows_stand_by_the_number_of_labels_and_missing_scores_are_dashes() -> None:

@@ -130,6 +130,9 @@ class ModelInfo:
         temperature = self.calibration.get("temperature", 1.0)
         if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
             problems.append(f"the temperature {temperature!r} of the calibration is not a positive number")
+        cases = self.calibration.get("cases", 0)
+        if not isinstance(cases, int) or (cases and "temperature" not in self.calibration):
+            problems.append("the calibration does not say which temperature was fitted to how many cases")
         return problems
 
     def _architecture_problems(self) -> list[str]:

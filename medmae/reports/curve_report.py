@@ -73,7 +73,8 @@ def verdict(difference: Mapping[str, Any]) -> str:
     positive = interval[0] > 0
     if any((value > 0) != positive for value in difference["by_seed"].values()):
         return "no difference shown: the seeds disagree"
-    return f"{name_of(difference['arm' if positive else 'against'])} is better"
+    better = f"{name_of(difference['arm' if positive else 'against'])} is better"
+    return better if len(difference["by_seed"]) > 1 else f"{better} with the one seed"
 
 
 def name_of(arm: str) -> str:
@@ -86,7 +87,8 @@ def _facts(summary: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, s
     facts: dict[str, str | None] = {"points": str(len(points))}
     if summary:
         facts["cases scored"] = str(summary[0]["cases"])
-        facts["seeds"] = str(max(len(arm["scores"]) for row in summary for arm in row["arms"].values()))
+        seeds = max(len(arm["scores"]) for row in summary for arm in row["arms"].values())
+        facts["seed" if seeds == 1 else "seeds"] = str(seeds)
     if any(seconds):
         facts["training time of all points"] = duration(sum(value or 0.0 for value in seconds))
     return facts

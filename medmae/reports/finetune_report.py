@@ -36,7 +36,7 @@ def build(run: RunFolder) -> Page:
     add_losses(page, records)
     if scores is not None and scores.get("cases"):
         page.section("Validation cases")
-        page.paragraph("They are scored for this report only: the schedule is fixed, and nothing was chosen by them.")
+        page.paragraph("They are scored for this report: the schedule is fixed, and no weights were chosen by them.")
         _add_calibration(page, info, str(config.get("class_balance", "none")))
         add_scores(page, scores, info)
     if info is not None and info.task == "segmentation":
@@ -79,7 +79,7 @@ def _add_calibration(page: Page, info: ModelInfo | None, class_balance: str) -> 
         page.warning(f"The probabilities are not calibrated: {found.get('note') or 'no temperature was fitted'}.")
         return
     page.paragraph(
-        f"One figure was fitted on them after training: the temperature {found['temperature']:.3g} that logits are "
+        f"One figure was fitted to them after training: the temperature {found['temperature']:.3g} that logits are "
         f"divided by. On these cases it changed the negative log-likelihood from {number(found['nll_before'])} to "
         f"{number(found['nll_after'])} and the expected calibration error from {number(found['ece_before'])} to "
         f"{number(found['ece_after'])}; judge it on other cases, with medmae evaluate.")
