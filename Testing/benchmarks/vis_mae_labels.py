@@ -34,7 +34,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json, write_json, write_text
 from medmae.finetuning.curve_points import Point, row_of
 from medmae.finetuning.curve_summary import cases_csv, results_csv, summarise
-from medmae.reports.curve_report import METRICS, name_of, verdict
+from medmae.reports.curve_report import METRICS, labels_of, name_of, signed, verdict
 from medmae.run_folder import RunFolder
 
 CHEST, BREAST, PNEUMONIA = "chest_xray_lungs", "breast_ultrasound", "pneumonia_28px"
@@ -292,23 +292,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines]
 
 
-def labels_of(row: dict[str, Any]) -> str:
-    """A number of labelled cases; "all" with its number."""
-    labels, cases = str(row["labels"]), str(row["training_cases"])
-    return cases if labels == cases else f"{labels} ({cases})"
-
-
 def spread(arm: dict[str, Any] | None) -> str | None:
     """Mean ± standard deviation (interval)."""
     if arm is None or arm["mean"] is None:
         return None
     text = f"{arm['mean']:.3f}" + (f" ± {arm['sd']:.3f}" if arm["sd"] is not None else "")
     return text + (f" ({arm['interval'][0]:.3f} to {arm['interval'][1]:.3f})" if arm["interval"] else "")
-
-
-def signed(value: float | None) -> str | None:
-    """A difference with its sign."""
-    return None if value is None else f"{value:+.3f}"
 
 
 def interval(bounds: Sequence[float] | None) -> str | None:

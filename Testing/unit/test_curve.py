@@ -57,6 +57,8 @@ def test_every_pair_of_arms_is_compared_on_the_seeds_that_both_have() -> None:
 def test_arms_that_were_scored_on_different_cases_are_not_compared() -> None:
     with pytest.raises(BadInput, match="different cases"):
         summarise([result(0, "pretrained", [0.9, 0.7]), result(0, "scratch", [0.9, 0.7, 0.8])])
+    with pytest.raises(BadInput, match="scratch with seed 0 and scratch with seed 1 were scored on different cases"):
+        summarise([result(0, "scratch", [0.9, 0.7, 0.8]), result(1, "scratch", [0.9, 0.7])])
 
 
 def test_a_single_arm_has_no_difference() -> None:

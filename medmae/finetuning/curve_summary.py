@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from medmae.errors import BadInput
 from medmae.metrics import auc, bootstrap_interval, targets_of
+from medmae.metrics.bootstrap import Statistic, column_means
 
 FIELDS = ("arm", "labels", "training_cases", "seed", "score", "metric", "cases", "train_seconds")
 Rows = Sequence[Mapping[str, Any]]
@@ -65,6 +66,7 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
         for row in rows:
             if row["labels"] == labels:
                 arms.setdefault(row["arm"], {})[row["seed"]] = row
+        _refuse_different_cases([row for runs in arms.values() for row in runs.values()])
         names = list(arms)
         first = next(iter(arms[names[0]].values()))
         summary.append({
@@ -75,6 +77,14 @@ def summarise(rows: Rows) -> list[dict[str, Any]]:
             "differences": [{"arm": one, "against": other, **_difference(arms[one], arms[other])}
                             for number, one in enumerate(names) for other in names[number + 1:]]})
     return summary
+
+
+def _refuse_different_cases(rows: Rows) -> None:
+    for row in rows[1:]:
+        if _names(row["result"]) != _names(rows[0]["result"]):
+            one, other = (f"{of['arm']} with seed {of['seed']}" for of in (rows[0], row))
+            raise BadInput(f"With {row['labels']} labels, {one} and {other} were scored on different cases, so that "
+                           "they cannot be compared. Was the dataset changed? Start a new curve then.")
 
 
 def _of_arm(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -93,10 +103,6 @@ def _difference(one: Mapping[int, Mapping[str, Any]], other: Mapping[int, Mappin
     if not seeds:
         return {"difference": None, "interval": None, "by_seed": {}}
     pairs = [(one[seed]["result"], other[seed]["result"]) for seed in seeds]
-    for pair in pairs:
-        if _names(pair[0]) != _names(pair[1]) or _names(pair[0]) != _names(pairs[0][0]):
-            raise BadInput(f"The arms '{one[seeds[0]]['arm']}' and '{other[seeds[0]]['arm']}' were scored on different "
-                           "cases, so they cannot be compared case by case. Score both on the same list.")
     interval = bootstrap_interval(_subjects(pairs[0][0]), _statistic([pair[0] for pair in pairs]),
                                   paired=_statistic([pair[1] for pair in pairs]))
     by_seed = {str(seed): one[seed]["score"] - other[seed]["score"] for seed in seeds}
@@ -112,7 +118,7 @@ def _subjects(result: Mapping[str, Any]) -> list[str]:
     return [case["subject"] for case in result["cases"]]
 
 
-def _statistic(results: Rows) -> Callable[[np.ndarray], float | None]:
+def _statistic(results: Rows) -> Statistic:
     """The score of drawn cases, averaged over the runs of an arm."""
 
     def score(drawn: np.ndarray) -> float | None:
@@ -123,19 +129,12 @@ def _statistic(results: Rows) -> Callable[[np.ndarray], float | None]:
     return score
 
 
-def _segmentation_statistic(result: Mapping[str, Any]) -> Callable[[np.ndarray], float | None]:
-    dice = np.array([[np.nan if value is None else value for value in case["dice"].values()]
-                     for case in result["cases"]], float)
-
-    def mean_dice(drawn: np.ndarray) -> float | None:
-        per_label = [float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else None
-                     for column in dice[drawn].T]
-        return _mean(per_label)
-
-    return mean_dice
+def _segmentation_statistic(result: Mapping[str, Any]) -> Statistic:
+    return column_means([[np.nan if value is None else value for value in case["dice"].values()]
+                         for case in result["cases"]])
 
 
-def _classification_statistic(result: Mapping[str, Any]) -> Callable[[np.ndarray], float | None]:
+def _classification_statistic(result: Mapping[str, Any]) -> Statistic:
     classes = list(result["cases"][0]["probabilities"])
     targets = targets_of([[classes.index(name) for name in case["label"]] if isinstance(case["label"], list)
                           else classes.index(case["label"]) for case in result["cases"]], len(classes))

@@ -42,8 +42,8 @@ def mean_interval(values: ArrayLike, subjects: Sequence[str], *, paired: ArrayLi
     NaN stands for an absent value; a label that no drawn case has is left out of that draw. With `paired`, of the same
     shape, the interval is of the difference. Otherwise as ``bootstrap_interval``.
     """
-    first = _column_means(values)
-    second = None if paired is None else _column_means(paired)
+    first = column_means(values)
+    second = None if paired is None else column_means(paired)
     return bootstrap_interval(subjects, first, paired=second, samples=samples, seed=seed, level=level)
 
 
@@ -71,7 +71,8 @@ def percentile_interval(figures: NDArray[np.float64], *, samples: int = SAMPLES,
     return _percentiles(figures[np.isfinite(figures)].tolist(), samples, level)
 
 
-def _column_means(values: ArrayLike) -> Statistic:
+def column_means(values: ArrayLike) -> Statistic:
+    """The statistic of ``mean_interval``: of drawn cases the mean over labels of the means over cases."""
     table = np.asarray(values, dtype=float)
     table = table[:, None] if table.ndim == 1 else table
     known = np.isfinite(table)

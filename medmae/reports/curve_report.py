@@ -44,16 +44,16 @@ def add_curve(page: Page, summary: Sequence[Mapping[str, Any]]) -> None:
     lines = {name_of(arm): [(row["training_cases"], row["arms"][arm]["mean"],
                              [score for score in row["arms"][arm]["scores"].values() if score is not None])
                             for row in ordered if arm in row["arms"]] for arm in arms}
-    ticks = {row["training_cases"]: _tick(row) for row in ordered}
+    ticks = {row["training_cases"]: labels_of(row) for row in ordered}
     sheet = label_curves(lines, metric, ticks)
     told = "; ".join(f"{name}: " + ", ".join(f"{number(mean)} of {labels}" for labels, mean, _ in line)
                      for name, line in lines.items())
     page.figure(sheet.png, f"{metric} over labelled cases. {told}.",
                 "Large dots and lines: mean over the seeds. Small dots: every seed.", sheet.css_width)
     page.table(["labelled cases", *(name_of(arm) for arm in arms)],
-               [[_tick(row), *(_spread(row["arms"].get(arm)) for arm in arms)] for row in ordered],
+               [[labels_of(row), *(_spread(row["arms"].get(arm)) for arm in arms)] for row in ordered],
                f"{metric}: mean ± standard deviation over the seeds.", numeric=range(1, len(arms) + 1))
-    rows = [[_tick(row), f"{name_of(one['arm'])} − {name_of(one['against'])}", _signed(one["difference"]),
+    rows = [[labels_of(row), f"{name_of(one['arm'])} − {name_of(one['against'])}", signed(one["difference"]),
              _interval(one["interval"]), verdict(one)] for row in ordered for one in row["differences"]]
     if rows:
         page.section("Differences")
@@ -94,7 +94,8 @@ def _facts(summary: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, s
     return facts
 
 
-def _tick(row: Mapping[str, Any]) -> str:
+def labels_of(row: Mapping[str, Any]) -> str:
+    """A number of labelled cases as text; "all" and subsets with their number."""
     labels, cases = str(row["labels"]), str(row["training_cases"])
     return cases if labels == cases else f"{labels} ({cases})"
 
@@ -105,7 +106,8 @@ def _spread(arm: Mapping[str, Any] | None) -> str | None:
     return number(arm["mean"]) + (f" ± {number(arm['sd'])}" if arm["sd"] is not None else "")
 
 
-def _signed(value: float | None) -> str | None:
+def signed(value: float | None) -> str | None:
+    """A difference with its sign."""
     return None if value is None else f"{value:+.3f}"
 
 
