@@ -16,6 +16,7 @@ import pytest
 
 import medmae.run
 from medmae.cli.app import COMMANDS, run
+from medmae.cli.runs import clean_output
 from medmae.errors import BadInput, Stopped
 from medmae.run_folder import RunFolder
 
@@ -264,3 +265,12 @@ def test_doctor_fails_with_a_remedy_when_a_library_is_missing(
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     assert run(["doctor"]) == 1
     assert "pip install 'SimpleITK'" in capsys.readouterr().out
+
+
+def test_what_was_computed_is_kept_when_the_input_turns_out_to_be_bad_late(tmp_path: Path) -> None:
+    for made, kept in (("log.txt", False), ("checkpoints", True), ("points", True)):
+        out = tmp_path / "deep" / made
+        with pytest.raises(BadInput), clean_output(out):
+            (out / made).mkdir(parents=True)
+            raise BadInput("late")
+        assert out.exists() == kept

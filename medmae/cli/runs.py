@@ -19,6 +19,7 @@ from medmae.files import write_json
 from medmae.run_folder import Kind, RunFolder
 
 MAY_CHANGE_ON_RESUME = ("device", "workers", "jobs")
+COMPUTED = ("checkpoints", "model", "points")  # never removed, whatever turns out to be bad later
 BuildConfig = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -178,12 +179,16 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def clean_output(out: Path | None) -> Iterator[None]:
-    """When the block finds the input bad, remove `out` and its parents as far as the block made them."""
+    """When the block finds the input bad before anything was computed, remove `out` and its parents as far as the block
+    made them.
+    """
     made = [] if out is None else [folder for folder in (out, *out.parents) if not folder.exists()]
     was_empty = out is not None and out.is_dir() and not any(out.iterdir())
     try:
         yield
     except BadInput:
+        if out is not None and any((out / name).exists() for name in COMPUTED):
+            raise
         if made:
             shutil.rmtree(made[-1], ignore_errors=True)
         elif out is not None and was_empty:
