@@ -288,7 +288,8 @@ def test_items_of_a_dataset_state_their_modality_and_the_option_overrules_all(tm
     info = load_info(tmp_path / "run" / "model")
     assert info.training["modalities"] == {"DX": 2, "US": 1}
     assert (info.modality, info.intensity["kind"]) == ("DX", "xray")
-    assert run(["pretrain", "--dataset", str(file), *quick, "modality=ultrasound", "--out", str(tmp_path / "run2")]) == 0
+    command = ["pretrain", "--dataset", str(file), *quick, "modality=ultrasound"]
+    assert run([*command, "--out", str(tmp_path / "run2")]) == 0
     assert load_info(tmp_path / "run2" / "model").training["modalities"] == {"US": 3}
     file.write_text(json.dumps({"unlabeled": [{**items[0], "modality": 3}]}))
     assert run(["pretrain", "--dataset", str(file), *quick, "--out", str(tmp_path / "run3")]) == 2
@@ -422,3 +423,14 @@ def test_of_a_file_whose_last_stored_images_were_duplicates_nothing_is_lost_by_a
         prepare(tmp_path / "killed", sources)
     assert whole == ["a.png", "b.tif//frame 1", "b.tif//frame 2"]
     assert [item.id for item in prepare(tmp_path / "killed", sources).items] == whole
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (["--precision", "fp16", "--device", "cpu"], "fp16 needs a GPU"), (["--seed", str(2**63)], "63 bits")])
+def test_what_cannot_be_trained_is_told_before_anything_is_prepared(
+        arguments: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("medmae.pretraining.run.prepare_corpus", lambda *arguments: pytest.fail("prepared"))
+    assert run(["pretrain", "--images", str(grey(tmp_path / "a.png", 0)), "--method", "vis-mae", "--out",
+                str(tmp_path / "run"), *arguments]) == 2
+    assert reason in capsys.readouterr().err

@@ -49,6 +49,8 @@ class PretrainConfig:
         require_at_least(self, steps=1, batch_size=1, checkpoint_every=1, channels=1, warmup=0, weight_decay=0,
                          workers=0, frames=1, min_foreground=0)
         require_positive(self, "learning_rate", "clip_norm")
+        if abs(self.seed) >= 2**63:
+            raise ValueError(f"seed must be a number of 63 bits, not {self.seed}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be true, false or a number from 0 to 1, not {self.balance}")
         if self.min_foreground >= 1:

@@ -30,7 +30,7 @@ from medmae.pretraining.sources import Source, sources_of_cases, sources_of_imag
 from medmae.run_folder import RunFolder
 from medmae.training.balanced_order import BalancedOrder
 from medmae.training.distributed import ProcessGroup
-from medmae.training.loop import LoopSettings, train
+from medmae.training.loop import LoopSettings, refuse_impossible, train
 
 log = logging.getLogger(__name__)
 PRETRAINING_LISTS = ("training", "unlabeled")
@@ -46,6 +46,7 @@ def execute(run: RunFolder) -> None:
     config = resolve_pretrain_config(from_json(PretrainConfig, spec["config"], "pretraining configuration"))
     group = ProcessGroup.join(config.device)
     try:
+        refuse_impossible(_loop_settings(config), group)
         if group.is_main:
             prepare_corpus(run, config, spec["inputs"])
             write_json(run.path / "config.json", to_json(config))

@@ -42,19 +42,29 @@ class LoopSettings:
     validate_every: int | None = None
 
 
+def refuse_impossible(settings: LoopSettings, group: ProcessGroup) -> None:
+    """Tell before long preparations what `train` could not do.
+
+    Raises:
+        BadInput: the batch cannot be shared by the processes, or the device has no such arithmetic.
+    """
+    if settings.batch_size % group.size:
+        fitting = group.size * -(-settings.batch_size // group.size)
+        raise BadInput(f"The batch size {settings.batch_size} is not a multiple of the {group.size} processes. "
+                       f"Choose one that is, with --set batch_size={fitting}.")
+    autocast(group.device, settings.precision)
+
+
 def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup) -> None:
     """Train `task` from the newest checkpoint of `run` (or from the start) to the last step.
 
     Bit-exact: killed anywhere and continued, on a processor, it gives the same losses as without interruption.
 
     Raises:
-        BadInput: the batch cannot be shared by the processes, or the checkpoint is damaged.
+        BadInput: as `refuse_impossible`, or the checkpoint is damaged.
         Stopped: the run's STOP file appeared; a checkpoint was written first.
     """
-    if settings.batch_size % group.size:
-        fitting = group.size * -(-settings.batch_size // group.size)
-        raise BadInput(f"The batch size {settings.batch_size} is not a multiple of the {group.size} processes. "
-                       f"Choose one that is, with --set batch_size={fitting}.")
+    refuse_impossible(settings, group)
     module = task.module.to(group.device).train()
     optimizer = torch.optim.AdamW(task.parameter_groups(), lr=settings.learning_rate, betas=settings.betas,
                                   fused=True)
