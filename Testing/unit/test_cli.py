@@ -274,3 +274,12 @@ def test_what_was_computed_is_kept_when_the_input_turns_out_to_be_bad_late(tmp_p
             (out / made).mkdir(parents=True)
             raise BadInput("late")
         assert out.exists() == kept
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BadInput), clean_output(out):
+        other = RunFolder.create(out, "pretrain", {}, {})
+        other.state_file.write_text(json.dumps({**other.state(), "pid": os.getpid() + 1}))
+        raise BadInput("There is no run in it.")
+    assert (out / "spec.json").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ import click
 from medmae.cli.app import BAD_INPUT, FAILED, say
 from medmae.cli.progress import shown
 from medmae.errors import BadInput
-from medmae.files import write_json
+from medmae.files import read_json, write_json
 from medmae.run_folder import Kind, RunFolder
 
 MAY_CHANGE_ON_RESUME = ("device", "workers", "jobs")
@@ -187,7 +188,7 @@ def clean_output(out: Path | None) -> Iterator[None]:
     try:
         yield
     except BadInput:
-        if out is not None and any((out / name).exists() for name in COMPUTED):
+        if out is not None and (any((out / name).exists() for name in COMPUTED) or _is_of_another_process(out)):
             raise
         if made:
             shutil.rmtree(made[-1], ignore_errors=True)
@@ -195,6 +196,14 @@ def clean_output(out: Path | None) -> Iterator[None]:
             for entry in out.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         raise
+
+
+def _is_of_another_process(out: Path) -> bool:
+    """Whether somebody else began a run in `out` meanwhile."""
+    run = RunFolder(out)
+    if not run.spec_file.exists():
+        return False
+    return not run.state_file.exists() or read_json(run.state_file).get("pid") != os.getpid()
 
 
 def refuse_filled(out: Path) -> None:
