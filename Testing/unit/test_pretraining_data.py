@@ -298,6 +298,7 @@ def test_items_of_a_dataset_state_their_modality_and_the_option_overrules_all(tm
 def test_a_dicom_folder_of_radiographs_and_series_gives_each_of_them(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / "box" / f"radiograph{number}.dcm", texture(number, 40, 48).astype(np.uint8), modality="CR")
+    damaged = tmp_path / "box" / "radiograph2.dcm"
     for place in range(4):
         image = sitk.GetImageFromArray(texture(20 + place, 1, 40, 48).astype(np.int16))
         for tag, text in (("0008|0060", "MR"), ("0020|000e", "1.2.3"), ("0020|0037", "1\\0\\0\\0\\1\\0"),
@@ -313,6 +314,13 @@ def test_a_dicom_folder_of_radiographs_and_series_gives_each_of_them(tmp_path: P
     assert spacing is None
     corpus = prepare(tmp_path / "corpus", sources)
     assert sorted((item.modality, item.shape[1]) for item in corpus.items) == [("CR", 1)] * 3 + [("MR", 4)]
+
+    for place in range(4):
+        (tmp_path / "box" / f"slice{place}.dcm").unlink()
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    sources, _ = look_at_sources(sources_of_images([str(tmp_path / "box")]), "", 0, run_folder)
+    assert len(prepare(tmp_path / "corpus2", sources)) == 2
+    assert [row["file"] for row in rows(tmp_path / "corpus2" / "skipped.csv")] == [str(damaged)]
 
 
 def test_the_spacing_is_the_median_along_the_networks_axes_however_the_scans_are_stored(tmp_path: Path) -> None:

@@ -33,21 +33,21 @@ class Part:
 def images_of_dicom_folder(folder: Path) -> list[Part]:
     """What a folder with DICOM files holds: every series of slices is an image, every radiograph or cine loop another.
 
-    Files that cannot be read are passed over here when others can.
+    Files that cannot be read are parts of their own when others can: reading them says why.
 
     Raises:
         BadInput: no file in it can be read.
     """
     headers: list[SliceHeader] = []
-    problems = []
+    problems: list[tuple[Path, BadInput]] = []
     for file in sorted(folder.iterdir()):
         if is_dicom_file(file):
             try:
                 headers.append(read_slice_header(file))
             except BadInput as error:
-                problems.append(error)
+                problems.append((file, error))
     if not headers:
-        raise problems[0] if problems else BadInput(f"The folder {folder} contains no DICOM files.")
+        raise problems[0][1] if problems else BadInput(f"The folder {folder} contains no DICOM files.")
     groups: dict[str, list[SliceHeader]] = {}
     for header in headers:
         groups.setdefault(header.series, []).append(header)
@@ -57,7 +57,7 @@ def images_of_dicom_folder(folder: Path) -> list[Part]:
             parts += [Part(one.path) for one in members]
         else:
             parts.append(Part(folder, series if len(groups) > 1 else None))
-    return parts
+    return parts + [Part(file) for file, _ in problems]
 
 
 def count_frames(path: Path) -> int:
