@@ -80,7 +80,7 @@ class VisMaePretraining(PretrainingMethod):
         self.network = build_network(self.architecture)
         self.module = _MaskedPixelLoss(self.network, settings.normalise_target)
         self._size: tuple[int, ...] = tuple(network_preset("vis-mae", preset).input_size)
-        self._first = np.cumsum([0] + [item.shape[1] for item in corpus.items])
+        self._first = np.concatenate([[0], np.cumsum(corpus.items.shapes[:, 1])])
 
     @classmethod
     def defaults(cls, preset: str) -> Defaults:
