@@ -25,7 +25,7 @@ from medmae.models import ModelInfo, load_info, load_state, resolve_model, save_
 from medmae.models.labels import model_labels
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
-from medmae.training.loop import LoopSettings, train
+from medmae.training.loop import LoopSettings, refuse_impossible, train
 from medmae.training.progress import stage_reporter
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def execute(run: RunFolder) -> None:
     plan = make_plan(from_json(FinetuneConfig, spec["config"], "finetuning configuration"), spec["inputs"])
     group = ProcessGroup.join(plan.config.device)
     try:
+        refuse_impossible(_loop_settings(plan.config), group)
         if group.is_main:
             _prepare(run, plan)
         group.barrier()
