@@ -225,7 +225,7 @@ def test_cancel_kills_the_whole_process_tree(logic, engine, make_volume, tmp_pat
         time.sleep(0.02)
     grandchild = int((tmp_path / "pid").read_text())
     logic.cancel()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while process_start(grandchild) is not None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process_start(grandchild) is None

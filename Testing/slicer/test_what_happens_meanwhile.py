@@ -157,7 +157,7 @@ def test_a_damaged_state_ends_the_job(logic, engine, make_volume):
 
     engine("work=0.5")
     job = logic.segment(make_volume(), "model", waitForCompletion=False)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while job.run.state()["state"] != "running" and time.monotonic() < deadline:
         time.sleep(0.02)
     Path(job.run.state_file).write_text("{")
