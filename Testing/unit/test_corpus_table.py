@@ -29,7 +29,7 @@ items = st.builds(
 
 
 @settings(max_examples=60)
-@given(st.lists(items, max_size=8))
+@given(st.lists(items, max_size=8, unique_by=lambda item: item.id))
 def test_columns_give_back_every_item_and_what_the_items_say(found: list[CorpusItem]) -> None:
     table = ItemTable()
     for item in found:
@@ -52,7 +52,7 @@ def test_columns_give_back_every_item_and_what_the_items_say(found: list[CorpusI
 
 
 @settings(max_examples=40)
-@given(st.lists(items, max_size=6), st.sampled_from([None, 1, 4]))
+@given(st.lists(items, max_size=6, unique_by=lambda item: item.id), st.sampled_from([None, 1, 4]))
 def test_a_list_is_read_alike_line_by_line_and_in_any_other_layout(
         tmp_path_factory: pytest.TempPathFactory, found: list[CorpusItem], indent: int | None) -> None:
     file = tmp_path_factory.mktemp("list") / "corpus.json"
