@@ -24,9 +24,10 @@ from medmae.datasets import Corpus, CorpusItem, CorpusWriter
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.errors import BadInput, Stopped
 from medmae.models import load_info
-from medmae.pretraining.image_preparation import Recipe, prepare_source
+from medmae.pretraining import image_preparation
+from medmae.pretraining.image_preparation import Recipe
 from medmae.pretraining.preparation import Preparation, look_at_sources
-from medmae.pretraining.sources import Source, sources_of_images
+from medmae.pretraining.sources import sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.volumes import Geometry, Intensity
 
@@ -272,11 +273,11 @@ def test_a_file_that_kills_the_process_that_reads_it_is_skipped(
     assert "memory" in rows(tmp_path / "corpus" / "skipped.csv")[0]["reason"]
 
 
-def prepare_numbered(recipe: Recipe, task: tuple[int, Source]) -> Any:
+def prepare_numbered(recipe: Any, task: Any) -> Any:
     """As the real one, on a machine whose memory ends at 1.png."""
-    if task[1].id == "1.png":
+    if task[1]["id"] == "1.png":
         os.kill(os.getpid(), signal.SIGKILL)
-    return prepare_source(recipe, task[1])
+    return image_preparation.prepare_numbered(recipe, task)
 
 
 def test_items_of_a_dataset_state_their_modality_and_the_option_overrules_all(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from medmae.datasets.pool_worker import outcome, read_frame, write_frame
+from medmae.datasets.frames import decode, encode, read_frame, write_frame
+from medmae.datasets.pool_worker import outcome
 
 Task = TypeVar("Task")
 POLL_SECONDS = 0.2
@@ -50,6 +50,9 @@ def usable_cores() -> int:
 
 class OrderedPool(Generic[Task]):
     """Calls ``function(context, task)`` for many tasks.
+
+    Context, tasks and values travel as `medmae.datasets.frames` says, also without processes: the function gets lists
+    and mappings for tuples and dataclasses, and so does who asks for the results.
 
     Args:
         module, function: where the processes find the function; it must be at the top of an importable module.
@@ -90,13 +93,14 @@ class OrderedPool(Generic[Task]):
         import importlib
 
         function = getattr(importlib.import_module(self._module), self._function)
+        context = decode(encode(self._context))
         for task in tasks:
             if should_stop():
                 raise Interrupted
-            yield _result(task, outcome(function, self._context, task))
+            yield _result(task, decode(encode(outcome(function, context, decode(encode(task))))))
 
 
-def _result(task: Task, found: tuple[str, Any, str]) -> Result[Task]:
+def _result(task: Task, found: Sequence[Any]) -> Result[Task]:
     kind, value, trace = found
     return Result(task, value) if kind == "value" else Result(task, problem=value, trace=trace)
 
@@ -173,7 +177,7 @@ class _Crew(Generic[Task]):
             self._changed.notify_all()
         if isinstance(answer, str):
             return Result(task, problem=answer)
-        return _result(task, pickle.loads(answer))  # noqa: S301 - from a process that this one started
+        return _result(task, decode(answer))
 
     def end(self) -> None:
         """No further task; processes in the middle of one are ended."""
@@ -194,12 +198,12 @@ class _Process:
         self._killed = False
 
     def do(self, task: Any) -> bytes | str:
-        """The pickled outcome of a task, or in words how the process ended, twice, while it worked on it."""
+        """The encoded outcome of a task, or in words how the process ended, twice, while it worked on it."""
         for _ in range(2):  # once more: memory may have been short because of another file or program
             try:
                 process = self._started()
                 assert process.stdin and process.stdout
-                write_frame(process.stdin, task)
+                write_frame(process.stdin, encode(task))
                 answer = read_frame(process.stdout)
             except BrokenPipeError:
                 answer = None
@@ -221,7 +225,7 @@ class _Process:
             assert self._process.stdin
             if self._killed:  # while it was being started
                 self._process.kill()
-            write_frame(self._process.stdin, self._begin)
+            write_frame(self._process.stdin, encode(self._begin))
         return self._process
 
     def _epitaph(self) -> str:

@@ -1,41 +1,19 @@
 """A process of an `OrderedPool`: reads tasks from its standard input and writes what a function makes of them.
 
-Frames are eight bytes of length and a pickle; both ends are this program. It ends when its input closes, that is when
-the program that started it ends in any way.
+It ends when its input closes, that is when the program that started it ends in any way.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import signal
-import struct
 import sys
 import traceback
-from typing import IO, Any
+from typing import Any
 
+from medmae.datasets.frames import decode, encode, read_frame, write_frame
 from medmae.errors import BadInput
-
-LENGTH = struct.Struct("<Q")
-
-
-def write_frame(stream: IO[bytes], data: Any) -> None:
-    """Write one object and flush."""
-    payload = pickle.dumps(data, protocol=5)
-    stream.write(LENGTH.pack(len(payload)))
-    stream.write(payload)
-    stream.flush()
-
-
-def read_frame(stream: IO[bytes]) -> bytes | None:
-    """The bytes of the next object, or None where the stream ends."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    size = LENGTH.unpack(head)[0]
-    payload = stream.read(size)
-    return payload if len(payload) == size else None
 
 
 def outcome(function: Any, context: Any, task: Any) -> tuple[str, Any, str]:
@@ -63,10 +41,10 @@ def main() -> None:
     begin = read_frame(source)
     if begin is None:
         return
-    module, name, context = pickle.loads(begin)  # noqa: S301 - from the program that started this one
+    module, name, context = decode(begin)
     function = getattr(importlib.import_module(module), name)
     while (task := read_frame(source)) is not None:
-        write_frame(target, outcome(function, context, pickle.loads(task)))  # noqa: S301 - as above
+        write_frame(target, encode(outcome(function, context, decode(task))))
 
 
 if __name__ == "__main__":

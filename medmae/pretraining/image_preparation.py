@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmae.config import to_json
+from medmae.config import from_json, to_json
 from medmae.datasets.corpus_items import IMAGE_TYPE
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.errors import BadInput
@@ -184,12 +184,12 @@ class Look:
     spacings_mm: list[tuple[float, float, float]]
 
 
-def look_at(axes: str, source: Source) -> Look:
+def look_at(axes: str, source: Mapping[str, Any]) -> Look:
     """Look into the headers of a source: a DICOM folder may hold several images; volumes state their spacing.
 
     Args:
         axes: the order and directions of the axes in which the spacings are told; "" reads no spacings.
-        source: a file or a folder.
+        source: the fields of a `Source`, a file or a folder.
 
     Raises:
         BadInput: the headers cannot be read.
@@ -197,7 +197,7 @@ def look_at(axes: str, source: Source) -> Look:
     from medmae.volumes.contents import images_of_dicom_folder, read_geometry
     from medmae.volumes.orientation import axis_change, reoriented_geometry
 
-    path = Path(source.images[0])
+    path = Path(source["images"][0])
     parts: list[tuple[str, str | None]] = [(str(path), None)]
     if path.is_dir():
         parts = [(str(part.path), part.series) for part in images_of_dicom_folder(path)]
@@ -209,6 +209,12 @@ def look_at(axes: str, source: Source) -> Look:
     return Look(parts, spacings)
 
 
-def prepare_numbered(recipe: Recipe, task: tuple[int, Source]) -> PreparedSource:
-    """`prepare_source` for tasks that carry the place of their source."""
-    return prepare_source(recipe, task[1])
+def prepare_numbered(recipe: Mapping[str, Any], task: Sequence[Any]) -> PreparedSource:
+    """`prepare_source` for a pool: the fields of a `Recipe`; the place of a source, and the fields of the `Source`."""
+    return prepare_source(from_json(Recipe, recipe, "recipe"), from_json(Source, task[1], "source"))
+
+
+def prepared_source(fields: Mapping[str, Any]) -> PreparedSource:
+    """A `PreparedSource` of what comes out of a pool."""
+    images = [PreparedImage(**{**image, "spacing_mm": tuple(image["spacing_mm"])}) for image in fields["images"]]
+    return PreparedSource(images, {what: (count, of) for what, (count, of) in fields["left_out"].items()})

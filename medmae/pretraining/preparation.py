@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from medmae.config import to_json
+from medmae.config import from_json, to_json
 from medmae.datasets import Corpus, CorpusWriter
 from medmae.datasets.ordered_pool import Interrupted, OrderedPool, Result
 from medmae.errors import BadInput, Stopped
-from medmae.pretraining.image_preparation import Look, PreparedSource, Recipe, first_frame, source_of_frame
+from medmae.pretraining.image_preparation import Look, Recipe, first_frame, prepared_source, source_of_frame
 from medmae.pretraining.outcome_lists import OutcomeList
 from medmae.pretraining.sources import PathSources, Source
 from medmae.run_folder import RunFolder
@@ -103,9 +103,10 @@ def look_at_sources(sources: Sequence[Source], axes: str, workers: int, run: Run
         results = pool.run((sources[number] for number in wanted), len(wanted), lambda: run.stop_requested)
         for done, (number, result) in enumerate(zip(wanted, results, strict=True), start=1):
             if result.problem is None:
-                spacings += result.value.spacings_mm
-                if len(result.value.parts) > 1 or result.value.parts[0][0] != sources[number].images[0]:
-                    looks[number] = result.value
+                look = from_json(Look, result.value, "look")
+                spacings += look.spacings_mm
+                if len(look.parts) > 1 or look.parts[0][0] != sources[number].images[0]:
+                    looks[number] = look
             progress.note(done)
     except Interrupted:
         raise Stopped(f"Stopped while reading the headers of {len(wanted)} images, as asked. "
@@ -219,7 +220,7 @@ class Preparation:
             if len(self.skipped) <= SHOWN_AT_MOST:
                 log.warning("skipped: %s: %s", source.name, result.problem)
             return
-        prepared: PreparedSource = result.value
+        prepared = prepared_source(result.value)
         if prepared.left_out:
             slices, frames = (prepared.left_out.get(what, (0, 0)) for what in ("slices", "frames"))
             self.left_out.add(source.name, *slices, *frames)
