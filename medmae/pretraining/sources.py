@@ -13,7 +13,7 @@ from medmae.datasets import Case
 from medmae.datasets.corpus_table import TextColumn, Values
 from medmae.datasets.labels import dicom_code
 from medmae.errors import BadInput
-from medmae.volumes.discovery import expand
+from medmae.volumes.discovery import all_named, expand
 from medmae.volumes.reading import IMAGE_ENDINGS, image_ending
 
 LIST_SIGN = "@"
@@ -97,18 +97,9 @@ def sources_of_images(patterns: Sequence[str]) -> PathSources:
     """
     found = PathSources()
     seen: set[bytes] | None = set() if len(patterns) > 1 or patterns[:1] and _is_list(patterns[0]) else None
-    problems = []
-    for pattern in patterns:
-        try:
-            for path, modality in _named(str(pattern)):
-                if seen is None or _is_new(path, seen):
-                    found.append(path, modality)
-        except BadInput as error:
-            problems.append(str(error))
-    if not patterns:
-        problems.append("No images were given. Name files, folders or patterns such as 'scans/*.nii.gz'.")
-    if problems:
-        raise BadInput("\n".join(problems))
+    for path, modality in all_named(patterns, _named):
+        if seen is None or _is_new(path, seen):
+            found.append(path, modality)
     if not found:
         raise BadInput(f"{', '.join(str(pattern)[len(LIST_SIGN):] for pattern in patterns)} names no images. "
                        "Write one path a line into it.")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from medmae.errors import BadInput
 from medmae.volumes.dicom_series import is_dicom_file
 from medmae.volumes.pictures import PICTURE_ENDINGS
 from medmae.volumes.reading import IMAGE_ENDINGS, VOLUME_ENDINGS, image_ending, refuse_missing
 
+Found = TypeVar("Found")
 _NEVER_DICOM = frozenset((*PICTURE_ENDINGS, *VOLUME_ENDINGS))
 
 
@@ -41,22 +43,28 @@ def find_images(patterns: Sequence[str | Path]) -> list[FoundImage]:
     Raises:
         BadInput: a path does not exist, a folder or pattern has no image, or nothing is given. All are listed at once.
     """
-    found: dict[Path, None] = {}
+    unique: dict[Path, Path] = {}
+    for path in dict.fromkeys(all_named(patterns, expand)):
+        unique.setdefault(Path(os.path.realpath(path)), path)  # Path.resolve refuses links that lead in a circle
+    return _named(list(unique.values()))
+
+
+def all_named(patterns: Sequence[str | Path], expand_one: Callable[[str], Iterable[Found]]) -> Iterator[Found]:
+    """What `expand_one` finds for every pattern, in order.
+
+    Raises:
+        BadInput: at the end, with everything that it refused; or nothing is given.
+    """
     problems = []
     for pattern in patterns:
         try:
-            for path in expand(str(pattern)):
-                found.setdefault(path)
+            yield from expand_one(str(pattern))
         except BadInput as error:
             problems.append(str(error))
     if not patterns:
         problems.append("No images were given. Name files, folders or patterns such as 'scans/*.nii.gz'.")
     if problems:
         raise BadInput("\n".join(problems))
-    unique: dict[Path, Path] = {}
-    for path in found:
-        unique.setdefault(Path(os.path.realpath(path)), path)  # Path.resolve refuses links that lead in a circle
-    return _named(list(unique.values()))
 
 
 def output_name(path: Path | str) -> str:
