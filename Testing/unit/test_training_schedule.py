@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmae.training.schedule import WarmupCosine, cosine_between
+from medmae.training.schedule import OneCycle, WarmupCosine, cosine_between
 
 
 @given(total=st.integers(1, 500), warmup=st.floats(0, 1))
@@ -27,3 +28,14 @@ def test_the_momentum_moves_from_start_to_end() -> None:
     assert values[0] == 0.996
     assert values[-1] == 1.0
     assert values == sorted(values)
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1.0)
+    official = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=50, cycle_momentum=False)
+    ours = OneCycle(2e-3, 50)
+    for step in range(50):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(ours.at(step), rel=1e-9)
+        optimizer.step()
+        official.step()

@@ -13,7 +13,7 @@ from medmae.cli import options, runs, tables
 from medmae.errors import BadInput
 from medmae.files import read_json
 
-ARMS = ("pretrained", "scratch", "unet")
+ARMS = ("pretrained", "scratch", "unet", "dynunet")
 OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
 
 
@@ -26,8 +26,8 @@ OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
                  help="Named few-label subsets of the dataset file, instead of --cases."),
     click.option("--seeds", "--seed", multiple=True, metavar="N...", help="Seeds of every point.  [default: 0 1 2]"),
     click.option("--arms", multiple=True, metavar="ARM...",
-                 help="pretrained, scratch (the same network without pretraining), unet (a plain MONAI U-Net; "
-                      "segmentation only).  [default: pretrained scratch]"),
+                 help="pretrained, scratch (the same network without pretraining), unet (a plain MONAI U-Net), dynunet "
+                      "(MONAI's DynUNet; both for segmentation only).  [default: pretrained scratch]"),
     options.method, options.preset, options.steps,
     click.option("--split", metavar="KEY", help="The list to score on.  [default: test]"),
     options.out("The run folder to make (or to continue, with --resume)."),

@@ -10,8 +10,9 @@ from typing import Literal
 from medmae.config import require_at_least, require_positive, with_overrides
 from medmae.datasets.dataset import Task
 from medmae.inference.config import check_pooling
+from medmae.training.schedule import ScheduleName
 
-Network = Literal["method", "unet"]
+Network = Literal["method", "unet", "dynunet"]
 UNET_LEARNING_RATE = 3e-3  # docs/methods.md
 
 
@@ -60,7 +61,7 @@ class FinetuneConfig:
     `calibrate`: fit a temperature on the validation cases after training.
 
     `network`: "method" is the network of the method (Swin-Unet, UNETR, the classifiers); "unet" a plain U-Net of MONAI
-    on the method's grid, for segmentation from scratch: the baseline of comparisons.
+    and "dynunet" its DynUNet, on the method's grid, for segmentation from scratch: the baselines of comparisons.
     """
 
     method: str | None = None
@@ -72,8 +73,9 @@ class FinetuneConfig:
     precision: str = "fp32"
     batch_size: int | None = None
     learning_rate: float | None = None
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     warmup: float = 0.1
+    schedule: ScheduleName | None = None
     clip_norm: float | None = 1.0
     layer_decay: float | None = None
     ema: float = 0.99
@@ -116,6 +118,8 @@ class _Schedule:
     steps: int
     batch_size: int
     learning_rate: float
+    weight_decay: float = 0.05
+    shape: ScheduleName = "warmup_cosine"
 
 
 _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
@@ -134,6 +138,9 @@ _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
 }
 
 
+# What a DynUNet from scratch is usually given, whatever the preset (docs/methods.md).
+_DYN_UNET = _Schedule(800, 2, 2e-3, weight_decay=0.01, shape="one_cycle")
+
 # Per block. Twelve blocks of a ViT-B leave its stem 0.024 of the rate (the usual choice of masked autoencoders); Swin's
 # are fewer and learn from all scales, so theirs is milder: 0.23 for the stem of the published network.
 _LAYER_DECAY = {"gl-mae": 0.75, "vis-mae": 0.85}
@@ -143,16 +150,23 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
                             pretrained: bool) -> FinetuneConfig:
     """Fill in what is None from the method, preset and task.
 
-    All arms of a comparison get the same steps, batch and augmentation, and transformers the same rate; that of the
-    U-Net suits it. Layer-wise decay protects pretrained layers and is therefore 1 from scratch.
+    All arms of a comparison get the same augmentation; transformers and the plain U-Net the same steps and batch, at
+    rates that suit them; DynUNet its usual recipe.
+    Layer-wise decay protects pretrained layers and is therefore 1 from scratch.
     """
     schedule = _SCHEDULES[method, preset, task]
-    rate = UNET_LEARNING_RATE if config.network == "unet" else schedule.learning_rate
+    if config.network == "unet":
+        schedule = replace(schedule, learning_rate=UNET_LEARNING_RATE)
+    elif config.network == "dynunet":
+        schedule = _DYN_UNET
+    decay = config.weight_decay
     axes = config.augmentation.flip_axes
     return replace(
         config, method=method, preset=preset, steps=config.steps or schedule.steps,
         batch_size=config.batch_size or schedule.batch_size,
-        learning_rate=config.learning_rate or rate,
+        learning_rate=config.learning_rate or schedule.learning_rate,
+        weight_decay=schedule.weight_decay if decay is None else decay,
+        schedule=config.schedule or schedule.shape,
         layer_decay=config.layer_decay or (_LAYER_DECAY[method] if pretrained else 1.0),
         augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
     )

@@ -24,7 +24,7 @@ from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput, PartialFailure, Stopped
 from medmae.files import write_json, write_text
 from medmae.finetuning import run as finetuning_run
-from medmae.finetuning.config import FinetuneConfig
+from medmae.finetuning.config import FinetuneConfig, Network
 from medmae.finetuning.curve_points import ALL, Arm, Point, compute_point, result_of, row_of
 from medmae.finetuning.curve_summary import cases_csv, results_csv, summarise
 from medmae.finetuning.curve_workers import compute_in_processes
@@ -34,6 +34,7 @@ from medmae.run_folder import Kind, RunFolder
 from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
+_NETWORKS: dict[str, Network] = {"unet": "unet", "dynunet": "dynunet"}  # of arms
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
     # At N labels nothing but these N is used: a temperature would see the validation cases.
     few = config.cases and point.labels != ALL
     return replace(config.finetune, seed=point.seed, cases=int(point.labels) if few else None, calibrate=False,
-                   network="unet" if point.arm == "unet" else "method")
+                   network=_NETWORKS.get(point.arm, "method"))
 
 
 def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from medmae.inference import evaluate_run
 from medmae.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-Arm = Literal["pretrained", "scratch", "unet"]
-ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "unet")
+Arm = Literal["pretrained", "scratch", "unet", "dynunet"]
+ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "unet", "dynunet")
 ALL = "all"
 
 

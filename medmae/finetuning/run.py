@@ -112,8 +112,8 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         method, preset = config.method or _method_for(training[0]), config.preset or "tiny"
     else:
         like = load_info(resolve_model(followed))
-        if like.architecture["name"] == "plain_unet":
-            raise BadInput(f"The model {followed} is a plain U-Net, which has no encoder to start from. Give a "
+        if like.architecture["name"] in ("plain_unet", "dyn_unet"):
+            raise BadInput(f"The model {followed} is a baseline, which has no encoder to start from. Give a "
                            "pretrained encoder, or --encoder none.")
         if not from_scratch:
             path, info = resolve_model(followed), like
@@ -121,8 +121,8 @@ def make_plan(config: FinetuneConfig, inputs: dict[str, Any]) -> Plan:
         if config.method not in (None, method) or config.preset not in (None, preset):
             raise BadInput(f"The encoder {followed} is {method} {preset}, but {config.method or method} "
                            f"{config.preset or preset} was asked for. Leave --method and --preset out.")
-    if config.network == "unet" and (path is not None or dataset.task != "segmentation"):
-        raise BadInput("The plain U-Net (network=unet) is trained from scratch for segmentation, but "
+    if config.network != "method" and (path is not None or dataset.task != "segmentation"):
+        raise BadInput(f"The baseline network={config.network} is trained from scratch for segmentation, but "
                        + (f"the encoder {encoder} was given. Use --encoder none." if path is not None else
                           f"{dataset.path} is a {dataset.task} dataset. Leave it out."))
     dims = 3 if method == "gl-mae" else 2
@@ -284,13 +284,14 @@ def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict
         BadInput: less than 95 % of the encoder's parameters fit and partial loading is not allowed.
     """
     from medmae.networks import architecture_following, architecture_for, build_network, transfer_encoder
-    from medmae.networks.presets import unet_architecture
+    from medmae.networks.presets import baseline_architecture
 
     assert plan.config.method and plan.config.preset and plan.dataset.task
     wanted = plan.config.method, plan.config.preset, plan.dataset.task, channels, len(plan.dataset.labels)
-    if plan.config.network == "unet":
+    if plan.config.network != "method":
         dims = 3 if plan.config.method == "gl-mae" else 2
-        architecture = unet_architecture(plan.config.preset, dims, channels, len(plan.dataset.labels))
+        architecture = baseline_architecture(plan.config.network, plan.config.preset, dims, channels,
+                                             len(plan.dataset.labels))
     else:
         architecture = (architecture_for(*wanted) if plan.like is None
                         else architecture_following(plan.like.architecture, *wanted))
@@ -309,7 +310,8 @@ def _loop_settings(config: FinetuneConfig) -> LoopSettings:
     return LoopSettings(
         steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, seed=config.seed,
         precision=config.precision,  # type: ignore[arg-type]
-        warmup=config.warmup, clip_norm=config.clip_norm, betas=(0.9, 0.999), checkpoint_every=config.checkpoint_every,
+        warmup=config.warmup, schedule=config.schedule or "warmup_cosine",
+        clip_norm=config.clip_norm, betas=(0.9, 0.999), checkpoint_every=config.checkpoint_every,
         validate_every=max(1, config.steps // config.validations) if config.validations else None)
 
 

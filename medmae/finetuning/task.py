@@ -73,7 +73,8 @@ class FinetuningTask(ABC):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """All trainable parameters; the encoder's learn more slowly the deeper they lie (layer-wise decay)."""
-        assert self.config.layer_decay is not None  # filled in by resolve_finetune_config
+        # filled in by resolve_finetune_config
+        assert self.config.layer_decay is not None and self.config.weight_decay is not None
         depth_of = encoder_depths(self.module.network)
         return parameter_groups(self.module, self.config.weight_decay, depth_of, self.config.layer_decay)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from medmae.errors import BadInput
+from medmae.networks.dyn_unet import DynUnet
 from medmae.networks.plain_unet import PlainUnet
 from medmae.networks.swin_classifier import SwinClassifier
 from medmae.networks.swin_mae import SwinMAE
@@ -25,6 +26,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "unetr": Unetr,
     "vit_classifier": VitClassifier,
     "plain_unet": PlainUnet,
+    "dyn_unet": DynUnet,
 }
 
 

@@ -139,16 +139,27 @@ def architecture_for(method: str, preset_or_name: Preset | str, task: Task, chan
     return chosen.architecture(task, channels, classes)
 
 
-UNET_WIDTHS = {"tiny": (16, 32, 64, 128, 256), "small": (24, 48, 96, 192, 384), "base": (32, 64, 128, 256, 512)}
+_Widths = dict[str, tuple[int, ...]]
+UNET_WIDTHS: _Widths = {"tiny": (16, 32, 64, 128, 256), "small": (24, 48, 96, 192, 384), "base": (32, 64, 128, 256, 512)}
+DYN_UNET_WIDTHS: _Widths = {"tiny": (24, 48, 96, 192), "small": (32, 64, 128, 256, 320), "base": (32, 64, 128, 256, 320, 320)}
+BASELINES: dict[str, tuple[str, _Widths]] = {"unet": ("plain_unet", UNET_WIDTHS), "dynunet": ("dyn_unet", DYN_UNET_WIDTHS)}
 
 
-def unet_architecture(preset_name: str, spatial_dims: int, channels: int, classes: int) -> dict[str, Any]:
-    """The architecture of the plain U-Net that stands beside a preset's networks as a baseline.
+def baseline_architecture(network: str, preset_name: str, spatial_dims: int, channels: int,
+                          classes: int) -> dict[str, Any]:
+    """The architecture of a convolutional baseline that stands beside a preset's networks.
+
+    Args:
+        network: "unet" (MONAI's UNet) or "dynunet" (MONAI's DynUNet).
+        preset_name: says how large it is; what follows the size in a preset's name ("base-fast") makes no difference.
+        spatial_dims, channels, classes: of images and result.
 
     Raises:
         BadInput: there is no such preset.
     """
-    if preset_name not in UNET_WIDTHS:
-        raise BadInput(f"There is no U-Net for the preset {preset_name!r}. Choose one of {', '.join(UNET_WIDTHS)}.")
-    return {"name": "plain_unet", "arguments": {"channels": channels, "classes": classes, "spatial_dims": spatial_dims,
-                                                "widths": list(UNET_WIDTHS[preset_name])}}
+    name, widths = BASELINES[network]
+    size = preset_name.partition("-")[0]
+    if size not in widths:
+        raise BadInput(f"There is no {network} for the preset {preset_name!r}. Choose one of {', '.join(widths)}.")
+    return {"name": name, "arguments": {"channels": channels, "classes": classes, "spatial_dims": spatial_dims,
+                                        "widths": list(widths[size])}}

@@ -12,7 +12,7 @@ from medmae.reports.page import Page, number
 from medmae.reports.run_facts import duration
 from medmae.run_folder import RunFolder
 
-ARM_NAMES = {"pretrained": "pretrained", "scratch": "from scratch", "unet": "plain U-Net"}
+ARM_NAMES = {"pretrained": "pretrained", "scratch": "from scratch", "unet": "plain U-Net", "dynunet": "DynUNet"}
 METRICS = {"mean_dice": "mean Dice", "auc": "AUC"}
 
 

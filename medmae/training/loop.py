@@ -20,7 +20,7 @@ from medmae.training.distributed import ProcessGroup
 from medmae.training.prefetch import Prefetch
 from medmae.training.progress import ProgressWriter
 from medmae.training.randomness import DrawOrder, integer_seed, share
-from medmae.training.schedule import WarmupCosine
+from medmae.training.schedule import OneCycle, ScheduleName, WarmupCosine
 from medmae.training.task import Batch, TrainingTask
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class LoopSettings:
     seed: int = 0
     precision: Precision = "fp32"
     warmup: float = 0.1
+    schedule: ScheduleName = "warmup_cosine"
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = 3.0
     checkpoint_every: int | None = None
@@ -74,7 +75,8 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         log.info("continuing at step %d of %d", start, settings.steps)
     _broadcast(module, group)
     wrapped = DistributedDataParallel(module) if group.size > 1 else module
-    schedule = WarmupCosine(settings.learning_rate, settings.steps, settings.warmup)
+    schedule = (OneCycle(settings.learning_rate, settings.steps) if settings.schedule == "one_cycle"
+                else WarmupCosine(settings.learning_rate, settings.steps, settings.warmup))
     order = getattr(task, "order", None) or DrawOrder(task.number_of_items, settings.seed)
     one_at_a_time = threading.Lock()  # an order keeps the shuffle of its epoch
     every = settings.checkpoint_every or min(500, max(10, settings.steps // 20))

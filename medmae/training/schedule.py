@@ -1,9 +1,12 @@
-"""The learning-rate schedule: linear warm-up, then half a cosine to zero, as in both papers."""
+"""Learning-rate schedules: linear warm-up and half a cosine, as in both papers; the one-cycle of the baselines."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+ScheduleName = Literal["warmup_cosine", "one_cycle"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,29 @@ class WarmupCosine:
         done = (step - warmup_steps + 1) / max(1, self.total - warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return self.rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """From a 25th of `rate` up to it along half a cosine for 30 % of the steps, then down to almost nothing.
+
+    The defaults of torch's OneCycleLR, without its cycling of the momentum.
+    """
+
+    rate: float
+    total: int
+    rising: float = 0.3
+
+    def at(self, step: int) -> float:
+        """The learning rate of step `step` (from 0)."""
+        peak = self.rising * self.total - 1
+        if step <= peak:
+            return self._between(self.rate / 25, self.rate, step / max(peak, 1))
+        return self._between(self.rate, self.rate / 25e4, (step - peak) / max(self.total - 1 - peak, 1))
+
+    @staticmethod
+    def _between(start: float, end: float, done: float) -> float:
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def cosine_between(start: float, end: float, step: int, total: int) -> float:
