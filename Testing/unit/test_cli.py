@@ -285,3 +285,29 @@ def test_a_run_that_another_process_began_meanwhile_is_not_removed(tmp_path: Pat
         other.state_file.write_text(json.dumps({**other.state(), "pid": os.getpid() + 1}))
         raise BadInput("There is no run in it.")
     assert (out / "spec.json").is_file()
+
+
+def test_a_resumed_curve_may_be_given_more_but_nothing_else(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def execute(path: Path) -> int:
+        RunFolder(path).write_state(state="stopped", reason=None, remedy=None)
+        return 0
+
+    monkeypatch.setattr("medmae.run.execute", execute)
+    out = tmp_path / "curve"
+    begun = ["curve", "--dataset", "d.json", "--encoder", "a=first", "--cases", "2", "--out", str(out)]
+    again = ["curve", "--resume", "--out", str(out)]
+    assert run(begun) == 0
+    assert run([*again, "--encoder", "a=first", "--encoder", "b=second", "--cases", "2", "4", "--arms", "a", "b",
+                "--set", "b.steps=3"]) == 0
+    spec = RunFolder(out).spec
+    assert spec["inputs"]["encoders"] == {"a": "first", "b": "second"}
+    assert (spec["config"]["cases"], spec["config"]["of_arms"]) == ([2, 4], {"b": ["steps=3"]})
+    capsys.readouterr()
+    for change, message in ((["--encoder", "a=other"], "encoders"), (["--cases", "4"], "cases"),
+                            (["--set", "b.steps=4"], "of_arms.b"), (["--set", "steps=4"], "finetune.steps")):
+        assert run([*again, *change]) == 2
+        assert message in capsys.readouterr().err
+    assert RunFolder(out).spec == spec
+    assert run([*begun[:5], "--encoder", "other", "--cases", "2", "--out", str(tmp_path / "x")]) == 2
+    assert "need names" in capsys.readouterr().err

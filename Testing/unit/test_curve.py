@@ -181,7 +181,7 @@ def test_points_in_several_processes_are_the_same_and_one_that_fails_leaves_the_
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"cases": ["all", 4, 4]}, "4 stands twice in cases"), ({"seeds": [1, 1]}, "1 stands twice in seeds"),
-    ({"cases": ["some"]}, "some"), ({"cases": [0]}, "at least 1"), ({"arms": ["monai"]}, "monai"),
+    ({"cases": ["some"]}, "some"), ({"cases": [0]}, "at least 1"),
     ({"jobs": 0}, "jobs"), ({"finetune": {"network": "unet"}}, "arm unet")])
 def test_a_curve_that_makes_no_sense_is_refused(change: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
@@ -273,3 +273,45 @@ def test_subsets_of_any_name_have_folders_side_by_side(tmp_path: Path) -> None:
     assert sorted(folder.name for folder in (run.path / "points").iterdir()) == [
         "unet-..-seed0", "unet-a%2Fb-seed0", "unet-n 4-seed0"]
     assert [row["labels"] for row in read_json(run.path / "summary.json")] == list(names)
+
+
+def test_several_encoders_are_arms_of_their_own_with_their_own_settings(tmp_path: Path) -> None:
+    dataset = write_masked_pictures(tmp_path, {"training": 4, "test": 3})
+    encoders = {}
+    for seed, name in enumerate(("first", "second")):
+        pretraining = RunFolder.create(tmp_path / name, "pretrain", {
+            "method": "vis-mae", "preset": "tiny", "steps": 1, "batch_size": 2, "seed": seed},
+            {"dataset": str(dataset)})
+        assert medmae_run.execute(pretraining.path) == 0
+        encoders[name] = str(pretraining.path)
+    config = CurveConfig(cases=(2,), seeds=(0,), finetune=replace(SHORT, method=None),
+                         of_arms={"second": ("steps=1", "flip_axes=[0]")})
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(config),
+                           {"dataset": str(dataset), "encoders": encoders})
+    execute(run)
+    (row,) = read_json(run.path / "summary.json")
+    assert list(row["arms"]) == ["first", "second", "scratch"]
+    infos = {arm: load_info(run.path / "points" / f"{arm}-2-seed0") for arm in row["arms"]}
+    assert [infos[arm].training["encoder"] for arm in row["arms"]] == ["first", "second", "none"]
+    assert [infos[arm].training["steps"] for arm in row["arms"]] == [2, 1, 2]
+    config_of_second = read_json(run.path / "points" / "second-2-seed0" / "config.json")
+    assert config_of_second["augmentation"]["flip_axes"] == [0]
+
+
+@pytest.mark.parametrize(("config", "inputs", "message"), [
+    ({"arms": ["other"]}, {}, "no arm 'other'"),
+    ({"of_arms": {"unet": ["steps=1"]}}, {}, "settings for the arm 'unet'"),
+    ({}, {"encoders": {"scratch": "x"}}, "cannot be the name of an encoder"),
+    ({"arms": ["pretrained"]}, {"encoder": "none", "encoders": {"mae": "x"}}, "'pretrained' needs an encoder"),
+])
+def test_arms_that_make_no_sense_are_refused(tmp_path: Path, config: dict, inputs: dict, message: str) -> None:
+    run = RunFolder.create(tmp_path / "curve", "curve", to_json(CurveConfig(cases=(2,))) | config,
+                           {"dataset": "none.json", "encoder": "x"} | inputs)
+    with pytest.raises(BadInput, match=message):
+        execute(run)
+
+
+@pytest.mark.parametrize("setting", ["network=unet", "seed=1", "stepz=3"])
+def test_settings_of_an_arm_are_those_of_finetuning_but_for_what_makes_it_a_point(setting: str) -> None:
+    with pytest.raises((ValueError, BadInput)):
+        CurveConfig(cases=(2,), of_arms={"scratch": (setting,)})

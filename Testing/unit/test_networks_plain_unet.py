@@ -64,4 +64,4 @@ def test_the_dynunet_has_the_widths_asked_for_and_answers_on_any_grid() -> None:
     assert logits.shape == (1, 3, 5, 17, 30) and bool(torch.isfinite(logits).all())
     levels = [network.unet.input_block, *network.unet.downsamples, network.unet.bottleneck]
     assert [level.conv1.conv.out_channels for level in levels] == [24, 48, 96, 192]
-    assert {depth for depth in map(encoder_depths(network), dict(network.named_parameters()))} == {None}
+    assert set(map(encoder_depths(network), dict(network.named_parameters()))) == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,33 @@ from medmae.cli import options, runs, tables
 from medmae.errors import BadInput
 from medmae.files import read_json
 
-ARMS = ("pretrained", "scratch", "unet", "dynunet")
+MAY_GROW = ("cases", "subsets", "seeds", "arms", "encoders", "of_arms")
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)")
 OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
 
 
 @options.command("curve", "What pretraining is worth: scores over labelled cases.")
 @options.combine(
-    options.dataset, options.encoder,
+    options.dataset,
+    click.option("--encoder", "encoders", multiple=True, metavar="[NAME=]MODEL",
+                 help="Pretrained encoder: a model folder, a run folder or a name in the registry. Several, each with "
+                      "a NAME that its arm gets, are compared; a single one may go without (arm: pretrained)."),
     click.option("--cases", multiple=True, metavar="N...",
                  help="Numbers of labelled cases, drawn from each seed; 'all' takes every one."),
     click.option("--subsets", "--subset", multiple=True, metavar="NAME...",
                  help="Named few-label subsets of the dataset file, instead of --cases."),
     click.option("--seeds", "--seed", multiple=True, metavar="N...", help="Seeds of every point.  [default: 0 1 2]"),
     click.option("--arms", multiple=True, metavar="ARM...",
-                 help="pretrained, scratch (the same network without pretraining), unet (a plain MONAI U-Net), dynunet "
-                      "(MONAI's DynUNet; both for segmentation only).  [default: pretrained scratch]"),
+                 help="The encoders' names (or pretrained), scratch (the same network without pretraining), unet (a "
+                      "plain MONAI U-Net), dynunet (MONAI's DynUNet; both for segmentation only).  [default: every "
+                      "encoder, and scratch]"),
     options.method, options.preset, options.steps,
     click.option("--split", metavar="KEY", help="The list to score on.  [default: test]"),
     options.out("The run folder to make (or to continue, with --resume)."),
     click.option("--jobs", type=click.IntRange(min=1), metavar="K",
                  help="Compute K points at once, each in a process with its share of the cores.  [default: 1]"),
     options.device, options.precision, options.overrides, options.resume, options.as_json)
-def command(dataset: Path | None, encoder: str | None, cases: tuple[str, ...], subsets: tuple[str, ...],
+def command(dataset: Path | None, encoders: tuple[str, ...], cases: tuple[str, ...], subsets: tuple[str, ...],
             seeds: tuple[str, ...], arms: tuple[str, ...], method: str | None, preset: str | None, steps: int | None,
             split: str | None, out: Path, jobs: int | None, device: str | None, precision: str | None,
             overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
@@ -42,22 +48,25 @@ def command(dataset: Path | None, encoder: str | None, cases: tuple[str, ...], s
 
     Every point (cases x seed x arm) is a finetuning run of its own that sees its labelled cases and no others, scored
     once on the test list. OUT/results.csv has a row a point, cases.csv one a scored case, report.html the chart. A
-    curve that was stopped or killed continues with --resume; --set reaches the finetuning of the points.
+    curve that was stopped or killed continues with --resume, also with more cases, seeds, encoders or arms. --set
+    reaches the finetuning of the points, ARM.key=value that of one arm.
 
     \b
     Examples:
       medmae curve --dataset dataset.json --encoder runs/encoder --cases 2 4 8 --out runs/curve
       medmae curve --dataset dataset.json --encoder runs/encoder --cases 4 16 all --arms pretrained unet --out DIR
+      medmae curve --dataset dataset.json --encoder gl-mae=runs/a --encoder mae=runs/b --cases 4 8 --arms gl-mae mae
+          scratch dynunet --set dynunet.steps=800 --out DIR
       medmae curve --dataset dataset.json --encoder runs/encoder --subsets n4 n8 --seeds 0 1 2 3 4 --out runs/curve
       medmae curve --resume --out runs/curve
     """
     request = runs.Request(
         kind="curve", out=out, resume=resume,
         given=runs.given(cases=_case_numbers(cases), subsets=_parts(subsets), seeds=_numbers("--seeds", seeds),
-                         arms=_arms(arms), method=method, preset=preset, steps=steps, device=device,
+                         arms=_parts(arms), method=method, preset=preset, steps=steps, device=device,
                          precision=precision, jobs=jobs),
-        inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), split=split),
-        build_config=lambda given: _config(given, overrides), check_inputs=_check)
+        inputs=runs.given(dataset=runs.absolute(dataset), **_encoders(encoders), split=split),
+        build_config=lambda given: _config(given, overrides), check_inputs=_check, may_grow=MAY_GROW)
     run = runs.perform(request)
     outcome = runs.describe(run)
     summary = run.path / "summary.json"
@@ -77,8 +86,10 @@ def _config(given: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, 
     from medmae.finetuning.curve import CurveConfig
 
     of_points = dict(given.get("finetune", {})) | {name: given[name] for name in OF_FINETUNING if name in given}
-    points = finetune_config(overrides, from_json(FinetuneConfig, of_points, "finetuning configuration"))
+    for_all, of_arms = _by_arm(overrides)
+    points = finetune_config(for_all, from_json(FinetuneConfig, of_points, "finetuning configuration"))
     own = {name: value for name, value in given.items() if name not in OF_FINETUNING}
+    own["of_arms"] = {**own.get("of_arms", {}), **of_arms}
     if not own.get("cases") and not own.get("subsets"):
         raise BadInput("How many labelled cases? Give --cases N... or --subsets NAME... .")
     return to_json(from_json(CurveConfig, own | {"finetune": to_json(points)}, "curve configuration"))
@@ -108,16 +119,36 @@ def _case_numbers(values: Sequence[str]) -> list[int | str] | None:
         raise click.UsageError(f"--cases takes whole numbers and the word all, not '{' '.join(values)}'.") from None
 
 
-def _arms(values: Sequence[str]) -> list[str] | None:
-    arms = _parts(values)
-    unknown = [arm for arm in arms or () if arm not in ARMS]
-    if unknown:
-        raise click.UsageError(f"'{unknown[0]}' is not an arm. Use {', '.join(ARMS)}.")
-    return arms
+def _encoders(values: Sequence[str]) -> dict[str, Any]:
+    """The inputs that name encoders: a single one without a name, or several with."""
+    if not values:
+        return {}
+    if len(values) == 1 and not _NAMED.fullmatch(values[0]):
+        return {"encoder": runs.model_reference(values[0])}
+    named = [_NAMED.fullmatch(value) for value in values]
+    if not all(named):
+        raise click.UsageError("Several encoders need names: --encoder first=PATH --encoder second=PATH.")
+    names = [match[1] for match in named if match]
+    if len(set(names)) < len(names):
+        raise click.UsageError(f"Two encoders have the same name ({', '.join(names)}).")
+    return {"encoders": {match[1]: runs.model_reference(match[2]) for match in named if match}}
+
+
+def _by_arm(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Settings for all points, and those for the points of an arm (``ARM.key=value``)."""
+    for_all: list[str] = []
+    of_arms: dict[str, list[str]] = {}
+    for text in overrides:
+        arm, dot, key = text.partition("=")[0].strip().partition(".")
+        if dot and arm != "augmentation":
+            of_arms.setdefault(arm, []).append(key + "=" + text.partition("=")[2])
+        else:
+            for_all.append(text)
+    return for_all, of_arms
 
 
 def _show(summary: Sequence[Mapping[str, Any]]) -> None:
-    arms = [arm for arm in ARMS if any(arm in row["arms"] for row in summary)]
+    arms = list(dict.fromkeys(arm for row in summary for arm in row["arms"]))
     metric = {"mean_dice": "mean Dice", "auc": "AUC"}.get(summary[0]["metric"], summary[0]["metric"])
     tables.show(["labels", *(f"{arm}{what}" for arm in arms for what in ("", " sd"))],
                 [[row["labels"], *(row["arms"].get(arm, {}).get(key) for arm in arms for key in ("mean", "sd"))]

@@ -35,7 +35,7 @@ class Request:
     """What a command was asked to run.
 
     `given` and `inputs` hold only what was named on the command line; `build_config` turns given values into the
-    whole resolved configuration; `required` names the inputs without which nothing can start.
+    whole resolved configuration; `may_grow` names lists and tables that a resumed run may be given more of.
     """
 
     kind: Kind
@@ -45,6 +45,7 @@ class Request:
     inputs: Mapping[str, Any]
     build_config: BuildConfig
     check_inputs: Callable[[Mapping[str, Any]], None]
+    may_grow: tuple[str, ...] = ()
 
 
 def perform(request: Request) -> RunFolder:
@@ -161,13 +162,22 @@ def _continue(request: Request) -> RunFolder:
     changed = [f"{name}={before.get(name)!r} (not {value!r})"
                for before, after in ((_flat(spec["config"]), _flat(asked)), (spec["inputs"], request.inputs))
                for name, value in after.items()
-               if value != before.get(name) and name.rpartition(".")[2] not in MAY_CHANGE_ON_RESUME]
+               if value != before.get(name) and name.rpartition(".")[2] not in MAY_CHANGE_ON_RESUME
+               and not (name.partition(".")[0] in request.may_grow and _has_all_of(value, before.get(name)))]
     if changed:
         raise BadInput(f"The run {run.path} was started with {', '.join(changed)}. --resume continues it unchanged: "
                        "leave these options out, or start a new run with another --out.")
-    if asked != spec["config"]:
-        write_json(run.spec_file, {**spec, "config": dict(asked)})
+    wanted = {**spec, "config": dict(asked), "inputs": {**spec["inputs"], **request.inputs}}
+    if wanted != spec:
+        write_json(run.spec_file, wanted)
     return run
+
+
+def _has_all_of(value: Any, before: Any) -> bool:
+    """Whether a list or table has all that it had, with the same values; an empty one meant a choice that grows too."""
+    if isinstance(value, Mapping):
+        return all(value.get(name) == one for name, one in (before or {}).items())
+    return isinstance(value, list) and set(before or ()) <= set(value)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Label-efficiency curves: the same finetuning on more and more labels, over seeds, with and without pretraining.
+"""Label-efficiency curves: the same finetuning on more and more labels, over seeds, with encoders and without.
 
 Every point is a finetuning run of its own under ``RUN/points/``, scored once on the list asked for (test by default).
 A finished point is never computed again, so that a curve can be stopped and resumed at any time. Points see their
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,8 @@ from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput, PartialFailure, Stopped
 from medmae.files import write_json, write_text
 from medmae.finetuning import run as finetuning_run
-from medmae.finetuning.config import FinetuneConfig, Network
-from medmae.finetuning.curve_points import ALL, Arm, Point, compute_point, result_of, row_of
+from medmae.finetuning.config import FinetuneConfig, Network, finetune_config
+from medmae.finetuning.curve_points import ALL, PRETRAINED, SCRATCH, Point, compute_point, result_of, row_of
 from medmae.finetuning.curve_summary import cases_csv, results_csv, summarise
 from medmae.finetuning.curve_workers import compute_in_processes
 from medmae.inference import evaluate_run
@@ -34,7 +35,8 @@ from medmae.run_folder import Kind, RunFolder
 from medmae.training.progress import stage_reporter
 
 log = logging.getLogger(__name__)
-_NETWORKS: dict[str, Network] = {"unet": "unet", "dynunet": "dynunet"}  # of arms
+BASELINES: dict[str, Network] = {"unet": "unet", "dynunet": "dynunet"}  # arms that have a network of their own
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,25 @@ class CurveConfig:
     """Which points: numbers of labelled `cases` (drawn by subject from each seed; "all" takes every one) or named
     `subsets`, seeds, arms. `jobs` points are computed at once, each in a process of its own.
 
-    `finetune` is the configuration of every point; its seed, cases and network are replaced.
+    An arm is the name of an encoder ("pretrained" where only one is given), "scratch" (the network of the first encoder
+    with fresh weights), "unet" or "dynunet" (baselines of MONAI); () means every encoder, and scratch.
+    `finetune` is the configuration of every point; its seed, cases and network are replaced. `of_arms` are
+    ``key=value`` settings of single arms.
     """
 
     cases: tuple[int | Literal["all"], ...] = ()
     subsets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
-    arms: tuple[Arm, ...] = ("pretrained", "scratch")
+    arms: tuple[str, ...] = ()
     jobs: int = 1
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    of_arms: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.cases) == bool(self.subsets):
             raise ValueError("give either cases or subsets")
-        if not self.seeds or not self.arms:
-            raise ValueError("at least one seed and one arm are needed")
+        if not self.seeds:
+            raise ValueError("at least one seed is needed")
         for name in ("cases", "subsets", "seeds", "arms"):
             values: tuple[Any, ...] = getattr(self, name)
             twice = next((value for value in values if values.count(value) > 1), None)
@@ -68,6 +74,12 @@ class CurveConfig:
             raise ValueError(f"jobs must be at least 1, not {self.jobs}")
         if self.finetune.network != "method":
             raise ValueError("the network of a point is that of its arm; leave network out and name the arm unet")
+        for arm, settings in self.of_arms.items():
+            own = [text.partition("=")[0] for text in settings]
+            for name in ("network", "seed", "cases"):
+                if name in own:
+                    raise ValueError(f"{arm}.{name} cannot be set: the points have their own")
+            finetune_config(settings, self.finetune)  # raises where one is unknown
 
 
 def execute(run: RunFolder) -> None:
@@ -81,8 +93,7 @@ def execute(run: RunFolder) -> None:
     spec = run.spec
     config = from_json(CurveConfig, spec["config"], "curve configuration")
     inputs = spec["inputs"]
-    if "pretrained" in config.arms and inputs.get("encoder") in (None, finetuning_run.FROM_SCRATCH):
-        raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
+    config = _with_arms(config, inputs)
     points = list(_points(config))
     plans = _check(run, config, inputs, points)
     training_cases = {point: len(plan.training) for point, plan in plans.items()}
@@ -114,6 +125,37 @@ def execute(run: RunFolder) -> None:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
         raise PartialFailure(f"{len(failed)} of {len(points)} points failed; the others are done:\n{listed}\n"
                              "Continue with --resume to compute them again.")
+
+
+def encoders_of(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """The encoders of a curve, by the names of their arms."""
+    single = inputs.get("encoder")
+    return ({} if single in (None, finetuning_run.FROM_SCRATCH) else {PRETRAINED: single}) | inputs.get("encoders", {})
+
+
+def _with_arms(config: CurveConfig, inputs: Mapping[str, Any]) -> CurveConfig:
+    """`config` with its arms settled.
+
+    Raises:
+        BadInput: an arm or an encoder's name is not usable, or settings are for an arm that there is not.
+    """
+    encoders = encoders_of(inputs)
+    for name in encoders:
+        if not _NAME.fullmatch(name) or name in (SCRATCH, "augmentation", *BASELINES):
+            raise BadInput(f"{name!r} cannot be the name of an encoder. Use letters, digits, - and _, and no word that "
+                           f"means something else here: {SCRATCH}, augmentation, {', '.join(BASELINES)}.")
+    arms = config.arms or (*(encoders or [PRETRAINED]), SCRATCH)
+    if PRETRAINED in arms and PRETRAINED not in encoders:
+        raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
+    known = (*encoders, SCRATCH, *BASELINES)
+    for arm in arms:
+        if arm not in known:
+            raise BadInput(f"There is no arm {arm!r} here. Choose among {', '.join(known)}, or name an encoder so: "
+                           f"--encoder {arm}=PATH.")
+    for arm in config.of_arms:
+        if arm not in arms:
+            raise BadInput(f"There are settings for the arm {arm!r}, but the arms are {', '.join(arms)}.")
+    return replace(config, arms=arms)
 
 
 def _compute_here(run: RunFolder, folders: Sequence[Path], note: Any) -> None:
@@ -155,8 +197,9 @@ def _check(run: RunFolder, config: CurveConfig, inputs: dict[str, Any],
     """
     plans = {point: finetuning_run.make_plan(_finetune_config(config, point), _inputs(inputs, config, point))
              for point in points}
-    if "pretrained" in config.arms:
-        load_state(inputs["encoder"])
+    for name, encoder in encoders_of(inputs).items():
+        if name in config.arms:
+            load_state(encoder)
     dataset = plans[points[0]].dataset
     used = (case for plan in plans.values() for case in plan.training)
     scored = evaluate_run.labelled_cases(dataset, _split(inputs))
@@ -182,17 +225,18 @@ def _split(inputs: dict[str, Any]) -> str:
 def _finetune_config(config: CurveConfig, point: Point) -> FinetuneConfig:
     # At N labels nothing but these N is used: a temperature would see the validation cases.
     few = config.cases and point.labels != ALL
-    return replace(config.finetune, seed=point.seed, cases=int(point.labels) if few else None, calibrate=False,
-                   network=_NETWORKS.get(point.arm, "method"))
+    of_arm = finetune_config(config.of_arms.get(point.arm, ()), config.finetune)
+    return replace(of_arm, seed=point.seed, cases=int(point.labels) if few else None, calibrate=False,
+                   network=BASELINES.get(point.arm, "method"))
 
 
 def _inputs(inputs: dict[str, Any], config: CurveConfig, point: Point) -> dict[str, Any]:
-    """Inputs of a point's finetuning; arms from scratch follow the encoder, so that all arms are on one grid."""
-    encoder = inputs.get("encoder") or finetuning_run.FROM_SCRATCH
-    from_scratch = point.arm != "pretrained"
+    """Inputs of a point's finetuning; arms from scratch follow the first encoder, so that all arms are on one grid."""
+    encoders = encoders_of(inputs)
+    own = encoders.get(point.arm)
     return {"dataset": inputs["dataset"], "subset": point.labels if config.subsets else None, "validation": False,
-            "encoder": finetuning_run.FROM_SCRATCH if from_scratch else encoder,
-            "like": encoder if from_scratch and encoder != finetuning_run.FROM_SCRATCH else None}
+            "encoder": own or finetuning_run.FROM_SCRATCH,
+            "like": next(iter(encoders.values()), None) if own is None else None}
 
 
 def _prepare(run: RunFolder, config: CurveConfig, inputs: dict[str, Any], plans: dict[Point, finetuning_run.Plan],

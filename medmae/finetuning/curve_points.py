@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from medmae.errors import Stopped
@@ -18,16 +18,17 @@ from medmae.inference import evaluate_run
 from medmae.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-Arm = Literal["pretrained", "scratch", "unet", "dynunet"]
-ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "unet", "dynunet")
+PRETRAINED, SCRATCH = "pretrained", "scratch"
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One finetuning of a curve; `labels` is a number, "all" or the name of a subset."""
+    """One finetuning of a curve: `arm` is an encoder's name, "scratch" or a baseline; `labels` is a number, "all" or
+    the name of a subset.
+    """
 
-    arm: Arm
+    arm: str
     labels: str
     seed: int
 
