@@ -60,12 +60,12 @@ def monai_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_the_decoder_equals_monais_with_the_same_weights_on_a_non_cubic_grid():
     torch.manual_seed(0)
-    ours = UnetrDecoder(channels=2, width=48, levels=4, feature_size=8)
+    ours = UnetrDecoder(channels=2, width=48, strides=[(2, 2, 2)] * 4, feature_size=8)
     theirs = MonaiDecoder(channels=2, width=48, feature_size=8)
     theirs.load_state_dict(monai_names(ours.state_dict()), strict=True)
     volumes, *tokens = torch.randn(2, 2, 32, 48, 16), *(torch.randn(2, 48, 2, 3, 1) for _ in range(4))
     with torch.no_grad():
-        torch.testing.assert_close(ours(volumes, tokens[:3], tokens[3]), theirs(volumes, tokens[:3], tokens[3]),
+        torch.testing.assert_close(ours(volumes, tokens[:3], tokens[3])[0], theirs(volumes, tokens[:3], tokens[3]),
                                    rtol=1e-4, atol=1e-5)
 
 
@@ -92,13 +92,13 @@ def test_the_raw_image_and_every_hidden_state_reach_the_result():
     hidden = [torch.randn(1, 192, 2, 2, 2) for _ in range(2)]
     coarsest = torch.randn(1, 192, 2, 2, 2)
     with torch.no_grad():
-        reference = network.decoder(volumes, hidden, coarsest)
+        reference = network.decoder(volumes, hidden, coarsest)[0]
         assert reference.shape == (1, 16, 16, 16, 16)
-        assert not torch.allclose(network.decoder(torch.randn_like(volumes), hidden, coarsest), reference)
-        assert not torch.allclose(network.decoder(volumes, hidden, torch.randn_like(coarsest)), reference)
+        assert not torch.allclose(network.decoder(torch.randn_like(volumes), hidden, coarsest)[0], reference)
+        assert not torch.allclose(network.decoder(volumes, hidden, torch.randn_like(coarsest))[0], reference)
         for index in range(2):
             changed = [torch.randn_like(one) if place == index else one for place, one in enumerate(hidden)]
-            assert not torch.allclose(network.decoder(volumes, changed, coarsest), reference)
+            assert not torch.allclose(network.decoder(volumes, changed, coarsest)[0], reference)
 
 
 def test_hidden_states_are_taken_after_the_named_blocks():

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from medmae.networks.presets import preset_names
 from medmae.pretraining.registry import method_names
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-PRESETS = ("tiny", "small", "base")
+PRESETS = preset_names()
 FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -68,7 +69,8 @@ model = click.option("--model", required=True, metavar="MODEL",
                      help="A model folder, a run folder or a name in the registry (medmae model list).")
 method = click.option("--method", type=click.Choice(method_names()), help="vis-mae: 2-D; gl-mae: 3-D.")
 preset = click.option("--preset", type=click.Choice(PRESETS),
-                      help="Size of the network. base: as published; tiny: useful on two CPU cores in minutes.")
+                      help="Size of the network. base: as published; tiny: useful on two CPU cores in minutes. "
+                           "gl-mae only: -fast a small decoder, -patch8 finer tokens, -thin for few thick slices.")
 cases = click.option("--cases", type=click.IntRange(min=1), metavar="N",
                      help="Use N training cases, drawn by subject from the seed.")
 subset = click.option("--subset", metavar="NAME", help="Use a named few-label subset of the dataset file.")

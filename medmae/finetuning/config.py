@@ -10,10 +10,12 @@ from typing import Literal
 from medmae.config import require_at_least, require_positive, with_overrides
 from medmae.datasets.dataset import Task
 from medmae.inference.config import check_pooling
+from medmae.networks.presets import preset_size
 from medmae.training.schedule import ScheduleName
 
 Network = Literal["method", "unet", "dynunet"]
 UNET_LEARNING_RATE = 3e-3  # docs/methods.md
+MOST_FOLDS = 20  # each is a network of the finished ensemble
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FinetuneConfig:
     """A finetuning run. None means the default of the method, preset and task (`resolve_finetune_config`).
 
     The schedule is fixed: at N labels, training and model selection see these N only, so there is no selection on
-    validation cases; they are scored for the report. `cases` draws that many training cases by subject from `seed`.
+    validation cases (without `patience`); they are scored for the report. `cases` draws that many training cases by subject from `seed`.
     `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the averaged weights,
     which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D networks: show a
     slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further channels.
@@ -59,6 +61,15 @@ class FinetuneConfig:
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or
     "topN%"), `slices` how many of them a training step sees of each volume (None: 1 for the mean, otherwise 8).
     `calibrate`: fit a temperature on the validation cases after training.
+
+    GL-MAE: `deep_supervision` counts coarser levels of UNETR's decoder that learn too (weights 1, 1/2, 1/4, ... of the
+    loss, normalised). `positions`: "computed" for the grid at hand, or "resized" from the grid of pretraining; an
+    encoder that brings a table of its own keeps it. Classification: `pool` the tokens' "mean" (default) or take "cls",
+    with a "linear" (default) or "mlp" `head`. `freeze_encoder` trains all but the encoder (with these: a probe).
+
+    `patience` ends training after so many validations without a better score, and the best weights become the model.
+    Off by default, because it selects on validation cases. `folds` trains one model on all but each k-th part of the
+    cases, scores every case by the model that has not seen it, and makes the models an ensemble.
 
     `network`: "method" is the network of the method (Swin-Unet, UNETR, the classifiers); "unet" a plain U-Net of MONAI
     and "dynunet" its DynUNet, on the method's grid, for segmentation from scratch: the baselines of comparisons.
@@ -94,17 +105,29 @@ class FinetuneConfig:
     validation_cases: int = 8
     checkpoint_every: int | None = None
     allow_partial: bool = False
+    deep_supervision: int = 0
+    positions: Literal["computed", "resized"] = "computed"
+    pool: Literal["mean", "cls"] | None = None
+    head: Literal["linear", "mlp"] | None = None
+    freeze_encoder: bool = False
+    patience: int | None = None
+    folds: int | None = None
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
         require_at_least(self, steps=1, batch_size=1, cases=1, checkpoint_every=1, validations=0, validation_cases=1,
-                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1)
+                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1,
+                         deep_supervision=0, patience=1, folds=2)
         check_pooling(self.slice_pooling)
         require_positive(self, "learning_rate", "clip_norm", "layer_decay")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision}")
         if not 0 <= self.foreground_fraction <= 1:
             raise ValueError(f"foreground_fraction must lie between 0 and 1, not {self.foreground_fraction}")
+        if self.folds is not None and self.folds > MOST_FOLDS:
+            raise ValueError(f"folds must be at most {MOST_FOLDS}, not {self.folds}")
+        if self.patience is not None and not self.validations:
+            raise ValueError("patience counts validations, but validations is 0")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie between 0 (off) and 1, not {self.ema}")
         if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
@@ -154,7 +177,7 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
     rates that suit them; DynUNet its usual recipe.
     Layer-wise decay protects pretrained layers and is therefore 1 from scratch.
     """
-    schedule = _SCHEDULES[method, preset, task]
+    schedule = _SCHEDULES[method, preset_size(preset), task]
     if config.network == "unet":
         schedule = replace(schedule, learning_rate=UNET_LEARNING_RATE)
     elif config.network == "dynunet":

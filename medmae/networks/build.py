@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,11 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-LARGEST_SIZE, MOST_BLOCKS = 65536, 256  # a description from a stranger must not take hours to build
+# A description from a stranger must not take hours, or all memory, to build.
+LARGEST_SIZE, MOST_BLOCKS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 64, 65536
+FLAGS = ("masked_padding", "decoder_class_token")
+WORDS = ("pool", "head")  # the networks say which ones they know
+COUNTS_FROM_ZERO = ("deep_supervision",)
 
 
 def build_network(architecture: Mapping[str, Any]) -> nn.Module:
@@ -58,14 +63,27 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
 
 def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        usable = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in values)
-        if key == "masked_padding":
-            usable = isinstance(value, bool)
-        elif key == "drop_path":
-            usable = usable and all(0 <= item < 1 for item in values)
-        else:
-            largest = MOST_BLOCKS if key.endswith(("depth", "depths")) else LARGEST_SIZE
-            usable = usable and all(isinstance(item, int) and 1 <= item <= largest for item in values)
-        if not usable:
+        if not _usable(key, value):
             raise BadInput(f"The architecture {name} cannot be built: {key} = {value!r} is not usable.")
+
+
+def _usable(key: str, value: Any) -> bool:
+    if key in FLAGS:
+        return isinstance(value, bool)
+    if key in WORDS:
+        return isinstance(value, str)
+    if key == "position_grid":
+        return value is None or (_whole(value, 1, LARGEST_SIZE) and isinstance(value, (list, tuple))
+                                 and math.prod(value) <= MOST_PLACES)
+    if key == "drop_path":
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+    if key == "patch":
+        return _whole(value, 1, LARGEST_PATCH)
+    largest = MOST_BLOCKS if key.endswith(("depth", "depths")) else LARGEST_SIZE
+    return _whole(value, 0 if key in COUNTS_FROM_ZERO else 1, largest)
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    """Whether `value` is a whole number, or a list of them, between `least` and `most`."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(item, int) and not isinstance(item, bool) and least <= item <= most for item in values)

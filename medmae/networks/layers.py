@@ -68,11 +68,13 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Zero-pad (B, C, *spatial) at the end of every spatial axis to the next multiple."""
+def pad_to_multiple(images: Tensor, multiple: int | Sequence[int]) -> Tensor:
+    """Zero-pad (B, C, *spatial) at the end of every spatial axis to the next multiple, of one number or one an axis."""
+    spatial = images.shape[2:]
+    multiples = (multiple,) * len(spatial) if isinstance(multiple, int) else multiple
     padding: list[int] = []
-    for size in reversed(images.shape[2:]):
-        padding += [0, -size % multiple]
+    for size, part in reversed(list(zip(spatial, multiples, strict=True))):
+        padding += [0, -size % part]
     return functional.pad(images, padding) if any(padding) else images
 
 

@@ -5,7 +5,7 @@ Imports nothing heavy, so that listings and command lines can show presets witho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from medmae.errors import BadInput
@@ -45,14 +45,14 @@ class GlMaePreset:
     """Sizes of GL-MAE (3-D ViT). Voxels are (k, j, i).
 
     `input_size` is the crop of finetuning and of the sliding window; global and local views belong to pretraining.
-    Their numbers are not known from the paper (docs/methods.md).
+    Their numbers are not known from the paper (docs/methods.md). `patch` is one side or the sides (k, j, i).
     """
 
     name: str
     input_size: tuple[int, int, int]
     global_size: tuple[int, int, int]
     local_size: tuple[int, int, int]
-    patch: int
+    patch: int | tuple[int, int, int]
     width: int
     depth: int
     heads: int
@@ -68,7 +68,8 @@ class GlMaePreset:
 
     def architecture(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
         """The arguments of `build_network` for a task."""
-        arguments: dict[str, Any] = {"channels": channels, "patch": self.patch, "width": self.width,
+        patch = self.patch if isinstance(self.patch, int) else list(self.patch)
+        arguments: dict[str, Any] = {"channels": channels, "patch": patch, "width": self.width,
                                      "depth": self.depth, "heads": self.heads}
         if task == "encoder":
             return {"name": "vit_mae", "arguments": arguments | {
@@ -83,22 +84,42 @@ class GlMaePreset:
 
 Preset = VisMaePreset | GlMaePreset
 
+_GL_TINY = GlMaePreset(
+    name="tiny", input_size=(48, 48, 48), global_size=(48, 48, 48), local_size=(32, 32, 32), patch=8, width=192,
+    depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4, skip_blocks=(2, 4), feature_size=16, local_views=4)
+_GL_SMALL = GlMaePreset(
+    name="small", input_size=(96, 96, 96), global_size=(128, 128, 128), local_size=(80, 80, 80), patch=16, width=384,
+    depth=12, heads=6, decoder_width=192, decoder_depth=4, decoder_heads=6, skip_blocks=(4, 7, 10), feature_size=24,
+    local_views=6)
+_GL_BASE = GlMaePreset(
+    name="base", input_size=(96, 96, 96), global_size=(160, 160, 160), local_size=(96, 96, 96), patch=16, width=768,
+    depth=12, heads=12, decoder_width=576, decoder_depth=8, decoder_heads=16, skip_blocks=(4, 7, 10), feature_size=48)
+_GL_BASE_FAST = replace(_GL_BASE, name="base-fast", decoder_width=384, decoder_depth=2, decoder_heads=6)
+
 PRESETS: dict[str, dict[str, Preset]] = {
     "vis-mae": {preset.name: preset for preset in (
         VisMaePreset(name="tiny", input_size=(112, 112), patch=4, width=48, depths=(2, 2, 2), heads=(3, 6, 12)),
         VisMaePreset(name="small", input_size=(224, 224), patch=4, width=64, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16)),
         VisMaePreset(name="base", input_size=(224, 224), patch=4, width=96, depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)),
     )},
+    # What follows the size in a name: "fast" has a small decoder; "patch8" finer tokens, eight times as many, hence
+    # smaller views and a small decoder; "thin" is for volumes of few, thick slices.
     "gl-mae": {preset.name: preset for preset in (
-        GlMaePreset(name="tiny", input_size=(48, 48, 48), global_size=(48, 48, 48), local_size=(32, 32, 32), patch=8,
-                    width=192, depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4,
-                    skip_blocks=(2, 4), feature_size=16, local_views=4),
-        GlMaePreset(name="small", input_size=(96, 96, 96), global_size=(128, 128, 128), local_size=(80, 80, 80),
-                    patch=16, width=384, depth=12, heads=6, decoder_width=192, decoder_depth=4, decoder_heads=6,
-                    skip_blocks=(4, 7, 10), feature_size=24, local_views=6),
-        GlMaePreset(name="base", input_size=(96, 96, 96), global_size=(160, 160, 160), local_size=(96, 96, 96),
-                    patch=16, width=768, depth=12, heads=12, decoder_width=576, decoder_depth=8, decoder_heads=16,
-                    skip_blocks=(4, 7, 10), feature_size=48),
+        _GL_TINY,
+        _GL_SMALL,
+        _GL_BASE,
+        replace(_GL_TINY, name="tiny-thin", patch=(2, 8, 8), input_size=(16, 48, 48), global_size=(16, 48, 48),
+                local_size=(8, 32, 32)),
+        replace(_GL_SMALL, name="small-patch8", patch=8, input_size=(64, 64, 64), global_size=(64, 64, 64),
+                local_size=(40, 40, 40), decoder_depth=2, skip_blocks=(5, 9)),
+        replace(_GL_SMALL, name="small-thin", patch=(4, 16, 16), input_size=(32, 128, 128), global_size=(32, 128, 128),
+                local_size=(16, 80, 80)),
+        _GL_BASE_FAST,
+        replace(_GL_BASE_FAST, name="base-patch8", patch=8, global_size=(96, 96, 96), local_size=(64, 64, 64),
+                skip_blocks=(5, 9)),
+        # The window is the crop of the paper for a lung CT of 5 mm slices (Covid-19-20: 192 x 192 x 32).
+        replace(_GL_BASE, name="base-thin", patch=(4, 16, 16), input_size=(32, 192, 192), global_size=(32, 160, 160),
+                local_size=(16, 96, 96)),
     )},
 }
 
@@ -106,6 +127,21 @@ PRESETS: dict[str, dict[str, Preset]] = {
 def methods() -> tuple[str, ...]:
     """The names of the pretraining methods."""
     return tuple(PRESETS)
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of all presets of all methods; not every method has each of them."""
+    return tuple(dict.fromkeys(name for named in PRESETS.values() for name in named))
+
+
+def preset_size(name: str) -> str:
+    """The size in a preset's name, the part before "-": what holds for "base" holds for "base-fast" unless said."""
+    return name.partition("-")[0]
+
+
+def spread_skip_blocks(depth: int, count: int) -> tuple[int, ...]:
+    """`count` blocks, counted from 1, evenly spread over `depth`: 4, 7, 10 of 12 as published, 5, 9 for two."""
+    return tuple(1 + depth * (number + 1) // (count + 1) for number in range(count))
 
 
 def preset(method: str, name: str) -> Preset:
@@ -140,9 +176,12 @@ def architecture_for(method: str, preset_or_name: Preset | str, task: Task, chan
 
 
 _Widths = dict[str, tuple[int, ...]]
-UNET_WIDTHS: _Widths = {"tiny": (16, 32, 64, 128, 256), "small": (24, 48, 96, 192, 384), "base": (32, 64, 128, 256, 512)}
-DYN_UNET_WIDTHS: _Widths = {"tiny": (24, 48, 96, 192), "small": (32, 64, 128, 256, 320), "base": (32, 64, 128, 256, 320, 320)}
-BASELINES: dict[str, tuple[str, _Widths]] = {"unet": ("plain_unet", UNET_WIDTHS), "dynunet": ("dyn_unet", DYN_UNET_WIDTHS)}
+UNET_WIDTHS: _Widths = {
+    "tiny": (16, 32, 64, 128, 256), "small": (24, 48, 96, 192, 384), "base": (32, 64, 128, 256, 512)}
+DYN_UNET_WIDTHS: _Widths = {
+    "tiny": (24, 48, 96, 192), "small": (32, 64, 128, 256, 320), "base": (32, 64, 128, 256, 320, 320)}
+BASELINES: dict[str, tuple[str, _Widths]] = {
+    "unet": ("plain_unet", UNET_WIDTHS), "dynunet": ("dyn_unet", DYN_UNET_WIDTHS)}
 
 
 def baseline_architecture(network: str, preset_name: str, spatial_dims: int, channels: int,

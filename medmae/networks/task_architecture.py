@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from medmae.networks.build import NETWORKS
-from medmae.networks.presets import Preset, Task, architecture_for
+from medmae.networks.presets import Preset, Task, architecture_for, spread_skip_blocks
 
 
 def architecture_following(source: Mapping[str, Any], method: str, preset_or_name: Preset | str, task: Task,
                            channels: int, classes: int = 0) -> dict[str, Any]:
     """The architecture of a task's network whose encoder has the sizes of the network `source`.
 
-    Depths, widths, window and the like come from `source`, so that all of its weights find their place, whatever
-    preset it is nearest to; what it does not have (UNETR's skips for a pretraining network) is the preset's.
+    Depths, widths, window, position grid and the like come from `source`, so that all of its weights find their place,
+    whatever preset it is nearest to; what it does not have (UNETR's skips for a pretraining network) is the preset's.
+    Where the preset's skips do not fit the source's patch or depth, as many as needed are spread evenly.
 
     Args:
         source: the architecture of a pretrained or finetuned network, as in its model.json.
@@ -27,4 +28,10 @@ def architecture_following(source: Mapping[str, Any], method: str, preset_or_nam
     architecture = architecture_for(method, preset_or_name, task, channels, classes)
     valid = set(inspect.signature(NETWORKS[architecture["name"]]).parameters) - {"channels", "classes"}
     followed = {key: value for key, value in source["arguments"].items() if key in valid}
-    return {"name": architecture["name"], "arguments": architecture["arguments"] | followed}
+    arguments = architecture["arguments"] | followed
+    if architecture["name"] == "unetr":
+        patch, blocks = arguments["patch"], arguments["skip_blocks"]
+        skips = max([patch] if isinstance(patch, int) else patch).bit_length() - 2
+        if len(blocks) != skips or (skips and blocks[-1] > arguments["depth"]):
+            arguments["skip_blocks"] = list(spread_skip_blocks(arguments["depth"], skips))
+    return {"name": architecture["name"], "arguments": arguments}

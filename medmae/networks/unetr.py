@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medmae.networks.layers import crop_to, pad_to_multiple
-from medmae.networks.vit import VitEncoder, as_map
+from medmae.networks.vit import Grid, Patch, VitEncoder, as_map, three_sides
 
 
 class ResidualBlock(nn.Module):
@@ -36,51 +36,83 @@ class ResidualBlock(nn.Module):
         return functional.leaky_relu(volume + around, 0.01, inplace=True)
 
 
-def double(channels_in: int, channels_out: int) -> nn.ConvTranspose3d:
-    """A transposed convolution that doubles every side."""
-    return nn.ConvTranspose3d(channels_in, channels_out, kernel_size=2, stride=2, bias=False)
+def upsample_strides(patch: Grid) -> list[Grid]:
+    """Strides of the steps from voxels (first) to tokens (last) for a patch (k, j, i) of powers of two.
+
+    From the tokens on every axis is doubled as long as it is coarser than voxels, so axes with smaller patches stop
+    first: with (4, 16, 16) the two finest steps leave k alone. Thin volumes have such patches because their voxels are
+    long in k; their tokens, and the coarse levels, are then about as long as wide.
+    """
+    if any(side & (side - 1) for side in patch) or max(patch) < 2:
+        raise ValueError(f"the patch of UNETR must have powers of two as sides, not {patch}")
+    doublings = [side.bit_length() - 1 for side in patch]
+    levels = max(doublings)
+    strides = []
+    for level in range(levels):
+        k, j, i = (2 if level >= levels - count else 1 for count in doublings)
+        strides.append((k, j, i))
+    return strides
+
+
+def upsample(channels_in: int, channels_out: int, stride: Grid) -> nn.ConvTranspose3d:
+    """A transposed convolution without overlap that multiplies the sides by `stride`."""
+    return nn.ConvTranspose3d(channels_in, channels_out, kernel_size=stride, stride=stride, bias=False)
 
 
 class UpBlock(nn.Module):
-    """Double the coarse map, join the skip, and mix both."""
+    """Enlarge the coarse map, join the skip, and mix both."""
 
-    def __init__(self, *, channels_in: int, channels_out: int) -> None:
+    def __init__(self, *, channels_in: int, channels_out: int, stride: Grid) -> None:
         super().__init__()
-        self.up = double(channels_in, channels_out)
+        self.up = upsample(channels_in, channels_out, stride)
         self.mix = ResidualBlock(channels_in=2 * channels_out, channels_out=channels_out)
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
-        """(B, channels_in, *grid) and (B, channels_out, *2 grid) -> (B, channels_out, *2 grid)."""
+        """(B, channels_in, *grid) and (B, channels_out, *stride grid) -> (B, channels_out, *stride grid)."""
         return self.mix(torch.cat([self.up(coarse), skip], dim=1))
 
 
-def skip_path(width: int, channels: int, steps: int) -> nn.Sequential:
-    """Bring hidden tokens (B, width, *grid) to `channels` on a grid finer by 2**steps."""
-    layers: list[nn.Module] = [double(width, channels)]
-    for _ in range(steps - 1):
-        layers += [double(channels, channels), ResidualBlock(channels_in=channels, channels_out=channels)]
+def skip_path(width: int, channels: int, strides: Sequence[Grid]) -> nn.Sequential:
+    """Bring hidden tokens (B, width, *grid) to `channels` on a finer grid; `strides` from fine to coarse."""
+    first, *others = reversed(strides)
+    layers: list[nn.Module] = [upsample(width, channels, first)]
+    for stride in others:
+        layers += [upsample(channels, channels, stride), ResidualBlock(channels_in=channels, channels_out=channels)]
     return nn.Sequential(*layers)
 
 
 class UnetrDecoder(nn.Module):
-    """The convolutional half: levels 0 (voxels) to log2(patch) - 1, with feature_size * 2**level channels."""
+    """The convolutional half: level 0 (voxels) to the one before the tokens, with feature_size * 2**level channels.
 
-    def __init__(self, *, channels: int, width: int, levels: int, feature_size: int) -> None:
+    Args:
+        channels: channels of the volume.
+        width: channels of a token.
+        strides: from each level to the next coarser one, see `upsample_strides`.
+        feature_size: channels at voxel resolution.
+    """
+
+    def __init__(self, *, channels: int, width: int, strides: Sequence[Grid], feature_size: int) -> None:
         super().__init__()
+        levels = len(strides)
         sizes = [feature_size * 2**level for level in range(levels)]
         self.image_block = ResidualBlock(channels_in=channels, channels_out=feature_size)
         self.skip_paths = nn.ModuleList(
-            skip_path(width, sizes[level], levels - level) for level in range(1, levels))
+            skip_path(width, sizes[level], strides[level:]) for level in range(1, levels))
         self.up_blocks = nn.ModuleList(
-            UpBlock(channels_in=width if level == levels - 1 else sizes[level + 1], channels_out=sizes[level])
-            for level in range(levels))
+            UpBlock(channels_in=width if level == levels - 1 else sizes[level + 1], channels_out=sizes[level],
+                    stride=strides[level]) for level in range(levels))
 
-    def forward(self, volumes: Tensor, hidden: Sequence[Tensor], coarsest: Tensor) -> Tensor:
-        """Raw volumes, hidden maps (B, width, *grid) from early to late, and the last map, to voxel features."""
-        features = coarsest
+    def forward(self, volumes: Tensor, hidden: Sequence[Tensor], coarsest: Tensor) -> list[Tensor]:
+        """Raw volumes, hidden maps (B, width, *grid) from early to late, and the last map, to features.
+
+        Returns:
+            The maps of all levels, voxels first.
+        """
+        features = [coarsest]
         for level in range(len(self.up_blocks) - 1, 0, -1):
-            features = self.up_blocks[level](features, self.skip_paths[level - 1](hidden[level - 1]))
-        return self.up_blocks[0](features, self.image_block(volumes))
+            features.append(self.up_blocks[level](features[-1], self.skip_paths[level - 1](hidden[level - 1])))
+        features.append(self.up_blocks[0](features[-1], self.image_block(volumes)))
+        return features[:0:-1]
 
 
 class Unetr(nn.Module):
@@ -89,32 +121,52 @@ class Unetr(nn.Module):
     Args:
         channels: channels of the volume.
         classes: classes including background.
-        patch: side of a patch, a power of two: 16 as published, or 8.
-        width, depth, heads: see `VitEncoder`.
-        skip_blocks: blocks, counted from 1, whose output joins the decoder: log2(patch) - 1 of them, ascending.
+        patch: sides of a patch, powers of two: 16 as published, 8 for finer tokens, (4, 16, 16) for thin volumes.
+        width, depth, heads, position_grid: see `VitEncoder`.
+        skip_blocks: blocks, counted from 1, whose output joins the decoder: log2(longest side of a patch) - 1 of them,
+            ascending.
         feature_size: channels at voxel resolution.
+        deep_supervision: how many coarser levels have a head of their own, for `deep_logits`.
     """
 
-    def __init__(self, *, channels: int, classes: int, patch: int = 16, width: int = 768, depth: int = 12,
-                 heads: int = 12, skip_blocks: Sequence[int] = (4, 7, 10), feature_size: int = 48) -> None:
+    def __init__(self, *, channels: int, classes: int, patch: Patch = 16, width: int = 768, depth: int = 12,
+                 heads: int = 12, skip_blocks: Sequence[int] = (4, 7, 10), feature_size: int = 48,
+                 position_grid: Sequence[int] | None = None, deep_supervision: int = 0) -> None:
         super().__init__()
-        levels = patch.bit_length() - 1
-        if 2**levels != patch or levels < 1:
-            raise ValueError(f"the patch of UNETR must be a power of two, not {patch}")
-        if len(skip_blocks) != levels - 1 or list(skip_blocks) != sorted(set(skip_blocks)) or (
+        self.strides = upsample_strides(three_sides(patch))
+        skips = len(self.strides) - 1
+        if len(skip_blocks) != skips or list(skip_blocks) != sorted(set(skip_blocks)) or (
                 skip_blocks and not 1 <= skip_blocks[0] <= skip_blocks[-1] <= depth):
-            raise ValueError(f"a patch of {patch} needs {levels - 1} ascending skip blocks between 1 and {depth}, "
+            raise ValueError(f"a patch of {patch} needs {skips} ascending skip blocks between 1 and {depth}, "
                              f"not {tuple(skip_blocks)}")
+        if not 0 <= deep_supervision <= skips:
+            raise ValueError(f"a patch of {patch} has {skips} coarser levels, not {deep_supervision} to supervise")
         self.skip_blocks = tuple(skip_blocks)
         self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads,
-                                  class_token=False)
-        self.decoder = UnetrDecoder(channels=channels, width=width, levels=levels, feature_size=feature_size)
+                                  class_token=False, position_grid=position_grid)
+        self.decoder = UnetrDecoder(channels=channels, width=width, strides=self.strides, feature_size=feature_size)
         self.head = nn.Conv3d(feature_size, classes, kernel_size=1)
+        self.deep_heads = nn.ModuleList(nn.Conv3d(feature_size * 2**level, classes, kernel_size=1)
+                                        for level in range(1, deep_supervision + 1))
 
-    def forward(self, volumes: Tensor) -> Tensor:
-        """Volumes (B, C, k, j, i) of any size to logits (B, classes, k, j, i); padded inside to the patch."""
+    def _levels(self, volumes: Tensor) -> list[Tensor]:
         padded = pad_to_multiple(volumes, self.encoder.patch)
         grid = self.encoder.grid(padded.shape[2:])
         _, tokens, hidden = self.encoder(padded, hidden_after=self.skip_blocks)
-        features = self.decoder(padded, [as_map(state, grid) for state in hidden], as_map(tokens, grid))
-        return crop_to(self.head(features), volumes.shape[2:])
+        return self.decoder(padded, [as_map(state, grid) for state in hidden], as_map(tokens, grid))
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Volumes (B, C, k, j, i) of any size to logits (B, classes, k, j, i); padded inside to the patch."""
+        return crop_to(self.head(self._levels(volumes)[0]), volumes.shape[2:])
+
+    def deep_logits(self, volumes: Tensor) -> list[Tensor]:
+        """Logits for training with deep supervision: those of `forward` first, then one map a coarser level.
+
+        Each map is coarser than the one before by a stride of `strides`; a side that it does not divide is rounded up.
+        """
+        levels, size = self._levels(volumes), list(volumes.shape[2:])
+        logits = [crop_to(self.head(levels[0]), size)]
+        for head, features, stride in zip(self.deep_heads, levels[1:], self.strides, strict=False):
+            size = [-(-side // step) for side, step in zip(size, stride, strict=True)]
+            logits.append(crop_to(head(features), size))
+        return logits

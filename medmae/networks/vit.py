@@ -1,7 +1,8 @@
-"""The three-dimensional vision transformer of GL-MAE: encoder with token dropping and fixed sin-cos positions.
+"""The three-dimensional vision transformer of GL-MAE: encoder with token dropping and fixed positions.
 
-Source: docs/methods.md. Positions are never weights here: they are computed for the grid at hand, cubic or not,
-so that no checkpoint has to be resized and no grid is ever guessed.
+Source: docs/methods.md. Positions are not trained. Without a `position_grid` they are sin-cos, computed for the grid at
+hand, cubic or not. A network with a `position_grid` (imported weights) brings a table that belongs to this grid, and
+resizes it where the grid at hand is another; no grid is ever guessed from a number of tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ from medmae.errors import BadInput
 from medmae.networks.layers import NORM_EPS, Mlp, initialise, pad_to_multiple
 
 Grid = tuple[int, int, int]
+Patch = int | Sequence[int]  # one side for all axes, or the sides (k, j, i)
+
+
+def three_sides(sides: Patch, what: str = "patch") -> Grid:
+    """One int or three as (k, j, i); ``ValueError`` where they are not positive."""
+    found = (sides,) * 3 if isinstance(sides, int) else tuple(sides)
+    if len(found) != 3 or min(found) < 1:
+        raise ValueError(f"{what} must be one or three positive numbers (k, j, i), not {sides!r}")
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -27,32 +37,55 @@ def position_table(grid: Grid, width: int, device: torch.device, class_token: bo
     frequencies 10000 ** (-n / (width / 6)) at integer positions from 0 (docs/methods.md). With `class_token` a row of
     zeros comes first.
     """
+    cpu = torch.device("cpu")
     with torch.inference_mode(False):
-        frequencies = 10000.0 ** (-torch.arange(width // 6, dtype=torch.float64) / (width / 6))
-        axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
+        frequencies = 10000.0 ** (-torch.arange(width // 6, dtype=torch.float64, device=cpu) / (width / 6))
+        axes = torch.meshgrid(*(torch.arange(size, dtype=torch.float64, device=cpu) for size in grid), indexing="ij")
         parts = []
         for axis in axes:
             angles = axis.flatten()[:, None] * frequencies
             parts += [angles.sin(), angles.cos()]
         table = torch.cat(parts, dim=1).float()
-        if class_token:
-            table = torch.cat([torch.zeros(1, width), table])
-        return table.to(device)
+        return functional.pad(table, (0, 0, 1, 0)).to(device) if class_token else table.to(device)
 
 
-def patchify(volumes: Tensor, patch: int) -> Tensor:
-    """(B, C, k, j, i) to (B, tokens, patch**3 * C); in a patch (k, j, i, channel), channel fastest."""
+def stored_positions(grid: Grid, width: int, class_token: bool = False) -> Tensor:
+    """The table (tokens, width) that a network with a `position_grid` starts from, until weights replace it.
+
+    Sin-cos positions; channels that 6 does not divide (some published decoders are 512 wide) begin as zeros.
+    """
+    sin_cos = position_table(grid, width - width % 6, torch.device("cpu"), class_token)
+    table = torch.zeros(len(sin_cos), width)
+    table[:, :sin_cos.shape[1]].copy_(sin_cos)
+    return table
+
+
+def resized_positions(table: Tensor, grid: Grid, wanted: Grid) -> Tensor:
+    """A table (tokens, width) of `grid` for the grid `wanted`: trilinear, corners not aligned; the same table if equal.
+
+    A row of the CLS token before the others is kept as it is.
+    """
+    if grid == wanted:
+        return table
+    leading = len(table) - grid[0] * grid[1] * grid[2]
+    with torch.autocast(table.device.type, enabled=False):
+        image = table[leading:].T.reshape(1, -1, *grid)
+        resized = functional.interpolate(image, size=wanted, mode="trilinear", align_corners=False)
+        return torch.cat([table[:leading], resized[0].flatten(1).T])
+
+
+def patchify(volumes: Tensor, patch: Patch) -> Tensor:
+    """(B, C, k, j, i) to (B, tokens, voxels of a patch * C); in a patch (k, j, i, channel), channel fastest."""
     batch, channels, *size = volumes.shape
-    k, j, i = (side // patch for side in size)
-    cut = volumes.reshape(batch, channels, k, patch, j, patch, i, patch)
-    return cut.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(batch, k * j * i, -1)
+    (depth, rows, columns), (k, j, i) = three_sides(patch), size
+    cut = volumes.reshape(batch, channels, k // depth, depth, j // rows, rows, i // columns, columns)
+    return cut.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4).flatten(1, 3)
 
 
-def unpatchify(patches: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
-    """(B, tokens, patch**3 * C) to (B, C, k, j, i); undoes `patchify`."""
-    cut = patches.view(patches.shape[0], *grid, patch, patch, patch, -1)
-    cut = cut.permute(0, 7, 1, 4, 2, 5, 3, 6)
-    return cut.reshape(patches.shape[0], -1, *(side * patch for side in grid))
+def unpatchify(patches: Tensor, patch: Patch, grid: Sequence[int]) -> Tensor:
+    """(B, tokens, voxels of a patch * C) to (B, C, k, j, i); undoes `patchify`."""
+    cut = patches.view(patches.shape[0], *grid, *three_sides(patch), -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return cut.flatten(6).flatten(4, 5).flatten(2, 3)
 
 
 def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
@@ -60,10 +93,36 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
     return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Refuse a width that heads or 3-D sin-cos positions cannot divide (``ValueError``)."""
-    if width % heads or width % 6:
-        raise ValueError(f"a width of {width} is not divisible by {heads} heads and by 6 (three sin-cos axes)")
+def check_heads(width: int, heads: int, positions_computed: bool = True) -> None:
+    """Refuse a width that heads, or 3-D sin-cos positions where they are computed, cannot divide (``ValueError``)."""
+    if width % heads or (positions_computed and width % 6):
+        sixths = " and by 6 (three sin-cos axes)" if positions_computed else ""
+        raise ValueError(f"a width of {width} is not divisible by {heads} heads{sixths}")
+
+
+class Positions(nn.Module):
+    """Base of encoder and decoder: fixed positions, computed or from a stored table.
+
+    Attributes:
+        position_grid: the grid (k, j, i) of the stored table, or None where positions are computed.
+        position_table: the stored table (tokens, width), or (1 + tokens, width) with a row for CLS first; or None.
+    """
+
+    position_table: Tensor | None
+
+    def __init__(self, *, width: int, heads: int, position_grid: Sequence[int] | None, class_row: bool) -> None:
+        super().__init__()
+        check_heads(width, heads, positions_computed=position_grid is None)
+        self.width, self.class_row = width, class_row
+        self.position_grid = None if position_grid is None else three_sides(position_grid, "position_grid")
+        table = None if self.position_grid is None else stored_positions(self.position_grid, width, class_row)
+        self.register_buffer("position_table", table)
+
+    def positions(self, grid: Grid, device: torch.device) -> Tensor:
+        """Positions of `grid`, shaped as `position_table`, in fp32."""
+        if self.position_table is None or self.position_grid is None:
+            return position_table(grid, self.width, device, self.class_row)
+        return resized_positions(self.position_table, self.position_grid, grid)
 
 
 class Attention(nn.Module):
@@ -101,41 +160,41 @@ class VitBlock(nn.Module):
 
 
 class PatchEmbed3d(nn.Module):
-    """Cubic patches to tokens. The weight has the shape of a strided convolution, and gives its result.
+    """Patches to tokens. The weight has the shape of a strided convolution, and gives its result.
 
     It is applied as a matrix product to patches that were cut out before, so that dropped tokens cost nothing.
     """
 
-    def __init__(self, *, channels: int, patch: int, width: int) -> None:
+    def __init__(self, *, channels: int, patch: Grid, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv3d(channels, width, kernel_size=patch, stride=patch)
         nn.init.xavier_uniform_(self.proj.weight.data.view(width, -1))
         nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Patches (B, n, patch**3 * C) of `patchify` to tokens (B, n, width)."""
+        """Patches (B, n, voxels * C) of `patchify` to tokens (B, n, width)."""
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return functional.linear(patches, weight, self.proj.bias)
 
 
-class VitEncoder(nn.Module):
-    """ViT over the cubic patches of a volume.
+class VitEncoder(Positions):
+    """ViT over the patches of a volume.
 
     Args:
         channels: channels of the volume.
-        patch: side of a patch in voxels.
-        width: channels of a token; divisible by `heads` and by 6.
+        patch: sides of a patch in voxels, one number or (k, j, i); kept as three.
+        width: channels of a token; divisible by `heads`, and by 6 where positions are computed.
         depth: number of blocks.
         heads: attention heads.
-        class_token: whether a CLS token goes first (pretraining has one, UNETR and the classifier do not).
+        class_token: whether a CLS token goes first (pretraining has one, UNETR has none).
+        position_grid: the grid of a stored position table; None computes sin-cos positions.
     """
 
-    def __init__(self, *, channels: int, patch: int, width: int, depth: int, heads: int,
-                 class_token: bool = True) -> None:
-        super().__init__()
-        check_heads(width, heads)
-        self.patch, self.width = patch, width
-        self.patch_embed = PatchEmbed3d(channels=channels, patch=patch, width=width)
+    def __init__(self, *, channels: int, patch: Patch, width: int, depth: int, heads: int,
+                 class_token: bool = True, position_grid: Sequence[int] | None = None) -> None:
+        super().__init__(width=width, heads=heads, position_grid=position_grid, class_row=False)
+        self.patch = three_sides(patch)
+        self.patch_embed = PatchEmbed3d(channels=channels, patch=self.patch, width=width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if class_token else None
         self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -149,10 +208,10 @@ class VitEncoder(nn.Module):
         Raises:
             BadInput: a side is not a multiple of the patch.
         """
-        if any(side % self.patch for side in size):
-            raise BadInput(f"The network cuts volumes into cubes of {self.patch} voxels, but was given "
+        if any(side % part for side, part in zip(size, self.patch, strict=True)):
+            raise BadInput(f"The network cuts volumes into patches of {self.patch} voxels, but was given "
                            f"{tuple(size)} voxels. Choose sides that are multiples of {self.patch}.")
-        k, j, i = (side // self.patch for side in size)
+        k, j, i = (side // part for side, part in zip(size, self.patch, strict=True))
         return k, j, i
 
     def forward(self, volumes: Tensor, keep: Tensor | None = None,
@@ -169,7 +228,7 @@ class VitEncoder(nn.Module):
             after the blocks of `hidden_after`, in ascending order, without CLS and before any norm.
         """
         grid = self.grid(volumes.shape[2:])
-        patches, positions = patchify(volumes, self.patch), position_table(grid, self.width, volumes.device)[None]
+        patches, positions = patchify(volumes, self.patch), self.positions(grid, volumes.device)[None]
         if keep is not None:
             patches = gather_tokens(patches, keep)
             positions = gather_tokens(positions.expand(len(keep), -1, -1), keep)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from medmae.networks.layers import NORM_EPS, initialise, masked_mean_squared_error, normalised_patches
-from medmae.networks.vit import Grid, VitBlock, VitEncoder, check_heads, patchify, position_table, unpatchify
+from medmae.networks.layers import NORM_EPS, initialise, normalised_patches
+from medmae.networks.vit import (
+    Grid,
+    Patch,
+    Positions,
+    VitBlock,
+    VitEncoder,
+    gather_tokens,
+    patchify,
+    three_sides,
+    unpatchify,
+)
 
 
-class VitDecoder(nn.Module):
-    """Puts mask tokens where tokens were dropped and predicts the voxels of every patch."""
+class VitDecoder(Positions):
+    """Puts mask tokens where tokens were dropped and predicts the voxels of patches."""
 
-    def __init__(self, *, encoder_width: int, width: int, depth: int, heads: int, values: int) -> None:
-        super().__init__()
-        check_heads(width, heads)
-        self.width = width
+    def __init__(self, *, encoder_width: int, width: int, depth: int, heads: int, values: int,
+                 class_token: bool = False, position_grid: Sequence[int] | None = None) -> None:
+        super().__init__(width=width, heads=heads, position_grid=position_grid, class_row=class_token)
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads) for _ in range(depth))
@@ -26,20 +37,43 @@ class VitDecoder(nn.Module):
         self.apply(initialise)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens: Tensor, keep: Tensor | None, grid: Grid, cls: Tensor | None) -> Tensor:
-        """Tokens (B, n, encoder width) at the places `keep` (B, n) of `grid` to predictions (B, N, values)."""
+    def forward(self, tokens: Tensor, keep: Tensor | None, grid: Grid, cls: Tensor | None = None,
+                wanted: Tensor | None = None) -> Tensor:
+        """Predict patches of `grid`.
+
+        Args:
+            tokens: (B, n, encoder width).
+            keep: (B, n) the places of these tokens; None = all places in order.
+            grid: tokens (k, j, i) of the whole volume.
+            cls: (B, encoder width), where this decoder was built with a class token.
+            wanted: (B, m) the places whose patches are wanted; None = all. The last layer is computed for them only.
+
+        Returns:
+            (B, m or N, values).
+        """
         places = self.embed(tokens)
         if keep is not None:
             kept = places
             places = self.mask_token.to(kept.dtype).expand(len(kept), grid[0] * grid[1] * grid[2], -1)
             places = places.scatter(1, keep[..., None].expand(-1, -1, self.width), kept)
-        places = places + position_table(grid, self.width, tokens.device)
-        if cls is not None:
+        if self.class_row:
+            assert cls is not None  # VitMae gives it
             places = torch.cat([self.embed(cls)[:, None].to(places.dtype), places], dim=1)
+        places = places + self.positions(grid, tokens.device)
         for block in self.blocks:
             places = block(places)
-        places = self.pred(self.norm(places))
-        return places if cls is None else places[:, 1:]
+        if self.class_row:
+            places = places[:, 1:]
+        if wanted is not None:
+            places = gather_tokens(places, wanted)
+        return self.pred(self.norm(places))
+
+
+def dropped_places(keep: Tensor, total: int) -> Tensor:
+    """The places (B, total - n), ascending, that `keep` (B, n) leaves out; no wait for the device."""
+    dropped = torch.ones(keep.shape[0], total, dtype=torch.bool, device=keep.device).scatter(1, keep, False)
+    # A stable sort brings the dropped places to the front in their order; how many there are is known from the shapes.
+    return dropped.byte().argsort(dim=1, descending=True, stable=True)[:, :total - keep.shape[1]]
 
 
 class VitMae(nn.Module):
@@ -48,16 +82,23 @@ class VitMae(nn.Module):
     Args:
         channels: channels of the volume.
         patch, width, depth, heads: see `VitEncoder`.
-        decoder_width, decoder_depth, decoder_heads: the decoder; its width is divisible by its heads and by 6.
+        decoder_width, decoder_depth, decoder_heads: the decoder; its width is divisible by its heads, and by 6 where
+            positions are computed.
+        decoder_class_token: whether CLS takes part in the decoder, as in the released class; the published figure shows
+            patch tokens only.
+        position_grid: the grid of the stored position tables of encoder and decoder; None computes sin-cos positions.
     """
 
-    def __init__(self, *, channels: int, patch: int = 16, width: int = 768, depth: int = 12, heads: int = 12,
-                 decoder_width: int = 576, decoder_depth: int = 8, decoder_heads: int = 16) -> None:
+    def __init__(self, *, channels: int, patch: Patch = 16, width: int = 768, depth: int = 12, heads: int = 12,
+                 decoder_width: int = 576, decoder_depth: int = 8, decoder_heads: int = 16,
+                 decoder_class_token: bool = False, position_grid: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.patch = patch
-        self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads)
+        self.patch = three_sides(patch)
+        self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads,
+                                  position_grid=position_grid)
         self.decoder = VitDecoder(encoder_width=width, width=decoder_width, depth=decoder_depth, heads=decoder_heads,
-                                  values=patch**3 * channels)
+                                  values=math.prod(self.patch) * channels, class_token=decoder_class_token,
+                                  position_grid=position_grid)
 
     def grid(self, size: Sequence[int]) -> Grid:
         """Tokens (k, j, i) of a volume of `size` voxels (``BadInput`` unless multiples of the patch)."""
@@ -70,31 +111,42 @@ class VitMae(nn.Module):
         return cls, tokens
 
     def decode(self, tokens: Tensor, keep: Tensor | None, grid: Grid, *, cls: Tensor | None = None) -> Tensor:
-        """Predict every patch of `grid` from the kept tokens.
+        """Predict every patch of `grid`, the kept ones too: (B, N, voxels of a patch * C), as `patchify` orders them.
 
         Args:
             tokens: (B, n, width) of `encode`.
             keep: (B, n) the places of these tokens; None = all places in order.
             grid: tokens (k, j, i) of the whole volume.
-            cls: (B, width), to let CLS take part in the decoder as in the released class; the published figure shows
-                patch tokens only.
-
-        Returns:
-            (B, N, patch**3 * C), as `patchify` orders them.
+            cls: (B, width) of `encode`; it counts only with `decoder_class_token`.
         """
         return self.decoder(tokens, keep, grid, cls)
 
     def forward(self, volumes: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encode and decode in one call (what DistributedDataParallel wraps): CLS (B, width), predictions (B, N, P)."""
+        """Encode and decode in one call, the interface of pretraining (what DistributedDataParallel wraps).
+
+        Args:
+            volumes: (B, C, k, j, i), sides multiples of the patch.
+            keep: (B, n) the places that the encoder sees; None = all.
+
+        Returns:
+            CLS (B, width) and predictions (B, N, voxels of a patch * C). With `keep`, kept patches are not predicted
+            (no loss asks for them) and read zero; `decode` predicts all.
+        """
         cls, tokens = self.encode(volumes, keep)
-        return cls, self.decode(tokens, keep, self.grid(volumes.shape[2:]))
+        grid = self.grid(volumes.shape[2:])
+        if keep is None:
+            return cls, self.decoder(tokens, None, grid, cls)
+        wanted = dropped_places(keep, math.prod(grid))
+        predicted = self.decoder(tokens, keep, grid, cls, wanted)
+        everywhere = predicted.new_zeros(len(predicted), math.prod(grid), predicted.shape[2])
+        return cls, everywhere.scatter(1, wanted[..., None].expand_as(predicted), predicted)
 
     def patchify(self, volumes: Tensor) -> Tensor:
-        """(B, C, k, j, i) to (B, tokens, patch**3 * C); in a patch (k, j, i, channel), channel fastest."""
+        """(B, C, k, j, i) to (B, tokens, voxels of a patch * C); in a patch (k, j, i, channel), channel fastest."""
         return patchify(volumes, self.patch)
 
     def unpatchify(self, patches: Tensor, grid: Grid) -> Tensor:
-        """(B, tokens, patch**3 * C) to (B, C, k, j, i); undoes `patchify`."""
+        """(B, tokens, voxels of a patch * C) to (B, C, k, j, i); undoes `patchify`."""
         return unpatchify(patches, self.patch, grid)
 
     def masked_loss(self, prediction: Tensor, volumes: Tensor, keep: Tensor, *,
@@ -102,16 +154,16 @@ class VitMae(nn.Module):
         """Mean squared error over the voxels of the dropped tokens, in fp32.
 
         Args:
-            prediction: (B, N, patch**3 * C) of `decode`.
+            prediction: (B, N, voxels of a patch * C) of `forward` or `decode`.
             volumes: (B, C, k, j, i), the intact volumes.
             keep: (B, n) the places that the encoder saw.
             normalise_patches: standardise every target patch first.
         """
-        target = self.patchify(volumes.float())
+        wanted = dropped_places(keep, prediction.shape[1])
+        target = gather_tokens(self.patchify(volumes), wanted).float()
         if normalise_patches:
             target = normalised_patches(target)
-        masked = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device).scatter(1, keep, False)
-        return masked_mean_squared_error(prediction, target, masked)
+        return functional.mse_loss(gather_tokens(prediction, wanted).float(), target)
 
     def features(self, volumes: Tensor) -> list[Tensor]:
         """Volumes (B, C, k, j, i) of any size to one map (B, width, *grid), after the final norm, without CLS."""

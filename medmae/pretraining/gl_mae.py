@@ -18,7 +18,7 @@ from torch import nn
 
 from medmae.datasets import Corpus
 from medmae.networks import architecture_for, build_network
-from medmae.networks.presets import GlMaePreset
+from medmae.networks.presets import GlMaePreset, preset_size
 from medmae.networks.presets import preset as network_preset
 from medmae.pretraining.consistency import Consistency, Projector, entropy
 from medmae.pretraining.masking import expand_mask, visible_tokens
@@ -149,7 +149,7 @@ class GlMaePretraining(PretrainingMethod):
     @classmethod
     def settings_for(cls, preset: str) -> GlMaeSettings:
         """The tiny preset has a small projector, and a teacher that follows faster, because its runs are short."""
-        if preset == "tiny":
+        if preset_size(preset) == "tiny":
             return GlMaeSettings(momentum=0.99, projector_hidden=512, projector_bottleneck=128, prototypes=512)
         return GlMaeSettings()
 

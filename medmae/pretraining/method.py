@@ -13,6 +13,7 @@ from torch import nn
 from medmae.datasets import Corpus
 from medmae.errors import BadInput
 from medmae.inference.config import Precision
+from medmae.networks.presets import preset_size
 from medmae.training.parameters import parameter_groups
 from medmae.training.randomness import Draw, DrawOrder
 from medmae.training.task import Batch
@@ -101,11 +102,12 @@ class PretrainingMethod(ABC):
 
 
 def preset_value(table: Mapping[str, Any], preset: str) -> Any:
-    """The entry of a preset.
+    """The entry of a preset, or of its size where it has none of its own ("base" for "base-fast").
 
     Raises:
         BadInput: there is no such preset.
     """
-    if preset not in table:
+    key = preset if preset in table else preset_size(preset)
+    if key not in table:
         raise BadInput(f"The preset '{preset}' is not known. Use {', '.join(table)}.")
-    return table[preset]
+    return table[key]
