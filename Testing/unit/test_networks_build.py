@@ -10,11 +10,13 @@ import torch
 
 from medmae.errors import BadInput
 from medmae.networks import architecture_for, build_network, methods, preset
+from medmae.networks.presets import PRESETS, preset_names, preset_size, spread_skip_blocks
+
+EVERY = [(method, name) for method, named in PRESETS.items() for name in named]
 
 
 @pytest.mark.parametrize("task", ["encoder", "segmentation", "classification"])
-@pytest.mark.parametrize("size", ["tiny", "small", "base"])
-@pytest.mark.parametrize("method", ["vis-mae", "gl-mae"])
+@pytest.mark.parametrize("method, size", EVERY)
 def test_every_preset_builds_every_task_from_its_json(method, size, task):
     import json
 
@@ -25,16 +27,35 @@ def test_every_preset_builds_every_task_from_its_json(method, size, task):
 
 
 def test_the_sizes_of_a_preset_fit_its_network():
-    for method in methods():
-        for size in ("tiny", "small", "base"):
-            chosen = preset(method, size)
-            assert chosen.method == method and len(chosen.input_size) == chosen.spatial_dims
-            if method == "vis-mae":
-                assert all(side % (chosen.patch * 2 ** (len(chosen.depths) - 1)) == 0 for side in chosen.input_size)
-                assert all(side % (chosen.patch * chosen.mask_block) == 0 for side in chosen.input_size)
-            else:
-                sides = (*chosen.input_size, *chosen.global_size, *chosen.local_size)
-                assert all(side % chosen.patch == 0 for side in sides)
+    assert methods() == tuple(PRESETS)
+    for method, size in EVERY:
+        chosen = preset(method, size)
+        assert chosen.method == method and len(chosen.input_size) == chosen.spatial_dims
+        if method == "vis-mae":
+            assert all(side % (chosen.patch * 2 ** (len(chosen.depths) - 1)) == 0 for side in chosen.input_size)
+            assert all(side % (chosen.patch * chosen.mask_block) == 0 for side in chosen.input_size)
+        else:
+            patch = (chosen.patch,) * 3 if isinstance(chosen.patch, int) else chosen.patch
+            for sides in (chosen.input_size, chosen.global_size, chosen.local_size):
+                assert all(side % part == 0 for side, part in zip(sides, patch, strict=True))
+
+
+def test_every_preset_has_its_defaults_in_every_table():
+    from medmae.finetuning.config import FinetuneConfig, resolve_finetune_config
+    from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
+    from medmae.pretraining.gl_mae import GlMaePretraining
+
+    for method, name in EVERY:
+        assert preset_size(name) in ("tiny", "small", "base") and name in preset_names()
+        assert resolve_pretrain_config(PretrainConfig(method=method, preset=name), []).steps
+        for task in ("segmentation", "classification"):
+            config = resolve_finetune_config(FinetuneConfig(), method=method, preset=name, task=task, pretrained=True)
+            assert config.steps and config.batch_size
+    assert GlMaePretraining.settings_for("tiny-thin") == GlMaePretraining.settings_for("tiny")
+
+
+def test_skips_are_spread_as_published():
+    assert spread_skip_blocks(12, 3) == (4, 7, 10) and spread_skip_blocks(12, 2) == (5, 9)
 
 
 def test_base_is_the_published_architecture():
@@ -72,6 +93,15 @@ def test_an_unknown_method_or_preset_names_the_valid_ones():
     ({"name": "vit_mae", "arguments": {"channels": 1, "decoder_depth": 65536}}, "not usable"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "drop_path": 1.5}}, "drop_path"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "depths": [2, 2]}}, "cannot be built"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "position_grid": [65536] * 3}}, "position_grid.*not usable"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "position_grid": 6}}, "position_grid.*not usable"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "patch": 65536}}, "patch.*not usable"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "patch": [4, 16]}}, "patch must be"),
+    ({"name": "vit_mae", "arguments": {"channels": 1, "decoder_class_token": 1}}, "decoder_class_token.*not usable"),
+    ({"name": "vit_classifier", "arguments": {"channels": 1, "classes": 2, "pool": 1}}, "pool.*not usable"),
+    ({"name": "vit_classifier", "arguments": {"channels": 1, "classes": 2, "pool": "max"}}, "pool must be"),
+    ({"name": "vit_classifier", "arguments": {"channels": 1, "classes": 2, "head": "deep"}}, "head linear or mlp"),
+    ({"name": "unetr", "arguments": {"channels": 1, "classes": 2, "deep_supervision": -1}}, "not usable"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "width": 97}}, "cannot be built"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "depths": 2}}, "cannot be built"),
 ])

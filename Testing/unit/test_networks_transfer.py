@@ -157,6 +157,84 @@ def test_the_bias_table_of_another_window_is_resampled():
     torch.testing.assert_close(middle, (finer[:, None] + 2 * finer[None, :])[2:-2, 2:-2], atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("before, after", [(4, 8), (4, 6), ((2, 4, 4), (3, 8, 4)), ((1, 4, 4), 8)], ids=str)
+def test_a_stem_for_larger_patches_gives_the_token_of_the_patch_before_it_was_enlarged(before, after):
+    source = network("gl-mae", "encoder", 2, patch=before)
+    target = network("gl-mae", "encoder", 2, seed=1, patch=after)
+    report = transfer_encoder(source.state_dict(), target, allow_partial=True)
+    name = "encoder.patch_embed.proj.weight"
+    assert report.resized == (name,) and report.encoder_fraction == 1.0
+    assert report.resizings == (f"{name}: {(192, 2, *source.patch)} to {(192, 2, *target.patch)}",)
+    patches = torch.randn(3, 2, *source.patch)  # of one token each
+    larger = torch.nn.functional.interpolate(patches, size=target.patch, mode="trilinear", align_corners=False)
+    with torch.no_grad():
+        found = target.encoder.patch_embed(target.patchify(larger))
+        torch.testing.assert_close(found, source.encoder.patch_embed(source.patchify(patches)), rtol=1e-3, atol=1e-4)
+
+
+def test_a_stem_for_smaller_patches_gives_the_tokens_of_half_the_resolution():
+    source = network("gl-mae", "encoder", 1, patch=16)
+    target = network("gl-mae", "segmentation", 3, seed=1, patch=8, skip_blocks=[2, 4])
+    report = transfer_encoder(source.state_dict(), target)
+    assert report.resized == ("encoder.patch_embed.proj.weight",)
+    small = torch.randn(2, 1, 16, 24, 16)
+    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    source.encoder.cls_token = None  # the target has none
+    with torch.no_grad():
+        torch.testing.assert_close(target.encoder.features(small.expand(-1, 3, -1, -1, -1)), source.features(large),
+                                   rtol=1e-3, atol=1e-4)
+
+
+def test_a_position_table_of_another_grid_is_resized_where_its_grid_is_named_and_never_guessed():
+    source = network("gl-mae", "encoder", position_grid=[3, 4, 2], decoder_class_token=True)
+    for part in (source.encoder, source.decoder):
+        torch.nn.init.normal_(part.position_table)
+    state = source.state_dict()
+    target = network("gl-mae", "encoder", seed=1, position_grid=[2, 6, 3], decoder_class_token=True)
+    report = transfer_encoder(state, target, position_grid=(3, 4, 2))
+    assert set(report.resized) == {"encoder.position_table", "decoder.position_table"} and not report.missing
+    expected = source.encoder.positions((2, 6, 3), torch.device("cpu"))
+    torch.testing.assert_close(target.encoder.position_table, expected)
+    assert torch.equal(target.decoder.position_table[0], source.decoder.position_table[0])
+    untold = transfer_encoder(state, network("gl-mae", "encoder", seed=1, position_grid=[2, 6, 3],
+                                             decoder_class_token=True))
+    assert set(untold.missing) == {"encoder.position_table", "decoder.position_table"}
+
+
+def test_a_table_of_as_many_places_in_another_arrangement_is_resized_too():
+    source = network("gl-mae", "encoder", position_grid=[2, 3, 4])
+    target = network("gl-mae", "encoder", seed=1, position_grid=[4, 3, 2])
+    report = transfer_encoder(source.state_dict(), target, position_grid=(2, 3, 4))
+    assert "encoder.position_table" in report.resized
+    torch.testing.assert_close(target.encoder.position_table,
+                               source.encoder.positions((4, 3, 2), torch.device("cpu")))
+
+
+def test_the_networks_of_tasks_follow_the_position_grid_and_the_patch_of_their_encoder():
+    source = architecture_for("gl-mae", "tiny", "encoder", 1)
+    source["arguments"] |= {"position_grid": [2, 3, 2], "patch": [4, 16, 16], "depth": 8}
+    network_of_source = build_network(source)
+    torch.nn.init.normal_(network_of_source.encoder.position_table)
+    for task in ("segmentation", "classification"):
+        followed = architecture_following(source, "gl-mae", "tiny", task, 2, 3)
+        assert followed["arguments"]["position_grid"] == [2, 3, 2]
+        if task == "segmentation":
+            assert followed["arguments"]["skip_blocks"] == [3, 5, 7]
+        target = build_network(followed)
+        report = transfer_encoder(network_of_source.state_dict(), target)
+        assert report.encoder_fraction == 1.0 and report.resized == ("encoder.patch_embed.proj.weight",)
+        assert torch.equal(target.encoder.position_table, network_of_source.encoder.position_table)
+
+
+def test_a_classifier_that_pools_by_the_class_token_gets_it():
+    source, target = network("gl-mae", "encoder"), network("gl-mae", "classification", seed=1, pool="cls")
+    report = transfer_encoder(source.state_dict(), target)
+    assert "encoder.cls_token" in report.loaded
+    volumes = torch.randn(1, 1, 16, 24, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(target(volumes), target.head(source.encode(volumes)[0]))
+
+
 def test_the_report_says_it_in_one_line():
     report = LoadReport(("a", "b"), ("c",), (), ("b",), 0.5)
     assert report.summary() == ("2 tensors loaded (50.0% of the encoder's parameters), 1 of them resized; "

@@ -7,7 +7,7 @@ import torch
 
 from medmae.errors import BadInput
 from medmae.networks import architecture_for, build_network
-from medmae.networks.unetr import UnetrDecoder
+from medmae.networks.unetr import UnetrDecoder, upsample_strides
 
 
 class MonaiDecoder(torch.nn.Module):
@@ -86,6 +86,41 @@ def test_the_result_lies_on_the_grid_of_any_crop(size):
     assert logits.shape == (1, 3, *size) and torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("patch, skips", [((4, 16, 16), [2, 3, 5]), ((2, 8, 8), [2, 4]), ((1, 4, 2), [3]), (2, [])],
+                         ids=str)
+def test_patches_of_other_sides_give_results_on_the_grid_of_any_crop(patch, skips):
+    architecture = architecture_for("gl-mae", "tiny", "segmentation", 1, 3)
+    architecture["arguments"] |= {"patch": patch, "skip_blocks": skips, "feature_size": 4, "width": 24, "heads": 2}
+    network = build_network(architecture).eval()
+    for size in [(16, 32, 48), (5, 33, 20), (1, 16, 16)]:
+        with torch.no_grad():
+            logits = network(torch.randn(1, 1, *size))
+        assert logits.shape == (1, 3, *size) and torch.isfinite(logits).all()
+
+
+def test_axes_with_smaller_patches_stop_being_doubled_first():
+    assert upsample_strides((4, 16, 16)) == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
+    assert upsample_strides((16, 16, 16)) == [(2, 2, 2)] * 4
+    assert upsample_strides((1, 4, 2)) == [(1, 2, 1), (1, 2, 2)]
+
+
+def test_deep_supervision_adds_heads_on_coarser_levels_and_leaves_the_result_alone():
+    architecture = architecture_for("gl-mae", "tiny", "segmentation", 1, 3)
+    plain = build_network(architecture).eval()
+    architecture["arguments"] |= {"deep_supervision": 2}
+    network = build_network(architecture).eval()
+    missing = network.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[0] for name in missing} == {"deep_heads"}
+    volumes = torch.randn(1, 1, 16, 21, 24)
+    with torch.no_grad():
+        logits = network.deep_logits(volumes)
+        torch.testing.assert_close(network(volumes), plain(volumes))
+    assert [tuple(one.shape[2:]) for one in logits] == [(16, 21, 24), (8, 11, 12), (4, 6, 6)]
+    torch.testing.assert_close(logits[0], plain(volumes))
+    sum(one.square().mean() for one in network.deep_logits(volumes)).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
 def test_the_raw_image_and_every_hidden_state_reach_the_result():
     network = build_network(architecture_for("gl-mae", "tiny", "segmentation", 1, 2)).eval()
     volumes = torch.randn(1, 1, 16, 16, 16)
@@ -118,7 +153,9 @@ def test_training_reaches_every_parameter():
 
 
 @pytest.mark.parametrize("changes", [{"patch": 12}, {"skip_blocks": [4, 7]}, {"skip_blocks": [7, 4, 10]},
-                                     {"skip_blocks": [4, 7, 13]}, {"width": 100}], ids=str)
+                                     {"skip_blocks": [4, 7, 13]}, {"width": 100}, {"patch": [16, 16]},
+                                     {"patch": [3, 16, 16]}, {"patch": 1, "skip_blocks": []}, {"deep_supervision": 4},
+                                     {"position_grid": [2, 2]}], ids=str)
 def test_an_impossible_architecture_is_refused(changes):
     arguments = {"channels": 1, "classes": 2, "patch": 16, "width": 96, "heads": 4, "skip_blocks": [4, 7, 10]}
     with pytest.raises(BadInput, match="cannot be built"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from medmae.errors import BadInput
 from medmae.networks import VitMae, architecture_for, build_network
-from medmae.networks.vit import VitBlock, VitEncoder, patchify, position_table, unpatchify
+from medmae.networks.vit import VitBlock, VitEncoder, patchify, position_table, resized_positions, unpatchify
 
 CPU = torch.device("cpu")
 
@@ -57,6 +59,91 @@ def test_no_two_places_of_any_grid_have_the_same_position(grid):
 def test_a_smaller_grid_has_the_positions_of_the_corner_of_a_larger_one():
     large = position_table((5, 6, 7), 48, CPU).view(5, 6, 7, 48)
     assert torch.equal(position_table((2, 4, 3), 48, CPU).view(2, 4, 3, 48), large[:2, :4, :3])
+
+
+def slow_trilinear(table: torch.Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> torch.Tensor:
+    """Trilinear resizing place by place: a place at the middle of its share of the axis, clamped to the grid."""
+    image, rows = table.view(*grid, -1), []
+    for place in np.ndindex(*wanted):
+        value = torch.zeros(table.shape[1])
+        ends = []
+        for position, before, after in zip(place, grid, wanted, strict=True):
+            at = min(max((position + 0.5) * before / after - 0.5, 0.0), before - 1)
+            low = min(int(at), before - 1)
+            ends.append([(low, 1 - (at - low)), (min(low + 1, before - 1), at - low)])
+        for corner in itertools.product(*ends):
+            value += math.prod(weight for _, weight in corner) * image[tuple(index for index, _ in corner)]
+        rows.append(value)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("grid, wanted", [((6, 6, 6), (12, 12, 2)), ((12, 12, 2), (3, 5, 4)),
+                                          ((10, 10, 10), (14, 14, 7)), ((1, 4, 2), (2, 2, 2))], ids=str)
+def test_a_stored_table_is_resized_on_the_true_grid(grid, wanted):
+    table = torch.randn(math.prod(grid), 8)
+    torch.testing.assert_close(resized_positions(table, grid, wanted), slow_trilinear(table, grid, wanted),
+                               rtol=1e-4, atol=1e-5)
+    with_class = torch.cat([torch.full((1, 8), 7.0), table])
+    resized = resized_positions(with_class, grid, wanted)
+    assert torch.equal(resized[0], with_class[0]) and torch.equal(resized[1:], resized_positions(table, grid, wanted))
+
+
+def test_a_stored_table_is_exact_on_its_own_grid_and_not_taken_for_that_of_a_cube():
+    network = tiny(position_grid=[12, 12, 2])
+    torch.nn.init.normal_(network.encoder.position_table)
+    assert network.encoder.positions((12, 12, 2), CPU) is network.encoder.position_table
+    volumes = torch.zeros(1, 1, 96, 96, 16)  # every token is its position
+    network.encoder.blocks, network.encoder.norm = torch.nn.ModuleList(), torch.nn.Identity()
+    torch.testing.assert_close(network.encode(volumes)[1][0], network.encoder.position_table)
+
+
+def test_a_network_with_a_table_starts_as_the_one_that_computes_its_positions():
+    plain, stored = tiny(), tiny(position_grid=(2, 3, 2))
+    assert set(stored.state_dict()) - set(plain.state_dict()) == {"encoder.position_table", "decoder.position_table"}
+    stored.load_state_dict(plain.state_dict(), strict=False)
+    volumes, keep = torch.randn(1, 1, 16, 24, 16), torch.tensor([[0, 5, 7]])
+    with torch.no_grad():
+        for ours, theirs in zip(stored(volumes, keep), plain(volumes, keep), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        assert all(torch.isfinite(part).all() for part in stored(torch.randn(1, 1, 48, 16, 8), keep))
+
+
+def test_a_decoder_512_wide_needs_a_table_because_six_does_not_divide_it():
+    sizes = {"decoder_width": 512, "decoder_heads": 16, "decoder_depth": 1}
+    with pytest.raises(BadInput, match="512 is not divisible by 16 heads and by 6"):
+        tiny(**sizes)
+    network = tiny(**sizes, position_grid=[2, 2, 2], decoder_class_token=True)
+    assert network.decoder.position_table.shape == (9, 512) and network.encoder.position_table.shape == (8, 192)
+    assert network(torch.randn(1, 1, 16, 16, 24), torch.tensor([[3]]))[1].shape == (1, 12, 512)
+
+
+@pytest.mark.parametrize("patch, grid", [((2, 8, 8), (8, 2, 3)), ((4, 2, 1), (4, 8, 24)), (8, (2, 2, 3))], ids=str)
+def test_patches_of_any_sides_are_cut_and_put_back(patch, grid):
+    network = tiny(channels=2, patch=patch)
+    volumes = torch.randn(1, 2, 16, 16, 24)
+    assert network.grid(volumes.shape[2:]) == grid
+    patches = network.patchify(volumes)
+    assert patches.shape == (1, math.prod(grid), 2 * math.prod(network.patch))
+    assert torch.equal(network.unpatchify(patches, grid), volumes)
+    expected = network.encoder.patch_embed.proj(volumes).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(network.encoder.patch_embed(patches), expected, rtol=1e-3, atol=1e-4)
+    assert network(volumes, torch.tensor([[1, 4]]))[1].shape == patches.shape
+
+
+def test_pretraining_predicts_what_decoding_does_but_only_where_tokens_were_dropped():
+    for changes in ({}, {"decoder_class_token": True}):
+        network = tiny(**changes)
+        volumes = torch.rand(2, 1, 16, 24, 16)
+        keep = torch.tensor([[5, 0, 7], [11, 2, 1]])
+        with torch.no_grad():
+            cls, tokens = network.encode(volumes, keep)
+            expected = network.decode(tokens, keep, (2, 3, 2), cls=cls)
+            cls_again, prediction = network(volumes, keep)
+        dropped = torch.ones(2, 12, dtype=torch.bool).scatter(1, keep, False)
+        assert torch.equal(cls, cls_again) and not prediction[~dropped].any()
+        torch.testing.assert_close(prediction[dropped], expected[dropped])
+        torch.testing.assert_close(network.masked_loss(prediction, volumes, keep),
+                                   network.masked_loss(expected, volumes, keep))
 
 
 def test_patches_are_ordered_k_j_i_channel():
@@ -201,3 +288,16 @@ def test_the_classifier_averages_normed_tokens_of_any_size():
         expected = network.head(network.encoder.features(volumes)[0].mean((2, 3, 4)))
         torch.testing.assert_close(network(volumes), expected)
         assert network(torch.randn(1, 1, 13, 30, 9)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_the_classifier_may_take_the_class_token_and_a_deeper_head(head):
+    architecture = architecture_for("gl-mae", "tiny", "classification", 1, 3)
+    architecture["arguments"] |= {"pool": "cls", "head": head}
+    network = build_network(architecture)
+    volumes = torch.randn(2, 1, 16, 24, 16)
+    layers = [module for module in network.head.modules() if isinstance(module, torch.nn.Linear)]
+    assert [layer.out_features for layer in layers] == ([192, 192, 3] if head == "mlp" else [3])
+    torch.testing.assert_close(network(volumes), network.head(network.encoder(volumes)[0]))
+    network(volumes).square().mean().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []

@@ -86,7 +86,8 @@ Preset = VisMaePreset | GlMaePreset
 
 _GL_TINY = GlMaePreset(
     name="tiny", input_size=(48, 48, 48), global_size=(48, 48, 48), local_size=(32, 32, 32), patch=8, width=192,
-    depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4, skip_blocks=(2, 4), feature_size=16, local_views=4)
+    depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4, skip_blocks=(2, 4), feature_size=16,
+    local_views=4)
 _GL_SMALL = GlMaePreset(
     name="small", input_size=(96, 96, 96), global_size=(128, 128, 128), local_size=(80, 80, 80), patch=16, width=384,
     depth=12, heads=6, decoder_width=192, decoder_depth=4, decoder_heads=6, skip_blocks=(4, 7, 10), feature_size=24,
