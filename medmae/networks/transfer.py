@@ -150,8 +150,8 @@ def resized_patch_stem(weight: Tensor, patch: Sequence[int]) -> Tensor:
 
     A resize of a patch is linear, x' = Bx, so the weights w' = pinv(B^T) w give <x', w'> = <x, w>. Where a side grows
     (linear interpolation) for every patch; where it shrinks (averages) for every patch that is constant within each
-    average, and for others as nearly as can be. Interpolating the weights themselves would change the size of the tokens
-    by the ratio of the voxels.
+    average, and for others as nearly as can be. Interpolating the weights themselves would change the size of the
+    tokens by the ratio of the voxels.
     """
     result = weight.double()
     for axis, after in enumerate(patch, start=2):
@@ -162,6 +162,20 @@ def resized_patch_stem(weight: Tensor, patch: Sequence[int]) -> Tensor:
             inverse = torch.linalg.pinv(resize).to(result.device)  # (after, before)
             result = torch.tensordot(result, inverse, dims=([axis], [1])).movedim(-1, axis)
     return result.to(weight.dtype)
+
+
+def _refitted_stem(weight: Tensor, channels: int, slices: tuple[int, int]) -> Tensor:
+    """A stem (width, slices * image channels, ...) for other channels: equal slices and channels answer as before."""
+    before, after = slices
+    each = weight.unflatten(1, (before, -1)).sum(1)  # (width, image channels, ...)
+    image_channels = channels // after
+    if each.shape[1] != image_channels:
+        each = each.sum(1, keepdim=True).repeat_interleave(image_channels, 1) / image_channels
+    return torch.cat([each / after] * after, 1)
+
+
+def _differs_in_channels(source: torch.Size, target: torch.Size) -> bool:
+    return len(source) == len(target) and source[:1] + source[2:] == target[:1] + target[2:]
 
 
 def _resampled_table(table: Tensor, rows: int) -> Tensor:
