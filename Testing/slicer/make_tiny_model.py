@@ -7,8 +7,8 @@ import sys
 import torch
 
 from medmae.datasets.preprocessing import Preprocessing
-from medmae.finetuning.run import model_labels
 from medmae.models import ModelInfo, save_model
+from medmae.models.labels import model_labels
 from medmae.networks import architecture_for, build_network
 from medmae.networks.presets import preset
 from medmae.volumes import default_intensity

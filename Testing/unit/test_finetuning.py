@@ -18,10 +18,12 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import AugmentationConfig, FinetuneConfig, default_flip_axes, finetune_config
-from medmae.finetuning.run import finetuning_preprocessing, make_plan, model_labels
+from medmae.finetuning.planning import make_plan
+from medmae.finetuning.preparing import finetuning_preprocessing
 from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
 from medmae.models import load_info, load_network
+from medmae.models.labels import model_labels
 from medmae.networks import architecture_for, build_network
 from medmae.run_folder import RunFolder
 

@@ -120,7 +120,7 @@ def test_balanced_drawing_shows_classes_equally_often_and_repeats_itself(tmp_pat
 def test_the_temperature_is_fitted_on_validation_cases_alone(tmp_path: Path, calibrate: bool, cases: int) -> None:
     held_out = corpus(tmp_path / "v", [0, 0, 1, 0, 1, 0], 3)
     tuned = task(tmp_path / "t", [0, 1], 3, held_out, calibrate=calibrate)
-    tuned.finish(1)
+    tuned.finish()
     assert tuned.calibration.cases == cases
     logits = 2.0  # the mean level of slices 1, 2, 3
     chance = 1 / (1 + np.exp(-2 * logits / tuned.calibration.temperature))

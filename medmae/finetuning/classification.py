@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -42,6 +41,8 @@ class ClassificationTask(FinetuningTask):
     expected loss of a slice bounds the loss of the pooled logits from above. Other poolings need the slices of a volume
     together: `slices` (8) evenly spread ones are drawn and their logits pooled before the loss.
     """
+
+    figure = "auc"
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
@@ -90,18 +91,16 @@ class ClassificationTask(FinetuningTask):
         matrix = random_matrix(self.config.augmentation, len(self.size), generator)
         return vary_intensity(cut_view(image, centre, matrix, self.size), self.config.augmentation, generator)
 
-    def validate(self, step: int) -> Mapping[str, Any]:
+    def score(self, network: nn.Module) -> float | None:
         """AUC of the validation cases (their number is not limited: one forward pass each)."""
-        if self.validation is None:
-            return {}
-        area = auc(_targets(self.validation, len(self.labels)), self._probabilities(self._validation_logits()))
-        return {"validation_auc": area} if area is not None else {}
+        assert self.validation is not None
+        return auc(_targets(self.validation, len(self.labels)), self._probabilities(self._validation_logits(network)))
 
-    def finish(self, steps: int) -> None:
+    def finish(self) -> None:
         """Fit the temperature on the validation cases and score them: probabilities as the model will give them."""
         if self.validation is None:
             return
-        logits = self._validation_logits()
+        logits = self._validation_logits(self.module.chosen.eval())
         targets = _targets(self.validation, len(self.labels))
         if self.config.calibrate:
             self.calibration = fit_temperature(targets, logits)
@@ -112,14 +111,14 @@ class ClassificationTask(FinetuningTask):
             ClassificationCase(item.id, item.subject or item.id, _case_target(item.target), tuple(calibrated[number]),
                                tuple(raw[number]) if self.calibration.cases else None)
             for number, item in enumerate(self.validation.items)], self.labels)
+        self._tell_selection()
 
     def _probabilities(self, logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         return probabilities_of(logits, temperature, multi_label=self.multi_label)
 
-    def _validation_logits(self) -> np.ndarray:
-        """Pooled logits (cases, K) of the averaged network, of the views that the finished model will see."""
+    def _validation_logits(self, network: nn.Module) -> np.ndarray:
+        """Pooled logits (cases, K) of `network`, of the views that the finished model will see."""
         assert self.validation is not None
-        network = self.module.average.eval()
         device = next(network.parameters()).device
         return np.stack([pool_slices(view_logits(
             network, self.validation.image(index), self.size, device=device, context=self.config.context or 0,

@@ -51,11 +51,11 @@ class FinetuneConfig:
     """A finetuning run. None means the default of the method, preset and task (`resolve_finetune_config`).
 
     The schedule is fixed: at N labels, training and model selection see these N only, so there is no selection on
-    validation cases (without `patience`); they are scored for the report. `cases` draws that many training cases by subject from `seed`.
-    `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the averaged weights,
-    which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D networks: show a
-    slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further channels.
-    `input_size`: the network's window, (k, j, i) or (rows, columns).
+    validation cases (without `patience`); they are scored for the report. `cases` draws that many training cases by
+    subject from `seed`. `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the
+    averaged weights, which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D
+    networks: show a slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further
+    channels. `input_size`: the network's window, (k, j, i) or (rows, columns).
 
     Classification: `class_balance` lets rare classes count more in the loss ("loss"), come up more often ("draw"), or
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or

@@ -14,6 +14,7 @@ from medmae.datasets.slices import slice_stack
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.task import FinetuningTask
+from medmae.inference.config import SegmentConfig
 from medmae.inference.device import windows_at_once
 from medmae.inference.slices import slice_logits
 from medmae.inference.sliding_window import sliding_window
@@ -21,6 +22,8 @@ from medmae.metrics import dice_per_label
 from medmae.training.randomness import Draw, random_generator
 from medmae.training.task import Batch
 from medmae.training.views import cut_view, random_centre
+
+OVERLAP = SegmentConfig().overlap
 
 
 class DiceCrossEntropy:
@@ -46,13 +49,39 @@ class DiceCrossEntropy:
         return {"loss": loss, "dice_loss": dice, "cross_entropy": cross_entropy}
 
 
+class DeepSupervision:
+    """`DiceCrossEntropy` of the logits of several levels, each coarser one at half the weight; the weights add up to 1.
+
+    Labels are brought to a level's grid by their nearest voxel. The parts logged are those of the finest level.
+    """
+
+    def __init__(self, loss: DiceCrossEntropy) -> None:
+        self._loss = loss
+
+    def __call__(self, levels: Sequence[torch.Tensor], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """levels (B, K, *size of the level), finest first; labels (B, *size) class indices."""
+        parts = [self._loss(logits, _resized_labels(labels, logits.shape[2:])) for logits in levels]
+        weights = [0.5**level for level in range(len(levels))]
+        weighted = [weight * part["loss"] for weight, part in zip(weights, parts, strict=True)]
+        return {**parts[0], "loss": torch.stack(weighted).sum() / sum(weights)}
+
+
+def _resized_labels(labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    if labels.shape[1:] == torch.Size(size):
+        return labels
+    return nn.functional.interpolate(labels[:, None].float(), tuple(size), mode="nearest-exact")[:, 0].long()
+
+
 class SegmentationTask(FinetuningTask):
     """Views are crops of volumes (3-D) or slices with their neighbours (2-D), varied in geometry and intensity."""
 
+    figure = "dice"
+
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
-        super().__init__(network, DiceCrossEntropy(config.dice_weight, config.ce_weight), config, corpus, validation,
-                         input_size)
+        loss = DiceCrossEntropy(config.dice_weight, config.ce_weight)
+        super().__init__(network, DeepSupervision(loss) if config.deep_supervision else loss, config, corpus,
+                         validation, input_size)
         self.labels = list(labels)
         self._places = [_places(corpus.label(index)) for index in range(len(corpus))]
 
@@ -88,11 +117,12 @@ class SegmentationTask(FinetuningTask):
         return of_class[int(generator.integers(len(of_class)))]
 
     @torch.no_grad()
-    def validate(self, step: int) -> Mapping[str, Any]:
-        """Mean Dice over the foreground labels of validation cases, on the network's grid, per case."""
-        if self.validation is None:
-            return {}
-        network = self.module.average.eval()
+    def score(self, network: nn.Module) -> float | None:
+        """Mean Dice over the foreground labels of at most `validation_cases` cases.
+
+        Whole cases at the network's spacing, seen through windows that overlap as they do in inference.
+        """
+        assert self.validation is not None
         device = next(network.parameters()).device
         cases: list[dict[str, Any]] = []
         values = {name: index for index, name in enumerate(self.labels)}
@@ -104,15 +134,17 @@ class SegmentationTask(FinetuningTask):
         per_label = {name: _mean([case["dice"][name] for case in cases]) for name in self.labels[1:]}
         mean = _mean(list(per_label.values()))
         self.last_validation = {"task": "segmentation", "mean_dice": mean, "dice": per_label, "cases": cases}
-        return {"validation_dice": mean} if mean is not None else {}
+        return mean
 
     def _predict(self, network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
         """Class indices (k, j, i) uint8 of a prepared image (C, k, j, i)."""
         batch = windows_at_once(device, self.size)
         if len(self.size) == 3:
-            logits = sliding_window(network, torch.from_numpy(image), self.size, batch=batch, device=device)
+            logits = sliding_window(network, torch.from_numpy(image), self.size, overlap=OVERLAP, batch=batch,
+                                    device=device)
             return logits.argmax(0).to(torch.uint8).cpu().numpy()
-        slices = slice_logits(network, image, self.size, context=self.config.context or 0, batch=batch, device=device)
+        slices = slice_logits(network, image, self.size, context=self.config.context or 0, overlap=OVERLAP, batch=batch,
+                              device=device)
         return torch.cat([logits.argmax(0).to(torch.uint8) for logits in slices]).cpu().numpy()
 
 

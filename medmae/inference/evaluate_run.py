@@ -60,8 +60,7 @@ def execute(run: RunFolder) -> None:
     run.append_progress({"stage": "check", "message": f"checking {len(cases)} cases"})
     validate_cases(dataset, cases, labels=True)
     failures: list[CaseFailure] = []
-    evaluate = _segmentation if dataset.task == "segmentation" else _classification
-    scores = evaluate(run, dataset, cases, model, config, out, failures)
+    scores = score_cases(run, dataset, cases, model, config, out, failures)
     if failures:
         scores["failed"] = failures_to_json(failures)
     if len(failures) < len(cases):
@@ -69,6 +68,18 @@ def execute(run: RunFolder) -> None:
         if out is not None:
             write_json(out / "result.json", scores)
     raise_failures(failures, len(cases))
+
+
+def score_cases(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel, config: EvaluateConfig,
+                out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+    """The result object of a model that fits the dataset, on cases that were checked; those that fail are added to
+    `failures`. Predictions are written to `out` where it is given.
+
+    Raises:
+        Stopped: a stop was asked for.
+    """
+    evaluate = _segmentation if dataset.task == "segmentation" else _classification
+    return evaluate(run, dataset, cases, model, config, out, failures)
 
 
 def labelled_cases(dataset: Dataset, split: str) -> list[Case]:

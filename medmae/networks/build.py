@@ -11,6 +11,10 @@ from torch import nn
 
 from medmae.errors import BadInput
 from medmae.networks.dyn_unet import DynUnet
+from medmae.networks.ensemble import Ensemble
+from medmae.networks.hybrid_classifier import HybridClassifier
+from medmae.networks.hybrid_mae import HybridMae
+from medmae.networks.hybrid_unet import HybridUnet
 from medmae.networks.plain_unet import PlainUnet
 from medmae.networks.swin_classifier import SwinClassifier
 from medmae.networks.swin_mae import SwinMAE
@@ -26,14 +30,18 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "vit_mae": VitMae,
     "unetr": Unetr,
     "vit_classifier": VitClassifier,
+    "hybrid_mae": HybridMae,
+    "hybrid_unet": HybridUnet,
+    "hybrid_classifier": HybridClassifier,
     "plain_unet": PlainUnet,
     "dyn_unet": DynUnet,
+    "ensemble": Ensemble,
 }
 
 
 # A description from a stranger must not take hours, or all memory, to build.
 LARGEST_SIZE, MOST_BLOCKS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 64, 65536
-FLAGS = ("masked_padding", "decoder_class_token")
+FLAGS = ("masked_padding", "decoder_class_token", "multi_label")
 WORDS = ("pool", "head")  # the networks say which ones they know
 COUNTS_FROM_ZERO = ("deep_supervision",)
 
@@ -70,6 +78,8 @@ def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
 def _usable(key: str, value: Any) -> bool:
     if key in FLAGS:
         return isinstance(value, bool)
+    if key == "member":  # built, and checked, as an architecture of its own
+        return isinstance(value, Mapping)
     if key in WORDS:
         return isinstance(value, str)
     if key == "position_grid":

@@ -56,8 +56,9 @@ def refuse_impossible(settings: LoopSettings, group: ProcessGroup) -> None:
     autocast(group.device, settings.precision)
 
 
-def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup) -> None:
-    """Train `task` from the newest checkpoint of `run` (or from the start) to the last step.
+def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup) -> int:
+    """Train `task` from the newest checkpoint of `run` (or from the start) to the last step, or until the task says
+    after a validation that it should stop; returns the number of steps done.
 
     Bit-exact: killed anywhere and continued, on a processor, it gives the same losses as without interruption.
 
@@ -80,7 +81,7 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
     order = getattr(task, "order", None) or DrawOrder(task.number_of_items, settings.seed)
     one_at_a_time = threading.Lock()  # an order keeps the shuffle of its epoch
     every = settings.checkpoint_every or min(500, max(10, settings.steps // 20))
-    writer = ProgressWriter(run, settings.steps, start) if group.is_main else None
+    writer = ProgressWriter(run, settings.steps, start, getattr(task, "watch", None)) if group.is_main else None
 
     def load(step: int) -> Batch:
         with one_at_a_time:
@@ -92,7 +93,8 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
             writer.flush()
             save_checkpoint(run.checkpoints, done, module, optimizer, {"scaler": scaler.state_dict()})
 
-    batches = Prefetch(load, start, settings.steps)
+    done = start
+    batches = Prefetch(load, start, start if _gives_up(task, group) else settings.steps)
     begun = time.monotonic()
     for step, batch in enumerate(batches, start):
         if group.any(group.is_main and run.stop_requested):
@@ -107,22 +109,34 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
         task.after_step(step, settings.steps)
         done = step + 1
         known: dict[str, object] = {"lr": rate, "data_wait_s": round(batches.waited_s, 4)}
+        gives_up = False
         if settings.validate_every and (done % settings.validate_every == 0 or done == settings.steps):
             if group.is_main:
                 module.eval()
                 known.update(task.validate(done))
                 module.train()
-            group.barrier()
+            gives_up = _gives_up(task, group)
         if writer:
             writer.add(step, figures, **known)
-        if done % every == 0 or done == settings.steps:
+        if done % every == 0 or done == settings.steps or gives_up:
             save(done)
             group.barrier()
-    if start < settings.steps:
+        if gives_up:
+            log.info("ending at step %d of %d: validations have not become better", done, settings.steps)
+            break
+    if start < done:
         seconds = time.monotonic() - begun
         log.info("trained %d steps in %.1f s; waiting for data: %.1f %% of the training time",
-                 settings.steps - start, seconds, 100 * batches.waited_s / seconds)
+                 done - start, seconds, 100 * batches.waited_s / seconds)
     module.eval()
+    return done
+
+
+def _gives_up(task: TrainingTask, group: ProcessGroup) -> bool:
+    """Whether the main process' task, which alone validates, should stop; all processes get the same answer."""
+    should_stop = getattr(task, "should_stop", None)
+    group.barrier()
+    return should_stop is not None and group.any(group.is_main and should_stop())
 
 
 def _step(wrapped: nn.Module, module: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer,

@@ -1,0 +1,33 @@
+"""Training one model on the cases of one plan."""
+
+from __future__ import annotations
+
+import logging
+
+from medmae.config import from_json
+from medmae.datasets.preprocessing import Preprocessing
+from medmae.files import read_json, write_json
+from medmae.finetuning.building import build_task, loop_settings
+from medmae.finetuning.planning import Plan
+from medmae.finetuning.saving import save_finetuned
+from medmae.run_folder import RunFolder
+from medmae.training.distributed import ProcessGroup
+from medmae.training.loop import train
+
+log = logging.getLogger(__name__)
+
+
+def train_one_model(run: RunFolder, plan: Plan, group: ProcessGroup) -> None:
+    """Train on the prepared cases of `plan` (or go on) and leave the model in ``run.model``."""
+    preprocessing = from_json(Preprocessing, read_json(run.path / "preprocessing.json"), "preprocessing")
+    task, architecture = build_task(run, plan, preprocessing)
+    log.info("finetuning %s (%s) for %s of %s on %d cases for %d steps", plan.config.method, plan.config.preset,
+             plan.dataset.task, ", ".join(plan.dataset.labels), len(plan.training), plan.config.steps)
+    steps = train(task, run, loop_settings(plan.config), group)
+    if group.is_main:
+        task.finish()
+        if task.module.best is not None and task.module.best.is_known:
+            log.info("the weights of step %d become the model: their validation was the best",
+                     int(task.module.best.step))
+        write_json(run.path / "validation.json", task.last_validation)
+        save_finetuned(run, plan, preprocessing, architecture, task, steps)
