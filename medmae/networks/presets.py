@@ -46,6 +46,8 @@ class GlMaePreset:
 
     `input_size` is the crop of finetuning and of the sliding window; global and local views belong to pretraining.
     Their numbers are not known from the paper (docs/methods.md). `patch` is one side or the sides (k, j, i).
+    With `stem_widths` the networks are the hybrid ones, for which the decoder's width and heads, skip blocks and
+    feature size have no meaning; L widths make patches of 2**L voxels.
     """
 
     name: str
@@ -61,6 +63,7 @@ class GlMaePreset:
     decoder_heads: int
     skip_blocks: tuple[int, ...]
     feature_size: int
+    stem_widths: tuple[int, ...] = ()
     global_views: int = 2
     local_views: int = 8
     method: str = "gl-mae"
@@ -68,6 +71,8 @@ class GlMaePreset:
 
     def architecture(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
         """The arguments of `build_network` for a task."""
+        if self.stem_widths:
+            return self._hybrid(task, channels, classes)
         patch = self.patch if isinstance(self.patch, int) else list(self.patch)
         arguments: dict[str, Any] = {"channels": channels, "patch": patch, "width": self.width,
                                      "depth": self.depth, "heads": self.heads}
@@ -80,6 +85,16 @@ class GlMaePreset:
             return {"name": "vit_classifier", "arguments": arguments}
         return {"name": "unetr", "arguments": arguments | {
             "skip_blocks": list(self.skip_blocks), "feature_size": self.feature_size}}
+
+    def _hybrid(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"channels": channels, "stem_widths": list(self.stem_widths), "width": self.width,
+                                     "depth": self.depth, "heads": self.heads}
+        if task == "encoder":
+            return {"name": "hybrid_mae", "arguments": arguments | {"decoder_depth": self.decoder_depth}}
+        arguments["classes"] = classes
+        if task == "classification":
+            return {"name": "hybrid_classifier", "arguments": arguments}
+        return {"name": "hybrid_unet", "arguments": arguments | {"decoder_depth": self.decoder_depth}}
 
 
 Preset = VisMaePreset | GlMaePreset
@@ -104,13 +119,16 @@ PRESETS: dict[str, dict[str, Preset]] = {
         VisMaePreset(name="base", input_size=(224, 224), patch=4, width=96, depths=(2, 2, 2, 2), heads=(3, 6, 12, 24)),
     )},
     # What follows the size in a name: "fast" has a small decoder; "patch8" finer tokens, eight times as many, hence
-    # smaller views and a small decoder; "thin" is for volumes of few, thick slices.
+    # smaller views and a small decoder; "thin" is for volumes of few, thick slices; "hybrid" has a convolutional stem
+    # and a U-Net decoder that is pretrained too, for small volumes and few labels.
     "gl-mae": {preset.name: preset for preset in (
         _GL_TINY,
         _GL_SMALL,
         _GL_BASE,
         replace(_GL_TINY, name="tiny-thin", patch=(2, 8, 8), input_size=(16, 48, 48), global_size=(16, 48, 48),
                 local_size=(8, 32, 32)),
+        replace(_GL_TINY, name="tiny-hybrid", stem_widths=(16, 32, 64), depth=4, input_size=(32, 48, 32),
+                global_size=(32, 48, 32), local_size=(24, 24, 24), local_views=2),
         replace(_GL_SMALL, name="small-patch8", patch=8, input_size=(64, 64, 64), global_size=(64, 64, 64),
                 local_size=(40, 40, 40), decoder_depth=2, skip_blocks=(5, 9)),
         replace(_GL_SMALL, name="small-thin", patch=(4, 16, 16), input_size=(32, 128, 128), global_size=(32, 128, 128),
