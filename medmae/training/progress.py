@@ -25,11 +25,14 @@ def stage_reporter(run: RunFolder, stage: str) -> Callable[[int, int], None]:
 class ProgressWriter:
     """Collects each step's figures on the device and writes them about once a second.
 
-    Waiting for a GPU to hand over a number every step would slow it down; a delay of a second hurts nobody.
+    Waiting for a GPU to hand over a number every step would slow it down; a delay of a second hurts nobody. `watch` is
+    called with each record as it is written.
     """
 
-    def __init__(self, run: RunFolder, total: int, start: int) -> None:
+    def __init__(self, run: RunFolder, total: int, start: int,
+                 watch: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self._run = run
+        self._watch = watch
         self._total = total
         self._start = start
         self._begun = time.monotonic()
@@ -59,6 +62,8 @@ class ProgressWriter:
                 raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN at step {record['step']}. "
                                          "Lower the learning rate, or use --precision fp32.")
             self._run.append_progress(record | values)
+            if self._watch:
+                self._watch(record | values)
         if self._waiting:
             last = self._waiting[-1][0]
             self._run.write_state(step=last["step"], total=self._total)
