@@ -10,15 +10,16 @@ import click
 
 from medmae.cli import options, tables
 from medmae.cli.app import say
+from medmae.cli.model_export import export_command
 from medmae.cli.model_import import check_command, import_command
 
 if TYPE_CHECKING:
     from medmae.models import ModelInfo
 
 
-@click.group("model", short_help="List, show, check, install, remove and import models.")
+@click.group("model", short_help="List, show, check, install, remove, import and export models.")
 def command() -> None:
-    """List, show, check, install, remove and import models.
+    """List, show, check, install, remove, import and export models.
 
     Wherever a command takes a model, a folder, a run folder or a name from this list will do.
     """
@@ -117,6 +118,7 @@ def remove_command(name: str, yes: bool) -> None:
 
 
 command.add_command(import_command)
+command.add_command(export_command)
 command.add_command(check_command)
 
 

@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,23 @@ _UNREADABLE = (RuntimeError, OSError, EOFError, KeyError, IndexError, AttributeE
 class Checkpoint:
     """A state dict as saved, without prefixes of wrappers, on the CPU.
 
-    path: the file; state: name to tensor; epoch: as saved (VIS-MAE: a number or "best"), None where it is not stored.
+    path: the file; state: name to tensor; epoch: as saved (VIS-MAE: a number or "best"), None where it is not stored;
+    key: where in the file the state dict lay, None where the file is one itself; keys: everything that lay beside it.
     """
 
     path: Path
     state: dict[str, Tensor]
     epoch: int | str | None
+    key: str | None = None
+    keys: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, first: Sequence[str] = ()) -> Checkpoint:
     """Read a ``.pth`` checkpoint (a state dict, or a dictionary that holds one) or a ``.safetensors`` file.
+
+    Args:
+        path: the file.
+        first: keys under which the state dict is looked for before the usual ones.
 
     Raises:
         BadInput: the file is missing, damaged or no checkpoint, or asks for more than tensors and plain values.
@@ -58,9 +65,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _refuse_other_files(path)
     _refuse_packed(path)
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
-    state = _state(content, path)
-    epoch = content.get("epoch") if isinstance(content, Mapping) else None
-    return Checkpoint(path, state, epoch if isinstance(epoch, (int, str)) else None)
+    if not isinstance(content, Mapping):
+        raise BadInput(f"The checkpoint {path} holds a {type(content).__name__} instead of a state dict (names and "
+                       "tensors), or of a dictionary with one under 'model'. Check that it is the right file.")
+    key = next((key for key in (*first, *STATE_KEYS) if isinstance(content.get(key), Mapping)), None)
+    state, epoch = _state(content if key is None else content[key], path), content.get("epoch")
+    return Checkpoint(path, state, epoch if isinstance(epoch, (int, str)) else None, key,
+                      () if key is None else tuple(map(str, content)))
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -92,7 +103,7 @@ def _refuse_packed(path: Path) -> None:
                        "put into it, unpack that and import it.")
 
 
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -120,11 +131,7 @@ def _read_pickle(path: Path) -> Any:
                        f"{AGAIN}") from None
 
 
-def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise BadInput(f"The checkpoint {path} holds a {type(content).__name__} instead of a state dict (names and "
-                       "tensors), or of a dictionary with one under 'model'. Check that it is the right file.")
-    state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
+def _state(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others or not state:
         found = ", ".join(others[:4]) + (" ..." if len(others) > 4 else "") or "nothing"

@@ -45,6 +45,6 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _flush(folder: Path) -> None:
     """Bring the files to the disk before the folder is renamed, so that a crash leaves no empty ones."""
-    for path in folder.iterdir():
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
