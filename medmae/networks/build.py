@@ -20,6 +20,7 @@ from medmae.networks.swin_classifier import SwinClassifier
 from medmae.networks.swin_mae import SwinMAE
 from medmae.networks.swin_unet import SwinUnet
 from medmae.networks.unetr import Unetr
+from medmae.networks.vit_alone import VitAlone
 from medmae.networks.vit_classifier import VitClassifier
 from medmae.networks.vit_mae import VitMae
 
@@ -28,6 +29,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "swin_unet": SwinUnet,
     "swin_classifier": SwinClassifier,
     "vit_mae": VitMae,
+    "vit_alone": VitAlone,
     "unetr": Unetr,
     "vit_classifier": VitClassifier,
     "hybrid_mae": HybridMae,
@@ -41,7 +43,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 # A description from a stranger must not take hours, or all memory, to build.
 LARGEST_SIZE, MOST_BLOCKS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 64, 65536
-FLAGS = ("masked_padding", "decoder_class_token", "multi_label")
+FLAGS = ("masked_padding", "class_token", "decoder_class_token", "multi_label")
 WORDS = ("pool", "head")  # the networks say which ones they know
 COUNTS_FROM_ZERO = ("deep_supervision",)
 
@@ -87,6 +89,10 @@ def _usable(key: str, value: Any) -> bool:
                                  and math.prod(value) <= MOST_PLACES)
     if key == "drop_path":
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+    if key == "norm_eps":
+        return isinstance(value, float) and 0 < value < 1
+    if key.endswith("mlp_width") and value is None:
+        return True
     if key == "patch":
         return _whole(value, 1, LARGEST_PATCH)
     largest = MOST_BLOCKS if key.endswith(("depth", "depths")) else LARGEST_SIZE

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medmae.networks.layers import crop_to, pad_to_multiple
+from medmae.networks.layers import NORM_EPS, crop_to, pad_to_multiple
 from medmae.networks.vit import Grid, Patch, VitEncoder, as_map, three_sides
 
 
@@ -122,7 +122,7 @@ class Unetr(nn.Module):
         channels: channels of the volume.
         classes: classes including background.
         patch: sides of a patch, powers of two: 16 as published, 8 for finer tokens, (4, 16, 16) for thin volumes.
-        width, depth, heads, position_grid: see `VitEncoder`.
+        width, depth, heads, position_grid, mlp_width, norm_eps: see `VitEncoder`.
         skip_blocks: blocks, counted from 1, whose output joins the decoder: log2(longest side of a patch) - 1 of them,
             ascending.
         feature_size: channels at voxel resolution.
@@ -131,7 +131,8 @@ class Unetr(nn.Module):
 
     def __init__(self, *, channels: int, classes: int, patch: Patch = 16, width: int = 768, depth: int = 12,
                  heads: int = 12, skip_blocks: Sequence[int] = (4, 7, 10), feature_size: int = 48,
-                 position_grid: Sequence[int] | None = None, deep_supervision: int = 0) -> None:
+                 position_grid: Sequence[int] | None = None, deep_supervision: int = 0, mlp_width: int | None = None,
+                 norm_eps: float = NORM_EPS) -> None:
         super().__init__()
         self.strides = upsample_strides(three_sides(patch))
         skips = len(self.strides) - 1
@@ -143,7 +144,8 @@ class Unetr(nn.Module):
             raise ValueError(f"a patch of {patch} has {skips} coarser levels, not {deep_supervision} to supervise")
         self.skip_blocks = tuple(skip_blocks)
         self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads,
-                                  class_token=False, position_grid=position_grid)
+                                  class_token=False, position_grid=position_grid, mlp_width=mlp_width,
+                                  norm_eps=norm_eps)
         self.decoder = UnetrDecoder(channels=channels, width=width, strides=self.strides, feature_size=feature_size)
         self.head = nn.Conv3d(feature_size, classes, kernel_size=1)
         self.deep_heads = nn.ModuleList(nn.Conv3d(feature_size * 2**level, classes, kernel_size=1)

@@ -146,12 +146,12 @@ class Attention(nn.Module):
 class VitBlock(nn.Module):
     """Pre-norm attention and perceptron, both residual."""
 
-    def __init__(self, *, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, *, width: int, heads: int, mlp_width: int | None = None, norm_eps: float = NORM_EPS) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width=width, heads=heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = Mlp(width=width, hidden=int(width * mlp_ratio))
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width=width, hidden=mlp_width or 4 * width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
@@ -188,16 +188,19 @@ class VitEncoder(Positions):
         heads: attention heads.
         class_token: whether a CLS token goes first (pretraining has one, UNETR has none).
         position_grid: the grid of a stored position table; None computes sin-cos positions.
+        mlp_width: of the perceptrons; None = four times the width. norm_eps: of the norms; other libraries use 1e-5.
     """
 
     def __init__(self, *, channels: int, patch: Patch, width: int, depth: int, heads: int,
-                 class_token: bool = True, position_grid: Sequence[int] | None = None) -> None:
+                 class_token: bool = True, position_grid: Sequence[int] | None = None, mlp_width: int | None = None,
+                 norm_eps: float = NORM_EPS) -> None:
         super().__init__(width=width, heads=heads, position_grid=position_grid, class_row=False)
         self.patch = three_sides(patch)
         self.patch_embed = PatchEmbed3d(channels=channels, patch=self.patch, width=width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if class_token else None
-        self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads, mlp_width=mlp_width, norm_eps=norm_eps)
+                                    for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.apply(initialise)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)

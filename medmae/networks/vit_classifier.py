@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medmae.networks.layers import initialise, pad_to_multiple
+from medmae.networks.layers import NORM_EPS, initialise, pad_to_multiple
 from medmae.networks.vit import Patch, VitEncoder
 
 
@@ -19,19 +19,21 @@ class VitClassifier(nn.Module):
     Args:
         channels: channels of the volume.
         classes: classes.
-        patch, width, depth, heads, position_grid: see `VitEncoder`.
+        patch, width, depth, heads, position_grid, mlp_width, norm_eps: see `VitEncoder`.
         pool: "mean" averages the patch tokens, the encoder then has no CLS; "cls" takes CLS, which is pretrained too.
         head: "linear", or "mlp": three linear layers with GELU between them, the hidden ones as wide as a token.
     """
 
     def __init__(self, *, channels: int, classes: int, patch: Patch = 16, width: int = 768, depth: int = 12,
                  heads: int = 12, position_grid: Sequence[int] | None = None, pool: Literal["mean", "cls"] = "mean",
-                 head: Literal["linear", "mlp"] = "linear") -> None:
+                 head: Literal["linear", "mlp"] = "linear", mlp_width: int | None = None,
+                 norm_eps: float = NORM_EPS) -> None:
         super().__init__()
         if pool not in ("mean", "cls") or head not in ("linear", "mlp"):
             raise ValueError(f"pool must be mean or cls and head linear or mlp, not {pool!r} and {head!r}")
         self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads,
-                                  class_token=pool == "cls", position_grid=position_grid)
+                                  class_token=pool == "cls", position_grid=position_grid, mlp_width=mlp_width,
+                                  norm_eps=norm_eps)
         hidden = [nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()] if head == "mlp" else []
         last = nn.Linear(width, classes)
         self.head: nn.Module = nn.Sequential(*hidden, last) if hidden else last

@@ -27,12 +27,14 @@ class VitDecoder(Positions):
     """Puts mask tokens where tokens were dropped and predicts the voxels of patches."""
 
     def __init__(self, *, encoder_width: int, width: int, depth: int, heads: int, values: int,
-                 class_token: bool = False, position_grid: Sequence[int] | None = None) -> None:
+                 class_token: bool = False, position_grid: Sequence[int] | None = None, mlp_width: int | None = None,
+                 norm_eps: float = NORM_EPS) -> None:
         super().__init__(width=width, heads=heads, position_grid=position_grid, class_row=class_token)
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.blocks = nn.ModuleList(VitBlock(width=width, heads=heads, mlp_width=mlp_width, norm_eps=norm_eps)
+                                    for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.pred = nn.Linear(width, values)
         self.apply(initialise)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -87,18 +89,21 @@ class VitMae(nn.Module):
         decoder_class_token: whether CLS takes part in the decoder, as in the released class; the published figure shows
             patch tokens only.
         position_grid: the grid of the stored position tables of encoder and decoder; None computes sin-cos positions.
+        mlp_width, decoder_mlp_width, norm_eps: see `VitEncoder`.
     """
 
     def __init__(self, *, channels: int, patch: Patch = 16, width: int = 768, depth: int = 12, heads: int = 12,
                  decoder_width: int = 576, decoder_depth: int = 8, decoder_heads: int = 16,
-                 decoder_class_token: bool = False, position_grid: Sequence[int] | None = None) -> None:
+                 decoder_class_token: bool = False, position_grid: Sequence[int] | None = None,
+                 mlp_width: int | None = None, decoder_mlp_width: int | None = None,
+                 norm_eps: float = NORM_EPS) -> None:
         super().__init__()
         self.patch = three_sides(patch)
         self.encoder = VitEncoder(channels=channels, patch=patch, width=width, depth=depth, heads=heads,
-                                  position_grid=position_grid)
+                                  position_grid=position_grid, mlp_width=mlp_width, norm_eps=norm_eps)
         self.decoder = VitDecoder(encoder_width=width, width=decoder_width, depth=decoder_depth, heads=decoder_heads,
                                   values=math.prod(self.patch) * channels, class_token=decoder_class_token,
-                                  position_grid=position_grid)
+                                  position_grid=position_grid, mlp_width=decoder_mlp_width, norm_eps=norm_eps)
 
     def grid(self, size: Sequence[int]) -> Grid:
         """Tokens (k, j, i) of a volume of `size` voxels (``BadInput`` unless multiples of the patch)."""
