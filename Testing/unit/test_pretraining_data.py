@@ -311,8 +311,8 @@ def test_a_dicom_folder_of_radiographs_and_series_gives_each_of_them(tmp_path: P
         writer.Execute(image)
     run_folder = RunFolder(tmp_path / "run")
     run_folder.path.mkdir()
-    sources, spacing = look_at_sources(sources_of_images([str(tmp_path / "box")]), "", 0, run_folder)
-    assert spacing is None
+    sources, grids = look_at_sources(sources_of_images([str(tmp_path / "box")]), "", 0, run_folder)
+    assert grids.median_spacing_mm is None
     corpus = prepare(tmp_path / "corpus", sources)
     assert sorted((item.modality, item.shape[1]) for item in corpus.items) == [("CR", 1)] * 3 + [("MR", 4)]
 
@@ -333,8 +333,8 @@ def test_the_spacing_is_the_median_along_the_networks_axes_however_the_scans_are
     (tmp_path / "bad.nii").write_text("bad")
     run_folder = RunFolder(tmp_path / "run")
     run_folder.path.mkdir()
-    _, spacing_mm = look_at_sources(sources_of_images([str(tmp_path / "*.nii")]), "RAS", 1, run_folder)
-    assert spacing_mm == (0.5, 0.6, 4.0)
+    _, grids = look_at_sources(sources_of_images([str(tmp_path / "*.nii")]), "RAS", 1, run_folder)
+    assert grids.median_spacing_mm == (0.5, 0.6, 4.0)
 
 
 def test_volumes_and_pictures_are_what_the_three_dimensional_method_takes_and_leaves(tmp_path: Path) -> None:

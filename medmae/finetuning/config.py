@@ -195,12 +195,20 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
     )
 
 
-def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int) -> tuple[int, ...]:
-    """Left-right (the last axis) for segmentation, unless a label's name says a side; none for classification."""
+def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int,
+                      orientation: str | None = None) -> tuple[int, ...]:
+    """The left-right axis for segmentation, unless a label's name says a side; none for classification.
+
+    It is the last one in the usual orientations; networks for thin volumes and imported ones may have another one.
+    """
     names = (re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower() for name in labels)  # LungLeft is two words
     words = {word for name in names for word in re.split("[^a-z]+", name)}
     sided = any(word in {"l", "r", "lt", "rt", "lh", "rh"} or word.startswith(("left", "right")) for word in words)
-    return () if task == "classification" or sided else (spatial_dims - 1,)
+    if task == "classification" or sided:
+        return ()
+    if orientation is None or spatial_dims == 2:
+        return (spatial_dims - 1,)
+    return (next(axis for axis, letter in enumerate(reversed(orientation)) if letter in "LR"),)
 
 
 def finetune_config(overrides: Iterable[str], base: FinetuneConfig | None = None) -> FinetuneConfig:

@@ -100,7 +100,7 @@ def _settled(config: FinetuneConfig, method: str, preset: str, like: ModelInfo |
                        f"{method} needs {dims}. Give input_size="
                        f"{'[96,96,96]' if dims == 3 else '[224,224]'}, for example.")
     if config.augmentation.flip_axes is None:  # () means that none was wished
-        axes = default_flip_axes(dataset.task, dataset.foreground, dims)
+        axes = default_flip_axes(dataset.task, dataset.foreground, dims, None if like is None else like.orientation)
         config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
     return resolve_finetune_config(config, method=method, preset=preset, task=dataset.task, pretrained=pretrained)
 

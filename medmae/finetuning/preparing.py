@@ -16,10 +16,12 @@ from medmae.files import write_json
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.planning import Plan
 from medmae.models import ModelInfo, load_state
+from medmae.pretraining.network_grid import network_orientation
 from medmae.run_folder import RunFolder
 from medmae.training.progress import stage_reporter
 
 if TYPE_CHECKING:
+    from medmae.networks.presets import Preset
     from medmae.volumes import Intensity
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
     config, dataset = plan.config, plan.dataset
     assert config.method and config.preset  # filled in by make_plan
     numbers = preset(config.method, config.preset)
-    orientation = ORIENTATION[numbers.spatial_dims]
+    orientation = _orientation(plan, numbers, summary)
     summary = summary.towards(orientation)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in dataset.modalities)
     if plan.like is not None:
@@ -102,6 +104,14 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
         input_size=size, channels=channels, context=config.context or 0,
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
     )
+
+
+def _orientation(plan: Plan, numbers: Preset, summary: DatasetSummary) -> str:
+    """The axes of the network's input: the encoder's; from scratch, for thin volumes, with their slices along k."""
+    if plan.like is not None and numbers.spatial_dims == 3:
+        return plan.like.orientation
+    towards = summary.towards(ORIENTATION[numbers.spatial_dims])
+    return network_orientation(numbers, towards.shapes, towards.spacings_mm)
 
 
 def _intensities_by_modality(info: ModelInfo) -> dict[str, Intensity]:

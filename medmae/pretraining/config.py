@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from medmae.config import from_json, require_at_least, require_positive, with_overrides
 from medmae.errors import BadInput
@@ -16,8 +16,9 @@ from medmae.pretraining.registry import method_class, method_names
 class PretrainConfig:
     """A pretraining run. None means the default of the method and preset, filled in by `resolve_pretrain_config`.
 
-    `batch_size` is over all processes; `spacing_mm` is in array order (k, j, i), None for the corpus's median spacing
-    (3-D) or for fitting slices by their longest side (2-D); `modality` is a DICOM code for all images, None to tell it
+    `batch_size` is over all processes; `spacing_mm` is in array order (k, j, i) of the network's orientation, None for
+    the images' median spacing (3-D) or for fitting slices by their longest side (2-D), "native" (3-D) to store every
+    volume with the spacing that it has; `modality` is a DICOM code for all images, None to tell it
     image by image (medmae/pretraining/modality.py); `workers` processes prepare the images, None for one a core, 0 for
     this process alone; slices of volumes with a smaller share of foreground than `min_foreground` are dropped; of a
     file with several images at most `frames` are taken; `balance` draws modalities evenly (true or 1), in proportion
@@ -37,7 +38,7 @@ class PretrainConfig:
     clip_norm: float | None = 3.0
     channels: int | None = None
     modality: str | None = None
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: tuple[float, float, float] | Literal["native"] | None = None
     workers: int | None = None
     min_foreground: float = 0.01
     frames: int = 16
@@ -57,7 +58,7 @@ class PretrainConfig:
             raise ValueError(f"min_foreground is a share of the pixels and must be below 1, not {self.min_foreground}")
         if self.precision not in (None, "auto", "fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision}")
-        if self.spacing_mm is not None and min(self.spacing_mm) <= 0:
+        if isinstance(self.spacing_mm, tuple) and min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be positive, not {self.spacing_mm}")
 
 
@@ -82,5 +83,8 @@ def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = (
     names = set(config.settings)
     prefixed = [f"settings.{text}" if text.partition("=")[0].strip() in names else text for text in overrides]
     config = with_overrides(config, prefixed, "pretraining configuration")
-    from_json(method.Settings, config.settings, f"settings of {config.method}")
+    if config.spacing_mm == "native" and method.spatial_dims == 2:
+        raise BadInput(f"spacing_mm=native is for volumes, but {config.method} sees slices, which are fitted by their "
+                       "longest side. Leave it out.")
+    method.check_settings(config.preset, from_json(method.Settings, config.settings, f"settings of {config.method}"))
     return config

@@ -8,8 +8,8 @@ student's embeddings of the masked global (global-to-global) and masked local (g
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,103 +17,101 @@ import torch
 from torch import nn
 
 from medmae.datasets import Corpus
+from medmae.errors import BadInput
 from medmae.networks import architecture_for, build_network
 from medmae.networks.presets import GlMaePreset, preset_size
 from medmae.networks.presets import preset as network_preset
-from medmae.pretraining.consistency import Consistency, Projector, entropy
+from medmae.pretraining.collapse import CollapseWatch
+from medmae.pretraining.consistency import Consistency, NegativeCosine, Projector, entropy
+from medmae.pretraining.gl_mae_settings import GlMaeSettings
+from medmae.pretraining.global_local_views import ViewDrawer, ViewKind, unscored_tokens, views_of_batch
 from medmae.pretraining.masking import expand_mask, visible_tokens
 from medmae.pretraining.method import Defaults, PretrainingMethod, Reconstructions, preset_value
+from medmae.training.blocks import outside_tokens
 from medmae.training.randomness import Draw, random_generator
 from medmae.training.schedule import cosine_between
 from medmae.training.task import Batch
-from medmae.training.views import cut_view, random_centre
+from medmae.training.views import cut_view
 
+log = logging.getLogger(__name__)
 _DEFAULTS = {
     "tiny": Defaults(steps=500, batch_size=4, learning_rate=1e-3),
     "small": Defaults(steps=20_000, batch_size=16, learning_rate=4e-4),
     # The paper's schedule is not known but for 1,600 epochs of 746 volumes; rate as in the author's sister code
     "base": Defaults(steps=75_000, batch_size=16, learning_rate=2e-4),
 }
-
-
-@dataclass(frozen=True)
-class GlMaeSettings:
-    """Views, masks and loss weights; what the paper leaves open is discussed in docs/methods.md.
-
-    `global_views` (p) and `local_views` (q) per volume; None takes the preset's. Views are cut at a random scale of
-    `view_scale` (1 is plain cropping). `mask_ratio` of the tokens of every view is hidden from the student.
-    """
-
-    global_views: int | None = None
-    local_views: int | None = None
-    mask_ratio: float = 0.75
-    view_scale: tuple[float, float] = (0.75, 1.33)
-    flip: bool = True
-    normalise_target: bool = False
-    weight_global: float = 1.0
-    weight_local: float = 1.0
-    weight_global_to_global: float = 1.0
-    weight_global_to_local: float = 1.0
-    momentum: float = 0.996
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.5
-    projector_hidden: int = 2048
-    projector_bottleneck: int = 256
-    prototypes: int = 4096
-
-    def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}")
-        if not 0 < self.view_scale[0] <= self.view_scale[1]:
-            raise ValueError(f"view_scale must be two rising positive numbers, not {self.view_scale}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must lie between 0 and 1, not {self.momentum}")
-        if any(count is not None and count < 1 for count in (self.global_views, self.local_views)):
-            raise ValueError("global_views and local_views must be at least 1")
+SAMPLED_FOR_PADDING = 16
+MUCH_PADDING = 0.6
 
 
 class _GlobalLocal(nn.Module):
-    """Student, teacher, projectors and all four losses: one forward is one training step's computation."""
+    """Student, teacher, projectors and all losses: one forward is one training step's computation.
 
-    def __init__(self, student: nn.Module, width: int, settings: GlMaeSettings) -> None:
+    Where no consistency loss counts there is no teacher and no projector.
+    """
+
+    def __init__(self, student: nn.Module, width: int, settings: GlMaeSettings, drawer: ViewDrawer) -> None:
         super().__init__()
         self.settings = settings
         self.student = student
-        self.projector = Projector(width, settings.projector_hidden, settings.projector_bottleneck, settings.prototypes)
+        self._kinds = {kind.name: kind for kind in drawer.kinds}
+        self._exact, self._varied = drawer.is_exact, settings.contrast > 0 or settings.brightness > 0
+        if not settings.has_teacher:
+            return
+        with_prototypes = settings.consistency == "cross_entropy"
+        self.projector = Projector(width, settings.projector_hidden, settings.projector_bottleneck,
+                                   settings.prototypes if with_prototypes else 0)
         encoder: Any = student.encoder
         self.teacher = copy.deepcopy(encoder).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.consistency = Consistency(settings.student_temperature, settings.teacher_temperature)
+        self.consistency: nn.Module = (
+            Consistency(settings.student_temperature, settings.teacher_temperature) if with_prototypes
+            else NegativeCosine(settings.projector_bottleneck, settings.projector_hidden))
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        views, settings = batch["global"], self.settings
-        with torch.no_grad():
-            embedding = self.teacher(views.flatten(0, 1))[0]
-            scores = self.teacher_projector(embedding).unflatten(0, views.shape[:2])
-            targets = self.consistency.targets(scores)
-        global_loss, global_scores, student_embedding = self._masked(views, batch["global_visible"])
-        local_loss, local_scores, _ = self._masked(batch["local"], batch["local_visible"])
-        g2g = self.consistency(targets, global_scores)
-        g2l = self.consistency(targets, local_scores)
-        loss = (settings.weight_global * global_loss + settings.weight_local * local_loss
-                + settings.weight_global_to_global * g2g + settings.weight_global_to_local * g2l)
-        return {"loss": loss, "reconstruction_global": global_loss, "reconstruction_local": local_loss,
-                "global_to_global": g2g, "global_to_local": g2l,
-                # Collapse shows here: entropy near 0 or 1 with a feature spread near 0
-                "teacher_entropy": entropy(targets), "feature_std": student_embedding.float().std(0).mean()}
+        views = {name: views_of_batch(batch, kind, self._exact, self._varied) for name, kind in self._kinds.items()}
+        losses: dict[str, torch.Tensor] = {}
+        embeddings = {name: self._masked(name, views[name], batch, losses) for name in views}
+        if self.settings.has_teacher:
+            targets = self._targets(views["global"])
+            for name, embedding in embeddings.items():
+                projected = self.projector(embedding).unflatten(0, views[name].shape[:2])
+                losses[f"global_to_{name}"] = self.consistency(targets, projected)
+            if self.settings.consistency == "cross_entropy":
+                losses["teacher_entropy"] = entropy(targets)
+        # How far embeddings of different views lie apart; medmae/pretraining/collapse.py watches it
+        losses["feature_std"] = embeddings["global"].detach().float().std(0).mean()
+        return {"loss": self._weighted(losses), **losses}
 
-    def _masked(self, views: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction loss, prototype scores (B, views, K) and embeddings of masked views (B, views, C, *size)."""
-        volumes, visible = views.flatten(0, 1), visible.flatten(0, 1)
-        embedding, tokens = self.student.encode(volumes, visible)  # type: ignore[operator]
-        prediction = self.student.decode(tokens, visible, self.student.grid(volumes.shape[2:]))  # type: ignore[operator]
-        loss = self.student.masked_loss(prediction, volumes, visible,  # type: ignore[operator]
-                                        normalise_patches=self.settings.normalise_target)
-        return loss, self.projector(embedding).unflatten(0, views.shape[:2]), embedding
+    def _masked(self, name: str, views: torch.Tensor, batch: Mapping[str, torch.Tensor],
+                losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Embeddings (B * V, width) of masked views (B, V, C, *size); notes their reconstruction loss."""
+        volumes, visible = views.flatten(0, 1), batch[f"{name}_visible"].flatten(0, 1)
+        embedding, prediction = self.student(volumes, visible)
+        unscored = unscored_tokens(visible, batch[f"{name}_outside"].flatten(0, 1))
+        losses[f"reconstruction_{name}"] = self.student.masked_loss(  # type: ignore[operator]
+            prediction, volumes, unscored, normalise_patches=self.settings.normalise_target)
+        return embedding
+
+    @torch.no_grad()
+    def _targets(self, views: torch.Tensor) -> torch.Tensor:
+        """What the teacher makes of the intact global views (B, p, C, *size): (B, p, K)."""
+        embedding = self.teacher(views.flatten(0, 1))[0]
+        return self.consistency.targets(  # type: ignore[operator]
+            self.teacher_projector(embedding).unflatten(0, views.shape[:2]))
+
+    def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        settings = self.settings
+        weights = {"reconstruction_global": settings.weight_global, "reconstruction_local": settings.weight_local,
+                   "global_to_global": settings.weight_global_to_global,
+                   "global_to_local": settings.weight_global_to_local}
+        return torch.stack([weight * losses[name] for name, weight in weights.items() if name in losses]).sum()
 
     @torch.no_grad()
     def move_teacher(self, momentum: float) -> None:
         """teacher = momentum x teacher + (1 - momentum) x student."""
+        if not self.settings.has_teacher:
+            return
         pairs = ((self.teacher, self.student.encoder), (self.teacher_projector, self.projector))
         for teacher, student in pairs:
             for old, new in zip(teacher.parameters(), student.parameters(), strict=True):  # type: ignore[union-attr]
@@ -131,15 +129,22 @@ class GlMaePretraining(PretrainingMethod):
     def __init__(self, preset: str, channels: int, corpus: Corpus, settings: GlMaeSettings, seed: int,
                  weight_decay: float) -> None:
         super().__init__(preset, channels, corpus, settings, seed, weight_decay)
-        numbers = network_preset("gl-mae", preset)
-        assert isinstance(numbers, GlMaePreset)
         self.architecture = architecture_for("gl-mae", preset, "encoder", channels, 0)
         self.network = build_network(self.architecture)
-        self.module = _GlobalLocal(self.network, numbers.width, settings)
-        self._views = {
-            "global": (settings.global_views or numbers.global_views, tuple(numbers.global_size)),
-            "local": (settings.local_views or numbers.local_views, tuple(numbers.local_size)),
-        }
+        numbers = _numbers(preset)
+        kinds = [self._kind(name, numbers) for name in ("global", "local")
+                 if name == "global" or settings.has_local_views]
+        self._drawer = ViewDrawer(corpus, kinds, settings, seed)
+        self.module = _GlobalLocal(self.network, numbers.width, settings, self._drawer)
+        self.collapse = CollapseWatch() if settings.has_teacher else None
+        self._tell_padding()
+
+    def _kind(self, name: str, numbers: GlMaePreset) -> ViewKind:
+        settings = self.settings
+        size = view_sizes(numbers, settings)[name]
+        count = getattr(settings, f"{name}_views") or getattr(numbers, f"{name}_views")
+        return ViewKind(name, count, size, tuple(self.network.grid(size)),  # type: ignore[operator,arg-type]
+                        settings.scale_of(name))  # type: ignore[arg-type]
 
     @classmethod
     def defaults(cls, preset: str) -> Defaults:
@@ -148,10 +153,21 @@ class GlMaePretraining(PretrainingMethod):
 
     @classmethod
     def settings_for(cls, preset: str) -> GlMaeSettings:
-        """The tiny preset has a small projector, and a teacher that follows faster, because its runs are short."""
+        """Tiny presets have a small projector, and a teacher that follows faster, because their runs are short."""
         if preset_size(preset) == "tiny":
             return GlMaeSettings(momentum=0.99, projector_hidden=512, projector_bottleneck=128, prototypes=512)
         return GlMaeSettings()
+
+    @classmethod
+    def check_settings(cls, preset: str, settings: GlMaeSettings) -> None:
+        """Views must be cut into whole patches, at least two tokens of them."""
+        numbers = _numbers(preset)
+        patch = (numbers.patch,) * 3 if isinstance(numbers.patch, int) else tuple(numbers.patch)
+        for name, size in view_sizes(numbers, settings).items():
+            if any(side % part for side, part in zip(size, patch, strict=True)) or size == patch:
+                raise BadInput(f"{name}_size {list(size)} does not fit the preset {preset}, which cuts views into "
+                               f"patches of {list(patch)} voxels (k, j, i). Choose multiples of them, two patches at "
+                               "least.")
 
     @property
     def number_of_items(self) -> int:
@@ -159,52 +175,67 @@ class GlMaePretraining(PretrainingMethod):
         return len(self.corpus)
 
     def load_batch(self, draws: Sequence[Draw]) -> Batch:
-        """global (B, p, C, *G), local (B, q, C, *L) float32 and the indices of their visible tokens (B, views, n)."""
-        parts = [self._views_of(draw) for draw in draws]
-        return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-
-    def _views_of(self, draw: Draw) -> Batch:
-        volume, item_id = self.corpus.image(draw.item), self.corpus.items[draw.item].id
-        batch: Batch = {}
-        for name, (count, size) in self._views.items():
-            generator = random_generator(self.seed, draw.epoch, item_id, name)
-            batch[name] = torch.stack([self._cut(volume, size, generator) for _ in range(count)])
-            tokens = self._tokens(size)
-            batch[f"{name}_visible"] = torch.from_numpy(np.stack(
-                [visible_tokens(tokens, self.settings.mask_ratio, generator) for _ in range(count)]))
-        return batch
-
-    def _cut(self, volume: np.ndarray, size: tuple[int, ...], generator: np.random.Generator) -> torch.Tensor:
-        low, high = self.settings.view_scale
-        scale = float(np.exp(generator.uniform(np.log(low), np.log(high))))
-        flips = np.where(generator.random(3) < 0.5, -1.0, 1.0) if self.settings.flip else np.ones(3)
-        centre = random_centre(volume, np.array(size) * scale, generator)
-        return cut_view(volume, centre, np.diag(scale * flips), size)
-
-    def _tokens(self, size: tuple[int, ...]) -> int:
-        return int(np.prod(self.network.grid(size)))  # type: ignore[operator]
+        """A block of each volume, where its views lie and what of them is visible (`ViewDrawer.load`)."""
+        return self._drawer.load(draws)
 
     def after_step(self, step: int, total: int) -> None:
         """Move the teacher; its momentum rises to 1 along half a cosine."""
         self.module.move_teacher(cosine_between(self.settings.momentum, 1.0, step, total))
+
+    def watch(self, record: Mapping[str, Any]) -> None:
+        """Follow the figures of training; a collapse is told once, as soon as it shows."""
+        if self.collapse is not None:
+            self.collapse.note(record)
+
+    def training_summary(self) -> dict[str, Any]:
+        """Whether the representation collapsed, for model and report."""
+        return {} if self.collapse is None else {"collapse": self.collapse.summary()}
+
+    @property
+    def network_spacing_mm(self) -> tuple[float, float, float] | None:
+        """The voxel size (k, j, i) of views, where they have one of their own."""
+        return self.settings.view_spacing_mm
+
+    def _tell_padding(self) -> None:
+        items = np.linspace(0, self.number_of_items - 1, min(SAMPLED_FOR_PADDING, self.number_of_items)).round()
+        shares = self._drawer.padding_shares([Draw(int(item), 0) for item in items])
+        told = ", ".join(f"{100 * share:.0f} % of {name} ones" for name, share in shares.items())
+        log.info("one block of %s voxels is read of each volume for all its views; outside the images lie %s",
+                 " x ".join(map(str, self._drawer.block)), told)
+        if shares["global"] > MUCH_PADDING:
+            log.warning("%.0f %% of the global views is padding: the volumes are smaller than the views. Choose a "
+                        "preset with smaller views (tiny; *-thin for few slices), or set global_size and local_size.",
+                        100 * shares["global"])
 
     @torch.no_grad()
     def reconstruct(self, count: int) -> Reconstructions:
         """Central global views of volumes spread over the corpus, hidden tokens filled in by the student."""
         network: Any = self.network.eval()
         device = next(network.parameters()).device
-        _, size = self._views["global"]
+        kind = self._drawer.kinds[0]
         images, visible = [], []
         for item in np.linspace(0, self.number_of_items - 1, count).round().astype(int):
-            volume = self.corpus.image(int(item))
-            images.append(cut_view(volume, (np.array(volume.shape[1:]) - 1) / 2, np.eye(3), size))
-            generator = random_generator(self.seed, "reconstruct", self.corpus.items[int(item)].id)
-            visible.append(torch.from_numpy(visible_tokens(self._tokens(size), self.settings.mask_ratio, generator)))
+            volume, step = self.corpus.image(int(item)), self._drawer.view_step(int(item))
+            centre = (np.array(volume.shape[1:]) - 1) / 2
+            images.append(cut_view(volume, centre, np.diag(step), kind.size))
+            outside, _ = outside_tokens(np.array(volume.shape[1:]), np.stack([centre, step]), kind.size, kind.grid)
+            generator = random_generator(self.seed, "reconstruct", self.corpus.items.id(int(item)))
+            visible.append(torch.from_numpy(visible_tokens(outside.size, self.settings.mask_ratio, generator,
+                                                           outside.ravel())))
         batch, kept = torch.stack(images).to(device), torch.stack(visible).to(device)
-        grid = network.grid(size)
-        result = network.unpatchify(network.decode(network.encode(batch, kept)[1], kept, grid), grid)
-        hidden = np.ones((count, self._tokens(size)), bool)
+        result = network.unpatchify(network(batch, kept)[1], kind.grid)
+        hidden = np.ones((count, int(np.prod(kind.grid))), bool)
         np.put_along_axis(hidden, kept.cpu().numpy(), False, axis=1)
-        voxels = np.stack([expand_mask(one.reshape(grid), size) for one in hidden])
+        voxels = np.stack([expand_mask(one.reshape(kind.grid), kind.size) for one in hidden])
         return Reconstructions(batch.cpu().numpy(), voxels, result.float().cpu().numpy())
 
+
+def view_sizes(numbers: GlMaePreset, settings: GlMaeSettings) -> dict[str, tuple[int, int, int]]:
+    """Voxels (k, j, i) of global and local views: as set, else the preset's."""
+    return {"global": settings.global_size or numbers.global_size, "local": settings.local_size or numbers.local_size}
+
+
+def _numbers(preset: str) -> GlMaePreset:
+    numbers = network_preset("gl-mae", preset)
+    assert isinstance(numbers, GlMaePreset)
+    return numbers

@@ -178,17 +178,18 @@ def _worth_keeping(array: NDArray[np.float32], min_foreground: float) -> Iterato
 
 @dataclass(frozen=True)
 class Look:
-    """What the headers of a source say: its parts (path, series), and the spacing (k, j, i) of each towards `axes`."""
+    """What the headers of a source say: parts (path, series), and the grid (k, j, i) of each volume towards `axes`."""
 
     parts: list[tuple[str, str | None]]
     spacings_mm: list[tuple[float, float, float]]
+    shapes: list[tuple[int, int, int]]
 
 
 def look_at(axes: str, source: Mapping[str, Any]) -> Look:
-    """Look into the headers of a source: a DICOM folder may hold several images; volumes state their spacing.
+    """Look into the headers of a source: a DICOM folder may hold several images; volumes state their grid.
 
     Args:
-        axes: the order and directions of the axes in which the spacings are told; "" reads no spacings.
+        axes: the order and directions of the axes in which the grids are told; "" reads no grids.
         source: the fields of a `Source`, a file or a folder.
 
     Raises:
@@ -201,12 +202,12 @@ def look_at(axes: str, source: Mapping[str, Any]) -> Look:
     parts: list[tuple[str, str | None]] = [(str(path), None)]
     if path.is_dir():
         parts = [(str(part.path), part.series) for part in images_of_dicom_folder(path)]
-    spacings = []
+    grids = []
     for part, series in parts if axes else []:
         geometry = read_geometry(Path(part), series)
         if geometry is not None:
-            spacings.append(reoriented_geometry(geometry, axis_change(geometry, axes)).spacing_mm)
-    return Look(parts, spacings)
+            grids.append(reoriented_geometry(geometry, axis_change(geometry, axes)))
+    return Look(parts, [grid.spacing_mm for grid in grids], [grid.shape for grid in grids])
 
 
 def prepare_numbered(recipe: Mapping[str, Any], task: Sequence[Any]) -> PreparedSource:

@@ -20,9 +20,21 @@ def block_mask(grid: tuple[int, ...], ratio: float, generator: np.random.Generat
     return mask.reshape(grid)
 
 
-def visible_tokens(total: int, ratio: float, generator: np.random.Generator) -> np.ndarray:
-    """Sorted indices of the tokens that stay visible (MAE convention: the others are dropped from the encoder)."""
-    return np.sort(generator.permutation(total)[hidden_count(total, ratio):])
+def visible_tokens(total: int, ratio: float, generator: np.random.Generator,
+                   outside: np.ndarray | None = None) -> np.ndarray:
+    """Sorted indices of the tokens that stay visible (MAE convention: the others are dropped from the encoder).
+
+    Their number is always the same. `outside` (total,) marks tokens that show nothing but padding: the ratio then holds
+    among the others, at least one of which is hidden, and padding makes up the number.
+    """
+    count = total - hidden_count(total, ratio)
+    order = generator.permutation(total)
+    if outside is None or not outside.any():
+        return np.sort(order[total - count:])
+    inside, padding = order[~outside[order]], order[outside[order]]
+    shown = round(len(inside) * count / total)
+    shown = max(min(max(shown, 1), len(inside) - 1), count - len(padding), 0)
+    return np.sort(np.concatenate([inside[:shown], padding[:count - shown]]))
 
 
 def expand_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:

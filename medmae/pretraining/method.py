@@ -75,6 +75,15 @@ class PretrainingMethod(ABC):
     def settings_for(cls, preset: str) -> Any:
         """The method's own settings for a preset."""
 
+    @classmethod
+    def check_settings(cls, preset: str, settings: Any) -> None:
+        """Refuse settings that do not fit the preset, before any work is done.
+
+        Raises:
+            BadInput: they do not, or there is no such preset.
+        """
+        return
+
     @property
     @abstractmethod
     def number_of_items(self) -> int:
@@ -91,6 +100,19 @@ class PretrainingMethod(ABC):
     def after_step(self, step: int, total: int) -> None:
         """Nothing to do after a step, unless the method has a teacher."""
         return
+
+    def watch(self, record: Mapping[str, Any]) -> None:
+        """Follow the progress records of training, on the main process and about once a second; nothing by default."""
+        return
+
+    def training_summary(self) -> dict[str, Any]:
+        """What the model shall say about its training beyond counts and settings."""
+        return {}
+
+    @property
+    def network_spacing_mm(self) -> tuple[float, float, float] | None:
+        """The voxel size (k, j, i) of what the network saw, where it is not the corpus's."""
+        return None
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """All trainable parameters, with weight decay on matrices only."""

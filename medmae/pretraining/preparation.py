@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medmae.config import from_json, to_json
 from medmae.datasets import Corpus, CorpusWriter
 from medmae.datasets.ordered_pool import Interrupted, OrderedPool, Result
 from medmae.errors import BadInput, Stopped
 from medmae.pretraining.image_preparation import Look, Recipe, first_frame, prepared_source, source_of_frame
+from medmae.pretraining.network_grid import VolumeGrids
 from medmae.pretraining.outcome_lists import OutcomeList
 from medmae.pretraining.sources import PathSources, Source
 from medmae.run_folder import RunFolder
@@ -83,8 +82,8 @@ class StageProgress:
 
 
 def look_at_sources(sources: Sequence[Source], axes: str, workers: int, run: RunFolder) -> tuple[
-        Sequence[Source], tuple[float, float, float] | None]:
-    """Replace DICOM folders by the images in them; with `axes`, also the median spacing (k, j, i) of all volumes.
+        Sequence[Source], VolumeGrids]:
+    """Replace DICOM folders by the images in them; with `axes`, also the grids of all volumes towards them.
 
     What cannot be read is passed on: preparing it says why.
 
@@ -94,26 +93,25 @@ def look_at_sources(sources: Sequence[Source], axes: str, workers: int, run: Run
     wanted = [number for number, source in enumerate(sources)
               if axes or (len(source.images) == 1 and _may_be_folder(source.images[0]))]
     if not wanted:
-        return sources, None
+        return sources, VolumeGrids()
     progress = StageProgress(run, "headers", len(wanted))
     looks: dict[int, Look] = {}
-    spacings: list[tuple[float, float, float]] = []
+    grids = VolumeGrids()
     pool: OrderedPool[Source] = OrderedPool(MODULE, "look_at", axes, workers)
     try:
         results = pool.run((sources[number] for number in wanted), len(wanted), lambda: run.stop_requested)
         for done, (number, result) in enumerate(zip(wanted, results, strict=True), start=1):
             if result.problem is None:
                 look = from_json(Look, result.value, "look")
-                spacings += look.spacings_mm
+                grids.spacings_mm += look.spacings_mm
+                grids.shapes += look.shapes
                 if len(look.parts) > 1 or look.parts[0][0] != sources[number].images[0]:
                     looks[number] = look
             progress.note(done)
     except Interrupted:
         raise Stopped(f"Stopped while reading the headers of {len(wanted)} images, as asked. "
                       "Continue with --resume.") from None
-    median = np.round(np.median(np.array(spacings), axis=0), 4) if spacings else None
-    spacing = None if median is None else (float(median[0]), float(median[1]), float(median[2]))
-    return (_with_parts(sources, looks) if looks else sources), spacing
+    return (_with_parts(sources, looks) if looks else sources), grids
 
 
 def _may_be_folder(path: str) -> bool:

@@ -7,6 +7,7 @@ import datetime
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.errors import BadInput, Stopped
 from medmae.files import atomic_path, read_json, write_json
 from medmae.models import ModelInfo, save_model
+from medmae.networks.presets import preset as network_preset
 from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
 from medmae.pretraining.image_preparation import Recipe
 from medmae.pretraining.method import PretrainingMethod, Reconstructions
+from medmae.pretraining.network_grid import in_orientation, is_thin, network_orientation
 from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.registry import method_class
 from medmae.pretraining.sources import Source, sources_of_cases, sources_of_images
@@ -58,8 +61,11 @@ def execute(run: RunFolder) -> None:
         method.order = _balanced_order(config, method, corpus)
         log.info("pretraining %s (%s) on %d items of %d images for %d steps", config.method, config.preset,
                  method.number_of_items, len(corpus), config.steps)
+        for record in run.progress() if group.is_main else ():
+            method.watch(record)  # of earlier attempts
         train(method, run, _loop_settings(config), group)
         if group.is_main:
+            run.write_state(**method.training_summary())
             examples = method.reconstruct(min(EXAMPLES, method.number_of_items))
             _save_examples(run.path / "reconstructions.npz", examples)
             save_encoder(run, config, method, corpus)
@@ -129,16 +135,14 @@ def prepare_corpus(run: RunFolder, config: PretrainConfig, inputs: dict[str, Any
         return Corpus(folder)
     sources, declared = _sources(inputs, config)
     workers = usable_cores() if config.workers is None else config.workers
-    needs_spacing = method_class(config.method).spatial_dims == 3 and config.spacing_mm is None
-    sources, spacing = look_at_sources(sources, ORIENTATION[3] if needs_spacing else "", workers, run)
-    spacing = _settled_spacing(folder, config.spacing_mm or spacing)
-    recipe = Recipe(config.method, pretraining_preprocessing(config, declared, spacing), _stated_modality(config),
+    sources, grid = _settled_grid(folder, config, sources, workers, run)
+    recipe = Recipe(config.method, pretraining_preprocessing(config, declared, grid), _stated_modality(config),
                     declared, config.min_foreground, config.frames)
     corpus, counts = Preparation(folder, sources, recipe, workers, run).execute()
     modalities = corpus.items.count_modalities()
     write_json(folder / PREPARATION_FILE, dataclasses.asdict(counts) | {"modalities": modalities})
     usual = declared if len(declared) > 1 else (next(iter(modalities)),)
-    write_json(folder / PREPROCESSING_FILE, to_json(pretraining_preprocessing(config, usual, spacing)))
+    write_json(folder / PREPROCESSING_FILE, to_json(pretraining_preprocessing(config, usual, grid)))
     return corpus
 
 
@@ -162,29 +166,50 @@ def _stated_modality(config: PretrainConfig) -> str:
     return dicom_code(config.modality or "")
 
 
-def _settled_spacing(folder: Path, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-    """The spacing with which the corpus in `folder` was begun, else `spacing`, which is noted for a resume."""
+@dataclass(frozen=True)
+class _Grid:
+    """How the corpus stores volumes: its orientation, and its spacing (k, j, i), None for each volume's own."""
+
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str
+
+
+def _settled_grid(folder: Path, config: PretrainConfig, sources: Sequence[Source], workers: int,
+                  run: RunFolder) -> tuple[Sequence[Source], _Grid]:
+    """The sources, looked into, and the grid with which the corpus in `folder` was begun, else one for these sources.
+
+    A new one is noted for a resume.
+    """
+    numbers = network_preset(config.method, config.preset)
+    needs_grids = numbers.spatial_dims == 3 and (config.spacing_mm is None or is_thin(numbers))
+    sources, grids = look_at_sources(sources, ORIENTATION[3] if needs_grids else "", workers, run)
     file = folder / "spacing.json"
     if file.is_file():
-        noted = read_json(file, "spacing of the corpus")["spacing_mm"]
-        return None if noted is None else (float(noted[0]), float(noted[1]), float(noted[2]))
-    write_json(file, {"spacing_mm": spacing})
-    return spacing
+        noted = {"orientation": ORIENTATION[numbers.spatial_dims]} | read_json(file, "spacing of the corpus")
+        return sources, from_json(_Grid, noted, f"spacing of the corpus in {file}")
+    orientation = network_orientation(numbers, grids.shapes, grids.spacings_mm)
+    if config.spacing_mm == "native" or numbers.spatial_dims == 2 and config.spacing_mm is None:
+        grid = _Grid(None, orientation)
+    elif config.spacing_mm is None:
+        median = grids.median_spacing_mm
+        grid = _Grid(median and in_orientation(median, orientation), orientation)
+    else:
+        grid = _Grid(config.spacing_mm, orientation)
+    write_json(file, to_json(grid))
+    return sources, grid
 
 
-def pretraining_preprocessing(config: PretrainConfig, modalities: Sequence[str],
-                              spacing_mm: tuple[float, float, float] | None) -> Preprocessing:
+def pretraining_preprocessing(config: PretrainConfig, modalities: Sequence[str], grid: _Grid) -> Preprocessing:
     """The preprocessing of a pretraining corpus: the method's dimensions and window, the modalities' intensities."""
-    from medmae.networks.presets import preset
     from medmae.volumes import default_intensity
 
     cls = method_class(config.method)
     intensities = tuple(default_intensity(modality, target=config.method) for modality in modalities or ("OT",))  # type: ignore[arg-type]
     return Preprocessing(
         spatial_dims=cls.spatial_dims,  # type: ignore[arg-type]
-        orientation=ORIENTATION[cls.spatial_dims],
-        spacing_mm=spacing_mm,
-        input_size=tuple(preset(config.method, config.preset).input_size),
+        orientation=grid.orientation,
+        spacing_mm=grid.spacing_mm,
+        input_size=tuple(network_preset(config.method, config.preset).input_size),
         intensity=intensities if len(set(intensities)) > 1 else intensities[:1],
         channels=config.channels or (len(intensities) if len(intensities) > 1 else 1),
     )
@@ -193,6 +218,8 @@ def pretraining_preprocessing(config: PretrainConfig, modalities: Sequence[str],
 def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMethod, corpus: Corpus) -> Path:
     """Write the trained encoder, with decoder and mask token, as the run's model."""
     preprocessing = from_json(Preprocessing, read_json(corpus.folder / PREPROCESSING_FILE), "corpus preprocessing")
+    preprocessing = dataclasses.replace(preprocessing,
+                                        spacing_mm=method.network_spacing_mm or preprocessing.spacing_mm)
     modalities = corpus.items.count_modalities()
     modality = next(iter(modalities))
     info = ModelInfo(
@@ -203,7 +230,7 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
         labels=[], modality=modality, **preprocessing.model_fields(),
         training={"images": len(corpus), "steps": config.steps, "batch_size": config.batch_size, "seed": config.seed,
                   "subjects": corpus.items.count_subjects(), "items": method.number_of_items,
-                  "modalities": modalities, "balance": float(config.balance)},
+                  "modalities": modalities, "balance": float(config.balance), **method.training_summary()},
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return save_model(run.model, info, method.network)

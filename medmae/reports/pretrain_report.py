@@ -45,8 +45,18 @@ def _facts(records: list[dict[str, Any]], info: ModelInfo | None) -> dict[str, s
         told = "reconstruction error" if name != "loss" else "error of hidden pixels"
         facts[f"{told}, first → last"] = f"{_mean(records[:10], name):.3g} → {_mean(records[-10:], name):.3g}"
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
+        facts["collapsed"] = collapse_sentence(info.training.get("collapse")) if info is not None else None
         facts["waiting for data"] = waiting_share(records[-1])
     return facts
+
+
+def collapse_sentence(collapse: dict[str, Any] | None) -> str | None:
+    """Whether the embeddings of a run with a teacher collapsed; None for runs without one."""
+    if not collapse:
+        return None
+    if not collapse.get("collapsed"):
+        return "no"
+    return f"yes, since step {collapse.get('since_step')}: {collapse.get('reason')}"
 
 
 def waiting_share(record: dict[str, Any]) -> str | None:
