@@ -65,7 +65,7 @@ test-all: venv  ## all tests that this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: venv  ## speed, measured side by side with the peers on this machine
-	@for script in Testing/benchmarks/bench_*.py Testing/benchmarks/vis_mae_pretraining.py; do [ -e "$$script" ] || continue; $(BIN)/python "$$script" || exit 1; done
+	@for script in Testing/benchmarks/bench_*.py Testing/benchmarks/*_mae_pretraining.py; do [ -e "$$script" ] || continue; $(BIN)/python "$$script" || exit 1; done
 
 lint: venv  ## ruff and mypy
 	@$(BIN)/ruff check $(SOURCES)

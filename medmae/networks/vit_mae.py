@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from medmae.networks.layers import NORM_EPS, initialise, normalised_patches
+from medmae.networks.layers import NORM_EPS, initialise, masked_mean_squared_error, normalised_patches
 from medmae.networks.vit import (
     Grid,
     Patch,
@@ -161,14 +160,14 @@ class VitMae(nn.Module):
         Args:
             prediction: (B, N, voxels of a patch * C) of `forward` or `decode`.
             volumes: (B, C, k, j, i), the intact volumes.
-            keep: (B, n) the places that the encoder saw.
+            keep: (B, n) the places that do not count, those that the encoder saw; one may come up repeatedly.
             normalise_patches: standardise every target patch first.
         """
-        wanted = dropped_places(keep, prediction.shape[1])
-        target = gather_tokens(self.patchify(volumes), wanted).float()
+        target = self.patchify(volumes.float())
         if normalise_patches:
             target = normalised_patches(target)
-        return functional.mse_loss(gather_tokens(prediction, wanted).float(), target)
+        masked = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device).scatter(1, keep, False)
+        return masked_mean_squared_error(prediction, target, masked)
 
     def features(self, volumes: Tensor) -> list[Tensor]:
         """Volumes (B, C, k, j, i) of any size to one map (B, width, *grid), after the final norm, without CLS."""
