@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from medmae.finetuning.task import FinetuningTask
 
 log = logging.getLogger(__name__)
+TABLE = "encoder.position_table"
 
 
 def build_task(run: RunFolder, plan: Plan, preprocessing: Preprocessing) -> tuple[FinetuningTask, dict[str, Any]]:
@@ -58,11 +59,15 @@ def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict
     architecture = finetuning_architecture(plan, channels)
     network = build_network(architecture)
     if plan.encoder is not None:
-        contexts = plan.encoder_info.context if plan.encoder_info else 0, plan.config.context or 0
-        report = transfer_encoder(load_state(plan.encoder), network, allow_partial=plan.config.allow_partial,
-                                  slices=(2 * contexts[0] + 1, 2 * contexts[1] + 1))
-        log.info("encoder %s: %s; %s", plan.encoder_info.name if plan.encoder_info else "", report.summary(),
-                 report.parts())
+        assert plan.encoder_info is not None
+        state, source = load_state(plan.encoder), plan.encoder_info.architecture["arguments"]
+        if architecture["arguments"].get("position_grid") and TABLE not in state:
+            state[TABLE] = network.state_dict()[TABLE]  # what pretraining computed for this grid
+        contexts = plan.encoder_info.context, plan.config.context or 0
+        report = transfer_encoder(state, network, allow_partial=plan.config.allow_partial,
+                                  slices=(2 * contexts[0] + 1, 2 * contexts[1] + 1),
+                                  position_grid=source.get("position_grid"))
+        log.info("encoder %s: %s; %s", plan.encoder_info.name, report.summary(), report.parts())
     return network, architecture
 
 

@@ -36,7 +36,7 @@ def build(run: RunFolder) -> Page:
     add_losses(page, records)
     if scores is not None and scores.get("cases"):
         page.section("Validation cases")
-        page.paragraph("They are scored for this report: the schedule is fixed, and no weights were chosen by them.")
+        page.paragraph(_selection(scores))
         _add_calibration(page, info, str(config.get("class_balance", "none")))
         add_scores(page, scores, info)
     if info is not None and info.task == "segmentation":
@@ -65,6 +65,14 @@ def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
         facts["steps"] = str(records[-1]["step"])
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
     return facts
+
+
+def _selection(scores: dict[str, Any]) -> str:
+    """Whether the validation cases chose anything."""
+    if scores.get("selected_on"):
+        return ("Training ended when their score no longer rose, and the best weights were chosen by them: these "
+                "figures are too good. Judge the model on other cases, with medmae evaluate.")
+    return "They are scored for this report: the schedule is fixed, and no weights were chosen by them."
 
 
 def _add_calibration(page: Page, info: ModelInfo | None, class_balance: str) -> None:
