@@ -16,7 +16,7 @@ from medmae.errors import BadInput
 if TYPE_CHECKING:
     from medmae.models.importing import ImportReport
 
-FORMATS = ("vis-mae", "gl-mae")  # those of medmae.models.importing, which needs torch
+FORMATS = ("vis-mae", "gl-mae", "monai")  # those of medmae.models.importing, which needs torch
 SIZES = ("patch", "width", "depth", "depths", "heads", "window", "decoder_width", "decoder_depth", "feature_size",
          "position_grid")
 

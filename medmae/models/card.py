@@ -55,7 +55,8 @@ def model_card(info: ModelInfo, *, has_preview: bool) -> str:
 def _of_classification(info: ModelInfo) -> list[tuple[str, str]]:
     calibration = info.calibration
     told = ("not calibrated" if not calibration.get("cases") else
-            f"calibrated on {calibration['cases']} validation cases (temperature {calibration['temperature']:.3g})")
+            f"calibrated on {calibration['cases']} {calibration.get('on', 'validation cases')} (temperature "
+            f"{calibration['temperature']:.3g})")
     facts = [("Classes", "several may apply to an image, or none" if info.multi_label else "exactly one an image"),
              ("Probabilities", told)]
     return facts + ([("Slices of volumes", info.slice_pooling)] if info.spatial_dims == 2 else [])

@@ -28,7 +28,6 @@ from medmae.models.info import ModelInfo
 from medmae.models.position_tables import table_kind
 from medmae.models.registry import load_info
 from medmae.models.saving import save_model
-from medmae.networks.build import build_network
 from medmae.networks.presets import PRESETS
 from medmae.volumes import Intensity, default_intensity
 
@@ -39,7 +38,6 @@ CITATION = ("Advancing Volumetric Medical Image Segmentation via Global-Local Ma
 STUDENT_AND_TEACHER = ("student", "teacher")
 ORIENTATION = "SAR"  # the authors' loaders give arrays (right, anterior, superior): i is their last axis
 LARGEST_SIDE = 1024  # voxels of a side of the window
-FRESH_DECODER = {"share": 0.75, "depth": 8, "heads": 16, "step": 48}  # of the encoder's width, in steps that divide
 TABLES = {"sin-cos": "the table of fixed 3-D sines and cosines", "learned": "a learned or foreign table",
           "zeros": "a table of zeros"}
 ZEROS = ("The checkpoint's table of positions is all zeros, as in the released class before weights are loaded: the "
@@ -50,7 +48,8 @@ ZEROS = ("The checkpoint's table of positions is all zeros, as in the released c
 def import_gl_mae(path: str | Path, out: Path, options: ImportOptions) -> ImportReport:
     """Import a pretraining checkpoint of GL-MAE: its student (as the published transfer does), teacher or bare state.
 
-    The decoder may be absent, as in the released class by default; the model then gets a fresh one, which is reported.
+    The decoder may be absent, as in the released class by default; the model is then an encoder alone, which can be
+    finetuned but not reconstruct.
 
     Raises:
         BadInput: it is not the whole of such a network, or an option does not fit.
@@ -76,20 +75,17 @@ def import_gl_mae(path: str | Path, out: Path, options: ImportOptions) -> Import
                                       ("decoder_pred.weight", "decoder_pred.bias"), layout.channels)
         architecture["arguments"]["channels"] = 1
     weights, more_folded, told = _positions(weights, architecture, grid, has_class_row, options, where)
-    state, missing = _with_fresh_decoder({_ours(name): tensor.to(torch.float32) for name, tensor in weights.items()},
-                                         architecture)
-    if missing:
-        notes += (f"The checkpoint has no decoder: the model's own is fresh ({len(missing)} tensors, not trained). "
-                  "Finetuning does not use it; continued pretraining and reconstruction do.",)
-    info = _info(layout, architecture, checkpoint, grid, out, options, {"decoder": "fresh"} if missing else {})
-    save_model(out, info, state)
+    if not layout.decoder_width:
+        notes += ("The checkpoint has no decoder, and so has the model: it can be finetuned, but not reconstruct.",)
+    info = _info(layout, architecture, checkpoint, grid, out, options)
+    save_model(out, info, {_ours(name): tensor.to(torch.float32) for name, tensor in weights.items()})
     rest = [name for name in saved if name not in wanted]
     used = {name for name in wanted if name in weights or name in more_folded}
     return ImportReport(
         folder=out, info=load_info(out), kind="pretraining", epoch=checkpoint.epoch,
         loaded=tuple(name for name in wanted if name in used), folded=folded + more_folded,
         dropped=tuple(name for name in (*rest, *wanted) if name not in used and _is_known(name, wanted)),
-        unexpected=tuple(name for name in rest if not _is_known(name, wanted)), missing=missing, notes=notes + told)
+        unexpected=tuple(name for name in rest if not _is_known(name, wanted)), notes=notes + told)
 
 
 def _read(path: str | Path, options: ImportOptions) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -124,25 +120,20 @@ def _architecture(layout: GlMaeLayout, grid: Grid, options: ImportOptions, where
     arguments: dict[str, Any] = {
         "channels": layout.channels, "patch": patch, "width": width, "depth": layout.depth,
         "heads": layouts.encoder_heads(width, options.heads, where)}
-    if decoder:
-        arguments |= {"decoder_width": decoder, "decoder_depth": layout.decoder_depth,
-                      "decoder_heads": layouts.decoder_heads(decoder, options.decoder_heads, where),
-                      "decoder_class_token": True}
-    else:
-        step = FRESH_DECODER["step"]
-        arguments |= {"decoder_width": int(max(step, width * FRESH_DECODER["share"] // step * step)),
-                      "decoder_depth": FRESH_DECODER["depth"], "decoder_heads": FRESH_DECODER["heads"]}
     if options.positions == "table":
         arguments["position_grid"] = list(grid)
-    return {"name": "vit_mae", "arguments": arguments}
+    if not decoder:
+        return {"name": "vit_alone", "arguments": arguments}
+    return {"name": "vit_mae", "arguments": arguments | {
+        "decoder_width": decoder, "decoder_depth": layout.decoder_depth,
+        "decoder_heads": layouts.decoder_heads(decoder, options.decoder_heads, where), "decoder_class_token": True}}
 
 
 def _official_shapes(architecture: Mapping[str, Any], layout: GlMaeLayout, has_class_row: bool,
                      where: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of everything that the checkpoint must hold, tables of positions included."""
     wanted = {layouts.medmae_to_official(name): shape for name, shape in
-              architecture_shapes(architecture, where, SYSTEM).items()
-              if layout.decoder_width or not name.startswith("decoder.")}
+              architecture_shapes(architecture, where, SYSTEM).items()}
     wanted["pos_embed"] = (1, layout.positions, layout.width)
     if layout.decoder_width:
         wanted["decoder_pos_embed"] = (1, layout.positions, layout.decoder_width)
@@ -172,7 +163,7 @@ def _positions(weights: Mapping[str, Tensor], architecture: Mapping[str, Any], g
         changed["pos_embed"] = table
         if decoder_table is not None:
             changed["decoder_pos_embed"] = decoder_table.to(torch.float32)[0]
-        told = f"The positions are {TABLES[kind]} of {size} tokens. Other grids resize it, as the authors' transfer does."
+        told = f"The positions are {TABLES[kind]} of {size} tokens; other grids resize it, as the authors' code does."
         return changed, folded, (ZEROS if kind == "zeros" else told,)
     if kind == "learned" or (decoder_table is not None and _decoder_kind(decoder_table, grid) == "learned"):
         raise BadInput(f"{where}: its positions are no 3-D sines and cosines in the order of the axes, so computed "
@@ -186,16 +177,6 @@ def _decoder_kind(table: Tensor, grid: Grid) -> str:
     return "learned" if rows[0].any() else table_kind(rows[1:], grid)
 
 
-def _with_fresh_decoder(state: dict[str, Tensor],
-                        architecture: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state completed by initial values, the same ones every time, and the names of these."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        fresh = build_network(architecture).state_dict()
-    missing = tuple(name for name in fresh if name not in state)
-    return {name: state.get(name, tensor) for name, tensor in fresh.items()}, missing
-
-
 def _is_known(name: str, wanted: Mapping[str, Any]) -> bool:
     return name in wanted or layouts.NOT_USED.fullmatch(name) is not None
 
@@ -207,12 +188,12 @@ def _ours(official: str) -> str:
 
 
 def _info(layout: GlMaeLayout, architecture: dict[str, Any], checkpoint: Checkpoint, grid: Grid, out: Path,
-          options: ImportOptions, more: Mapping[str, Any]) -> ModelInfo:
+          options: ImportOptions) -> ModelInfo:
     modality = options.modality or "CT"
     channels = architecture["arguments"]["channels"]
     names = [modality] if channels == 1 else [f"channel {number}" for number in range(1, channels + 1)]
     training: dict[str, Any] = {"source": checkpoint.path.name, "format": "gl-mae", "network": "pretraining",
-                                "positions": options.positions, **more}
+                                "positions": options.positions}
     if checkpoint.key is not None:
         training["weights"] = checkpoint.key
     if checkpoint.epoch is not None:

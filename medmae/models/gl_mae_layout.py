@@ -167,13 +167,13 @@ def table_grid(rows: int, asked: Grid | None, where: str) -> tuple[Grid, bool]:
     """
     if asked is not None:
         if math.prod(asked) not in (rows, rows - 1):
-            raise BadInput(f"{where} has positions for {rows - 1} tokens and CLS, but a grid of "
-                           f"{' x '.join(map(str, asked))} has {math.prod(asked)} tokens. Correct --grid k,j,i.")
+            raise BadInput(f"{where} has a table of {rows} positions, but a grid of {' x '.join(map(str, asked))} has "
+                           f"{math.prod(asked)} tokens (and CLS may have a row). Correct --grid k,j,i.")
         return asked, math.prod(asked) == rows - 1
     for tokens, has_cls in ((rows - 1, True), (rows, False)):
         side = round(tokens ** (1 / 3))
         if side >= 1 and side**3 == tokens:
             return (side, side, side), has_cls
-    raise BadInput(f"{where} has positions for {rows - 1} tokens and CLS, which is no cube. Which grid they form "
-                   "cannot be told from their number; give it as the tokens along the three axes (--grid k,j,i), in "
-                   "the order of the axes of the input.")
+    raise BadInput(f"{where} has a table of {rows} positions, which is no cube of tokens, with or without CLS. Which "
+                   "grid they form cannot be told from their number; give it as the tokens along the three axes "
+                   "(--grid k,j,i), in the order of the axes of the input.")

@@ -57,8 +57,8 @@ class ImportReport:
 
     folder: the model; info: its description; kind: which network the checkpoint holds; loaded: now part of the model;
     folded: of these, the ones summed, averaged or added up; dropped: known, but never used by the network; unexpected:
-    not part of the network; missing: of the model, what the checkpoint does not hold and what therefore is fresh;
-    notes: what a person should know; epoch: as saved.
+    not part of the network; missing: of the network, but not in the checkpoint (a checkpoint that lacks what counts is
+    refused); notes: what a person should know; epoch: as saved.
     """
 
     folder: Path

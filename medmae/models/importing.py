@@ -8,11 +8,12 @@ from pathlib import Path
 from medmae.errors import BadInput
 from medmae.models.gl_mae_importing import import_gl_mae
 from medmae.models.import_report import TRANSFORMER_OPTIONS, ImportOptions, ImportReport
+from medmae.models.monai_importing import import_monai
 from medmae.models.vis_mae_importing import import_vis_mae
 
 Importer = Callable[[str | Path, Path, ImportOptions], ImportReport]
 
-FORMATS: dict[str, Importer] = {"vis-mae": import_vis_mae, "gl-mae": import_gl_mae}
+FORMATS: dict[str, Importer] = {"vis-mae": import_vis_mae, "gl-mae": import_gl_mae, "monai": import_monai}
 
 __all__ = ["FORMATS", "ImportOptions", "ImportReport", "import_model"]
 
