@@ -68,6 +68,8 @@ def build_finetuning_network(plan: Plan, channels: int) -> tuple[nn.Module, dict
                                   slices=(2 * contexts[0] + 1, 2 * contexts[1] + 1),
                                   position_grid=source.get("position_grid"))
         log.info("encoder %s: %s; %s", plan.encoder_info.name, report.summary(), report.parts())
+        for line in report.resizings:
+            log.info("resized %s", line)
     return network, architecture
 
 
