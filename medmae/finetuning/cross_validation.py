@@ -63,6 +63,7 @@ def cross_validate(run: RunFolder, plan: Plan, group: ProcessGroup) -> None:
         log.info("cross-validation of %d cases: %s %s", len(scores["cases"]), scores["metric"],
                  scores[scores["metric"]])
         _save_ensemble(run, plan, folds, scores)
+        run.write_state(step=count * steps, total=count * steps)  # scoring the ensemble counts cases
 
 
 def _inputs_of(run: RunFolder, plan: Plan, number: int, count: int) -> dict[str, Any]:

@@ -18,5 +18,6 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     note = calibration.get("note")
     if not calibration.get("cases"):
         return f"The probabilities are not calibrated{f': {note}' if note else ''}."
-    return (f"The probabilities are calibrated on {calibration['cases']} validation cases: temperature "
+    return (f"The probabilities are calibrated on {calibration['cases']} {calibration.get('on', 'validation cases')}: "
+            f"temperature "
             f"{calibration['temperature']:.3g}{f' ({note})' if note else ''}.")

@@ -31,9 +31,12 @@ def build(run: RunFolder) -> Page:
                 f"{config.get('method')}, preset {config.get('preset')}, "
                 + ("from scratch (no pretraining)" if scratch else "from a pretrained encoder"))
     records = training_records(run)
-    scores = _validation(run)
-    page.facts(_facts(info, scores, records))
+    scores = _scores(run, "validation.json")
+    crossed = _scores(run, "cross_validation.json")
+    page.facts(_facts(info, scores, records, crossed))
     add_losses(page, records)
+    if crossed is not None:
+        _add_cross_validation(page, crossed, info)
     if scores is not None and scores.get("cases"):
         page.section("Validation cases")
         page.paragraph(_selection(scores))
@@ -44,14 +47,16 @@ def build(run: RunFolder) -> Page:
     return page
 
 
-def _validation(run: RunFolder) -> dict[str, Any] | None:
-    file = run.path / "validation.json"
-    return read_json(file, "validation scores") if file.is_file() else None
+def _scores(run: RunFolder, name: str) -> dict[str, Any] | None:
+    file = run.path / name
+    return read_json(file, "scores") if file.is_file() else None
 
 
-def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
-           records: list[dict[str, Any]]) -> dict[str, str | None]:
+def _facts(info: ModelInfo | None, scores: dict[str, Any] | None, records: list[dict[str, Any]],
+           crossed: dict[str, Any] | None) -> dict[str, str | None]:
     facts: dict[str, str | None] = {}
+    if crossed is not None:
+        facts[f"cross-validation {_figure_name(crossed)}"] = number(crossed[crossed["metric"]])
     if scores and scores.get("task") == "classification":
         facts["validation AUC"] = number(scores.get("auc"))
         if scores.get("accuracy") is not None:
@@ -65,6 +70,26 @@ def _facts(info: ModelInfo | None, scores: dict[str, Any] | None,
         facts["steps"] = str(records[-1]["step"])
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
     return facts
+
+
+def _figure_name(crossed: dict[str, Any]) -> str:
+    return {"mean_dice": "Dice"}.get(crossed["metric"], "AUC")
+
+
+def _add_cross_validation(page: Page, scores: dict[str, Any], info: ModelInfo | None) -> None:
+    """Scores of every labelled case by the model that has not seen it, of all of them and fold by fold."""
+    name, interval = _figure_name(scores), scores[f"{scores['metric']}_interval"]
+    page.section("Cross-validation")
+    page.paragraph(
+        f"Every labelled case was scored once, by the model of a fold that has not seen it: {name} "
+        f"{number(scores[scores['metric']])}"
+        + (f" (95 % interval {number(interval[0])} to {number(interval[1])}, bootstrap over subjects)" if interval
+           else "")
+        + ". The finished model is the ensemble of these models; it has seen all of these cases.")
+    page.table(["fold", "cases trained on", "cases held out", name],
+               [[one["fold"], one["training_cases"], one["held_out_cases"], number(one["score"])]
+                for one in scores["folds"]], "", numeric=range(4))
+    add_scores(page, scores, info)
 
 
 def _selection(scores: dict[str, Any]) -> str:
@@ -86,8 +111,9 @@ def _add_calibration(page: Page, info: ModelInfo | None, class_balance: str) -> 
     if not found.get("cases"):
         page.warning(f"The probabilities are not calibrated: {found.get('note') or 'no temperature was fitted'}.")
         return
+    cases = f"the {found['on']}" if "on" in found else "them"
     page.paragraph(
-        f"One figure was fitted to them after training: the temperature {found['temperature']:.3g} that logits are "
+        f"One figure was fitted to {cases} after training: the temperature {found['temperature']:.3g} that logits are "
         f"divided by. On these cases it changed the negative log-likelihood from {number(found['nll_before'])} to "
         f"{number(found['nll_after'])} and the expected calibration error from {number(found['ece_before'])} to "
         f"{number(found['ece_after'])}; judge it on other cases, with medmae evaluate.")
