@@ -71,7 +71,7 @@ def test_without_consistency_weights_there_is_no_teacher_and_no_projector(tmp_pa
     assert set(figures) == {"loss", "reconstruction_global", "reconstruction_local", "feature_std"}
     assert {name.partition(".")[0] for name, _ in plain.module.named_parameters()} == {"student"}
     plain.after_step(0, 10)
-    assert plain.training_summary() == {}
+    assert plain.training_summary([]) == {}
 
 
 def test_without_any_weight_for_local_views_they_are_not_even_cut(tmp_path: Path) -> None:

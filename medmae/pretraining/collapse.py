@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -37,16 +37,17 @@ class _Figures(NamedTuple):
 
 
 class CollapseWatch:
-    """Follows the training records of a run in order, as they are written or, on resuming, from ``progress.jsonl``."""
+    """Follows the training records of a run in order and, unless `quiet`, logs where a collapse begins and ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._first: _Figures | None = None
         self._window: deque[_Figures] = deque(maxlen=WINDOW)
         self.since_step: int | None = None
         self.reason: str | None = None
 
     def note(self, record: Mapping[str, Any]) -> None:
-        """Take in the figures of a step, or of one that is repeated; the beginning and end of a collapse are logged."""
+        """Take in the figures of a step, or of one that is repeated after a resume."""
         if "feature_std" not in record:
             return
         step = int(record["step"])
@@ -57,12 +58,13 @@ class CollapseWatch:
         is_late = step >= max(GRACE_STEPS, GRACE_SHARE * record.get("total", 0))
         before, self.reason = self.reason, self._judge(self._first.spread, is_late)
         if self.reason is None:
-            if before is not None:
+            if before is not None and not self._quiet:
                 log.info("step %d: embeddings tell images apart again", step)
             self.since_step = None
         elif before is None:
             self.since_step = step
-            log.warning("the consistency terms have collapsed at step %d: %s. %s", step, self.reason, REMEDY)
+            if not self._quiet:
+                log.warning("the consistency terms have collapsed at step %d: %s. %s", step, self.reason, REMEDY)
 
     def summary(self) -> dict[str, Any]:
         """``collapsed``, ``since_step`` and ``reason`` (None where it is not), first and last value of both figures."""
@@ -88,3 +90,11 @@ class CollapseWatch:
         if entropies and median(entropies) > MOST_ENTROPY:
             return f"the teacher's targets are uniform (entropy {median(entropies):.4g} of the largest possible)"
         return None
+
+
+def collapse_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The summary of a run's records, in order and each step once: the same however often the run was interrupted."""
+    watch = CollapseWatch(quiet=True)
+    for record in records:
+        watch.note(record)
+    return watch.summary()

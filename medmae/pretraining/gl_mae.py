@@ -21,7 +21,7 @@ from medmae.errors import BadInput
 from medmae.networks import architecture_for, build_network
 from medmae.networks.presets import GlMaePreset, preset_size
 from medmae.networks.presets import preset as network_preset
-from medmae.pretraining.collapse import CollapseWatch
+from medmae.pretraining.collapse import CollapseWatch, collapse_of
 from medmae.pretraining.consistency import Consistency, NegativeCosine, Projector, entropy
 from medmae.pretraining.gl_mae_settings import GlMaeSettings
 from medmae.pretraining.global_local_views import ViewDrawer, ViewKind, unscored_tokens, views_of_batch
@@ -136,7 +136,7 @@ class GlMaePretraining(PretrainingMethod):
                  if name == "global" or settings.has_local_views]
         self._drawer = ViewDrawer(corpus, kinds, settings, seed)
         self.module = _GlobalLocal(self.network, numbers.width, settings, self._drawer)
-        self.collapse = CollapseWatch() if settings.has_teacher else None
+        self._collapse_watch = CollapseWatch()
         self._tell_padding()
 
     def _kind(self, name: str, numbers: GlMaePreset) -> ViewKind:
@@ -183,13 +183,13 @@ class GlMaePretraining(PretrainingMethod):
         self.module.move_teacher(cosine_between(self.settings.momentum, 1.0, step, total))
 
     def watch(self, record: Mapping[str, Any]) -> None:
-        """Follow the figures of training; a collapse is told once, as soon as it shows."""
-        if self.collapse is not None:
-            self.collapse.note(record)
+        """Follow the figures of training; a collapse is told as soon as it shows."""
+        if self.settings.has_teacher:
+            self._collapse_watch.note(record)
 
-    def training_summary(self) -> dict[str, Any]:
+    def training_summary(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Whether the representation collapsed, for model and report."""
-        return {} if self.collapse is None else {"collapse": self.collapse.summary()}
+        return {"collapse": collapse_of(records)} if self.settings.has_teacher else {}
 
     @property
     def network_spacing_mm(self) -> tuple[float, float, float] | None:

@@ -105,8 +105,8 @@ class PretrainingMethod(ABC):
         """Follow the progress records of training, on the main process and about once a second; nothing by default."""
         return
 
-    def training_summary(self) -> dict[str, Any]:
-        """What the model shall say about its training beyond counts and settings."""
+    def training_summary(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the model shall say about its training beyond counts and settings, from all progress records."""
         return {}
 
     @property

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,11 @@ def execute(run: RunFolder) -> None:
             method.watch(record)  # of earlier attempts
         train(method, run, _loop_settings(config), group)
         if group.is_main:
-            run.write_state(**method.training_summary())
+            summary = method.training_summary(run.progress())
+            run.write_state(**summary)
             examples = method.reconstruct(min(EXAMPLES, method.number_of_items))
             _save_examples(run.path / "reconstructions.npz", examples)
-            save_encoder(run, config, method, corpus)
+            save_encoder(run, config, method, corpus, summary)
     finally:
         group.leave()
 
@@ -215,8 +216,12 @@ def pretraining_preprocessing(config: PretrainConfig, modalities: Sequence[str],
     )
 
 
-def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMethod, corpus: Corpus) -> Path:
-    """Write the trained encoder, with decoder and mask token, as the run's model."""
+def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMethod, corpus: Corpus,
+                 summary: Mapping[str, Any]) -> Path:
+    """Write the trained encoder, with decoder and mask token, as the run's model.
+
+    `summary`: what the method says of its training.
+    """
     preprocessing = from_json(Preprocessing, read_json(corpus.folder / PREPROCESSING_FILE), "corpus preprocessing")
     preprocessing = dataclasses.replace(preprocessing,
                                         spacing_mm=method.network_spacing_mm or preprocessing.spacing_mm)
@@ -230,7 +235,7 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
         labels=[], modality=modality, **preprocessing.model_fields(),
         training={"images": len(corpus), "steps": config.steps, "batch_size": config.batch_size, "seed": config.seed,
                   "subjects": corpus.items.count_subjects(), "items": method.number_of_items,
-                  "modalities": modalities, "balance": float(config.balance), **method.training_summary()},
+                  "modalities": modalities, "balance": float(config.balance), **summary},
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return save_model(run.model, info, method.network)
