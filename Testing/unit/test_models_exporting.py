@@ -23,6 +23,7 @@ from medmae.models import load_info, load_state, save_model
 from medmae.models.exporting import EXPORTS, export_model
 from medmae.networks import build_network
 
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file")
 VIT = {"patch": 8, "width": 48, "depth": 2, "heads": 2}
 SWIN = {"patch": 4, "width": 12, "depths": [1, 1], "heads": [1, 2], "window": 4}
 UNET = {"spatial_dims": 3, "widths": [4, 8]}
