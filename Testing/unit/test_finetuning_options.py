@@ -154,11 +154,23 @@ def test_four_equal_channels_give_what_the_encoder_gives_for_one(tmp_path: Path)
                                    expected.encoder.features(volume), rtol=1e-4, atol=1e-5)
 
 
+def test_finer_tokens_than_the_encoders_are_an_option_and_the_log_names_the_resized_stem(tmp_path, caplog) -> None:
+    dataset, encoder = write_volumes(tmp_path, {"training": 2}), tiny_encoder(tmp_path / "encoder", "gl-mae")
+    with caplog.at_level("INFO"):
+        network, arguments = network_of(dataset, FinetuneConfig(patch=(2, 4, 4)), encoder=encoder)
+    assert arguments["patch"] == [2, 4, 4] and len(arguments["skip_blocks"]) == 1
+    assert "resized encoder.patch_embed.proj.weight: " in caplog.text
+    assert network(torch.randn(1, 1, 6, 20, 16)).shape == (1, 3, 6, 20, 16)
+    with pytest.raises(BadInput, match="powers of two"):
+        network_of(dataset, FinetuneConfig(patch=(3, 8, 8)), encoder=encoder)
+
+
 @pytest.mark.parametrize(("change", "told"), [
     ({"pool": "cls"}, "pool=cls is an option of gl-mae classification, but this is gl-mae segmentation"),
     ({"head": "mlp"}, "head=mlp is an option of gl-mae classification"),
     ({"deep_supervision": 1, "network": "dynunet"}, "with network=dynunet"),
     ({"positions": "resized", "network": "unet"}, "positions=resized is an option of gl-mae"),
+    ({"patch": (4, 8, 8), "network": "unet"}, r"patch=\[4, 8, 8\] is an option of gl-mae"),
     ({"freeze_encoder": True}, "a random one would never learn"),
     ({"patience": 2}, "no labelled validation cases"),
     ({"folds": 3}, "3 parts were asked for, but the cases come from 2 subjects"),

@@ -7,6 +7,7 @@ import torch
 
 from medmae.errors import BadInput
 from medmae.networks import architecture_following, architecture_for, build_network, transfer_encoder
+from medmae.networks.task_architecture import with_patch
 from medmae.networks.transfer import LoadReport
 
 
@@ -224,6 +225,17 @@ def test_the_networks_of_tasks_follow_the_position_grid_and_the_patch_of_their_e
         report = transfer_encoder(network_of_source.state_dict(), target)
         assert report.encoder_fraction == 1.0 and report.resized == ("encoder.patch_embed.proj.weight",)
         assert torch.equal(target.encoder.position_table, network_of_source.encoder.position_table)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_a_network_may_have_finer_tokens_than_its_encoder(task):
+    source = architecture_for("gl-mae", "tiny", "encoder", 1)
+    source["arguments"]["patch"] = 16
+    finer = with_patch(architecture_following(source, "gl-mae", "tiny", task, 1, 2), (4, 8, 8))
+    target = build_network(finer)
+    assert target.encoder.patch == (4, 8, 8)
+    report = transfer_encoder(build_network(source).state_dict(), target)
+    assert report.encoder_fraction == 1.0 and report.resized == ("encoder.patch_embed.proj.weight",)
 
 
 def test_a_classifier_that_pools_by_the_class_token_gets_it():

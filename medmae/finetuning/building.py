@@ -82,6 +82,7 @@ def finetuning_architecture(plan: Plan, channels: int) -> dict[str, Any]:
     from medmae.networks import architecture_following, architecture_for
     from medmae.networks.build import NETWORKS
     from medmae.networks.presets import baseline_architecture
+    from medmae.networks.task_architecture import with_patch
 
     assert plan.config.method and plan.config.preset and plan.dataset.task
     wanted = plan.config.method, plan.config.preset, plan.dataset.task, channels, len(plan.dataset.labels)
@@ -91,6 +92,8 @@ def finetuning_architecture(plan: Plan, channels: int) -> dict[str, Any]:
     architecture = (architecture_for(*wanted) if plan.like is None
                     else architecture_following(plan.like.architecture, *wanted))
     known = set(inspect.signature(NETWORKS[architecture["name"]]).parameters)
+    if plan.config.patch is not None and "patch" in known:
+        architecture = with_patch(architecture, plan.config.patch)
     options = _network_options(plan, architecture["arguments"])
     for name, value in options.items():
         if name not in known:
@@ -107,7 +110,8 @@ def _network_options(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]
     config = plan.config
     assert config.method and config.preset
     options: dict[str, Any] = {name: value for name, value in (
-        ("pool", config.pool), ("head", config.head), ("deep_supervision", config.deep_supervision)) if value}
+        ("pool", config.pool), ("head", config.head), ("deep_supervision", config.deep_supervision),
+        ("patch", None if config.patch is None else list(config.patch))) if value}
     if config.positions == "resized" and arguments.get("position_grid") is None:
         views: Any = preset(config.method, config.preset)
         patch = arguments["patch"]

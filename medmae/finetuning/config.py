@@ -64,7 +64,8 @@ class FinetuneConfig:
 
     GL-MAE: `deep_supervision` counts coarser levels of UNETR's decoder that learn too (weights 1, 1/2, 1/4, ... of the
     loss, normalised). `positions`: "computed" for the grid at hand, or "resized" from the grid of pretraining; an
-    encoder that brings a table of its own keeps it. Classification: `pool` the tokens' "mean" (default) or take "cls",
+    encoder that brings a table of its own keeps it. `patch` (k, j, i): other tokens than the encoder's or preset's; its
+    stem is resized. Classification: `pool` the tokens' "mean" (default) or take "cls",
     with a "linear" (default) or "mlp" `head`. `freeze_encoder` trains all but the encoder (with these: a probe).
 
     `patience` ends training after so many validations without a better score, and the best weights become the model.
@@ -107,6 +108,7 @@ class FinetuneConfig:
     allow_partial: bool = False
     deep_supervision: int = 0
     positions: Literal["computed", "resized"] = "computed"
+    patch: tuple[int, int, int] | None = None
     pool: Literal["mean", "cls"] | None = None
     head: Literal["linear", "mlp"] | None = None
     freeze_encoder: bool = False

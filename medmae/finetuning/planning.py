@@ -140,6 +140,7 @@ def _refuse_foreign_options(config: FinetuneConfig, task: str) -> None:
         (f"deep_supervision={config.deep_supervision}", bool(config.deep_supervision) and not segments,
          "gl-mae segmentation"),
         (f"positions={config.positions}", config.positions != "computed" and not is_vit, "gl-mae"),
+        (f"patch={list(config.patch or ())}", config.patch is not None and not is_vit, "gl-mae"),
         (f"pool={config.pool}", config.pool is not None and not classifies, "gl-mae classification"),
         (f"head={config.head}", config.head is not None and not classifies, "gl-mae classification"),
     )

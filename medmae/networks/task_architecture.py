@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmae.networks.build import NETWORKS
@@ -28,10 +28,24 @@ def architecture_following(source: Mapping[str, Any], method: str, preset_or_nam
     architecture = architecture_for(method, preset_or_name, task, channels, classes)
     valid = set(inspect.signature(NETWORKS[architecture["name"]]).parameters) - {"channels", "classes"}
     followed = {key: value for key, value in source["arguments"].items() if key in valid}
-    arguments = architecture["arguments"] | followed
-    if architecture["name"] == "unetr":
-        patch, blocks = arguments["patch"], arguments["skip_blocks"]
-        skips = max([patch] if isinstance(patch, int) else patch).bit_length() - 2
-        if len(blocks) != skips or (skips and blocks[-1] > arguments["depth"]):
-            arguments["skip_blocks"] = list(spread_skip_blocks(arguments["depth"], skips))
-    return {"name": architecture["name"], "arguments": arguments}
+    return _with_fitting_skips({"name": architecture["name"], "arguments": architecture["arguments"] | followed})
+
+
+def with_patch(architecture: Mapping[str, Any], patch: Sequence[int]) -> dict[str, Any]:
+    """The same network with patches of other sides (k, j, i), for example finer tokens than its encoder was pretrained
+    with; `transfer_encoder` resizes the stem.
+    """
+    changed = architecture["arguments"] | {"patch": list(patch)}
+    return _with_fitting_skips({"name": architecture["name"], "arguments": changed})
+
+
+def _with_fitting_skips(architecture: dict[str, Any]) -> dict[str, Any]:
+    """UNETR's skips, spread evenly where their number does not fit its patch or they lie deeper than it is."""
+    arguments = architecture["arguments"]
+    if architecture["name"] != "unetr":
+        return architecture
+    patch, blocks = arguments["patch"], arguments["skip_blocks"]
+    skips = max([patch] if isinstance(patch, int) else patch).bit_length() - 2
+    if len(blocks) != skips or (skips and blocks[-1] > arguments["depth"]):
+        arguments["skip_blocks"] = list(spread_skip_blocks(arguments["depth"], skips))
+    return architecture
