@@ -92,7 +92,7 @@ def _read(path: str | Path, options: ImportOptions) -> tuple[Checkpoint, tuple[s
     asked = options.weights
     if asked is not None and asked not in STUDENT_AND_TEACHER:
         raise BadInput(f"--weights {asked} is not known. Choose {' or '.join(STUDENT_AND_TEACHER)}.")
-    checkpoint = read_checkpoint(path, first=STUDENT_AND_TEACHER if asked is None else (asked,))
+    checkpoint = read_checkpoint(path, first=STUDENT_AND_TEACHER if asked is None else (asked, *STUDENT_AND_TEACHER))
     if asked is not None and checkpoint.key != asked:
         raise BadInput(f"The checkpoint {path} has no {asked}: it holds "
                        f"{', '.join(checkpoint.keys) or 'a bare state dict'}. Leave --weights out.")
