@@ -185,6 +185,7 @@ def _change(**tensors: torch.Tensor | None):
     (_change(), {"input_side": 20}, "not a multiple of 8.*Choose 16 or 24"),
     (_change(), {"input_side": 4096}, "too large"),
     (_change(), {"weights": "best"}, "student or teacher"),
+    (_change(), {"orientation": "RLS"}, "'RLS' does not name three axes"),
 ])
 def test_what_does_not_fit_is_refused_in_words(change, options, message, tmp_path):
     state = official_state(NET)

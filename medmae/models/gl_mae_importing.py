@@ -19,6 +19,7 @@ from medmae.models.import_report import (
     ImportOptions,
     ImportReport,
     architecture_shapes,
+    axes,
     check_tensors,
     class_labels,
     one_channel,
@@ -36,7 +37,6 @@ LICENCE = "Not stated by the authors: their repository has no licence. Check bef
 CITATION = ("Advancing Volumetric Medical Image Segmentation via Global-Local Masked Autoencoder. IEEE Transactions on "
             "Medical Imaging, 2025. doi:10.1109/TMI.2025.3569782. arXiv:2306.08913")
 STUDENT_AND_TEACHER = ("student", "teacher")
-ORIENTATION = "SAR"  # the authors' loaders give arrays (right, anterior, superior): i is their last axis
 LARGEST_SIDE = 1024  # voxels of a side of the window
 TABLES = {"sin-cos": "the table of fixed 3-D sines and cosines", "learned": "a learned or foreign table",
           "zeros": "a table of zeros"}
@@ -203,7 +203,7 @@ def _info(layout: GlMaeLayout, architecture: dict[str, Any], checkpoint: Checkpo
         preset=preset_for(layout.patch, layout.depth), architecture=architecture, spatial_dims=3,
         channels=[{"name": name, "modality": modality} for name in names],
         input_size=volume_window(layout.patch, grid, options.input_side), modality=modality,
-        orientation=options.orientation or ORIENTATION,
+        orientation=axes(options.orientation),
         intensity=to_json(official_intensity(modality, options.intensity_range)),
         training=training, licence=LICENCE, citation=CITATION)
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from medmae.errors import BadInput
 from medmae.models.checkpoint_files import AGAIN
-from medmae.models.info import ModelInfo
+from medmae.models.info import ModelInfo, is_axis_code
 from medmae.models.labels import model_labels
 from medmae.networks.build import build_network
 from medmae.volumes import Intensity
 
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LOADED_ORIENTATION = "SAR"  # MONAI's loaders give arrays (right, anterior, superior): i is their last axis
 PositionChoice = Literal["table", "computed"]
 
 
@@ -152,6 +153,19 @@ def class_labels(classes: int, names: Sequence[str], task: str) -> list[dict[str
         raise BadInput(f"The checkpoint tells {classes} classes apart{background}, but {problem}. "
                        'Give one name a class: --labels "first,second,...".')
     return model_labels({name: number for number, name in enumerate(names)})
+
+
+def axes(orientation: str | None) -> str:
+    """The axes that a network sees: as asked, or `LOADED_ORIENTATION`.
+
+    Raises:
+        BadInput: three letters are asked for that do not name three axes.
+    """
+    code = (orientation or LOADED_ORIENTATION).upper()
+    if not is_axis_code(code):
+        raise BadInput(f"The orientation {orientation!r} does not name three axes. Give the directions in which the "
+                       "last, middle and first axis of the input increase, as in --orientation SAR.")
+    return code
 
 
 def window_intensity(intensity_range: tuple[float, float]) -> Intensity:

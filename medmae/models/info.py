@@ -94,7 +94,7 @@ class ModelInfo:
             problems.append(f"input_size {self.input_size} is not {self.spatial_dims} positive numbers")
         if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0):
             problems.append(f"spacing_mm {self.spacing_mm} is not three positive numbers")
-        if not _is_axis_code(self.orientation):
+        if not is_axis_code(self.orientation):
             problems.append(f"orientation {self.orientation!r} does not name three axes, as RAS does")
         if not self.channels:
             problems.append("there are no channels")
@@ -152,6 +152,7 @@ def is_pooling(text: str) -> bool:
     return text in ("mean", "max") or re.fullmatch("top([1-9][0-9]?|100)%", text) is not None
 
 
-def _is_axis_code(text: str) -> bool:
+def is_axis_code(text: str) -> bool:
+    """Whether three letters name three axes of the patient, as RAS does."""
     pairs = [{"R", "L"}, {"A", "P"}, {"S", "I"}]
     return len(text) == 3 and all(len(pair & set(text)) == 1 for pair in pairs)

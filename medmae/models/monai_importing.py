@@ -18,6 +18,7 @@ from medmae.models.import_report import (
     ImportOptions,
     ImportReport,
     architecture_shapes,
+    axes,
     check_tensors,
     class_labels,
 )
@@ -27,7 +28,6 @@ from medmae.models.registry import load_info
 from medmae.models.saving import save_model
 
 SYSTEM = "MONAI"
-ORIENTATION = "SAR"  # MONAI's loaders give arrays (right, anterior, superior): i is their last axis
 DECODER_HEADS = 12
 LICENCE = "Not stated in the state dict. Ask who trained the weights before you use or share them."
 NO_SCALE = ("A state dict does not say how intensities were scaled: the modality's usual range is taken. Give "
@@ -112,6 +112,6 @@ def _info(layout: MonaiLayout, architecture: dict[str, Any], checkpoint: Checkpo
         channels=[{"name": name, "modality": options.modality} for name in names],
         input_size=volume_window(layout.patch, grid, options.input_side),
         labels=class_labels(layout.classes, options.labels, task), modality=options.modality,
-        orientation=options.orientation or ORIENTATION,
+        orientation=axes(options.orientation),
         intensity=to_json(official_intensity(options.modality, options.intensity_range)),
         training={"source": checkpoint.path.name, "format": "monai", "network": layout.kind}, licence=LICENCE)
