@@ -167,8 +167,9 @@ _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
 _DYN_UNET = _Schedule(800, 2, 2e-3, weight_decay=0.01, shape="one_cycle")
 
 # Per block. Twelve blocks of a ViT-B leave its stem 0.024 of the rate (the usual choice of masked autoencoders); Swin's
-# are fewer and learn from all scales, so theirs is milder: 0.23 for the stem of the published network.
-_LAYER_DECAY = {"gl-mae": 0.75, "vis-mae": 0.85}
+# are fewer and learn from all scales, so theirs is milder: 0.23 for the stem of the published network. The decoder of a
+# hybrid network is pretrained like its encoder, and its stem has most to learn: none.
+_LAYER_DECAY = {"gl-mae": 0.75, "vis-mae": 0.85, "tiny-hybrid": 1.0}  # of presets and, where they have none, methods
 
 
 def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str, task: Task,
@@ -192,7 +193,7 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
         learning_rate=config.learning_rate or schedule.learning_rate,
         weight_decay=schedule.weight_decay if decay is None else decay,
         schedule=config.schedule or schedule.shape,
-        layer_decay=config.layer_decay or (_LAYER_DECAY[method] if pretrained else 1.0),
+        layer_decay=config.layer_decay or (_LAYER_DECAY.get(preset, _LAYER_DECAY[method]) if pretrained else 1.0),
         augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
     )
 
