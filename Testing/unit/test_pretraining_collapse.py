@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_pretraining_methods import write_corpus
 
+from medmae.datasets import Corpus, CorpusWriter
 from medmae.models import load_info
 from medmae.pretraining import consistency
 from medmae.pretraining.collapse import WINDOW, CollapseWatch, collapse_of
@@ -106,6 +107,18 @@ def test_a_collapsed_run_says_so_in_its_log_state_model_and_report(tmp_path: Pat
     assert "yes, since step 20" in (run.path / "report.html").read_text()
 
 
+def different_volumes(folder: Path) -> Corpus:
+    """Eight volumes with a bright box of their own, so that there is something to tell apart."""
+    generator = np.random.default_rng(0)
+    with CorpusWriter(folder) as writer:
+        for number in range(8):
+            array = generator.normal(0, 0.05, (1, 26, 30, 28))
+            k, j, i = generator.integers(2, 14, 3)
+            array[:, k:k + 10, j:j + 8 + number, i:i + 9] += 0.8
+            writer.add(f"image{number}", array, (1.0, 1.0, 1.0), "MR", {})
+    return Corpus(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("settings", "floor", "collapses"), [
     ({}, True, False),
@@ -120,7 +133,7 @@ def test_training_collapses_without_the_floor_under_the_spread_and_not_with_the_
     torch.manual_seed(0)
     all_settings = replace(GlMaePretraining.settings_for("tiny"), global_size=(24, 24, 24), local_size=(16, 16, 16),
                            local_views=2, **settings)  # type: ignore[arg-type]
-    method = GlMaePretraining("tiny", 1, write_corpus(tmp_path, 3, 8), all_settings, 0, 0.05)
+    method = GlMaePretraining("tiny", 1, different_volumes(tmp_path), all_settings, 0, 0.05)
     optimizer = torch.optim.AdamW(method.parameter_groups(), lr=1e-3)
     order, schedule = DrawOrder(8, 0), WarmupCosine(1e-3, 200, 0.1)
     records = []

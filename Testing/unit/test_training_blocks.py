@@ -65,7 +65,7 @@ def test_plain_crops_are_slices_of_the_array_to_the_last_bit(seed: int) -> None:
     padded = np.pad(block, [(0, 0)] + [(20, 20)] * 3)
     slices = tuple(slice(int(low) + 20, int(low) + 20 + length) for low, length in zip(first, size, strict=True))
     expected = np.flip(padded[(slice(None), *slices)], tuple(1 + axis for axis in range(3) if signs[axis] < 0))
-    assert np.array_equal(cut_views(blocks, places, size, "nearest")[0, 0].numpy(), expected.astype(np.float32))
+    assert np.array_equal(cut_views(blocks, places, size)[0, 0].numpy(), expected.astype(np.float32))
 
 
 @given(seed=st.integers(0, 1000))
@@ -126,7 +126,7 @@ def test_contrast_and_brightness_change_the_image_and_leave_padding_at_zero() ->
     block = np.full((1, 4, 6, 6), 0.5, np.float16)
     place = np.stack([np.array([1.5, 2.5, 2.5]), np.ones(3)])
     blocks, places = as_batch(block, [place, place], (5, 6, 6))
-    views = cut_views(blocks, places, (8, 6, 6), "nearest")
+    views = cut_views(blocks, places, (8, 6, 6))
     factors = torch.tensor([[[1.2, 0.1], [1.0, -0.25]]])
     varied = vary_intensities(views, factors, places, torch.tensor([[4.0, 6.0, 6.0]]))
     assert torch.equal(varied[0, :, 0, :2], torch.zeros(2, 2, 6, 6))

@@ -54,14 +54,10 @@ class ViewDrawer:
         self._ratios = np.ones_like(spacings)
         if settings.view_spacing_mm is not None:
             self._ratios = np.array(settings.view_spacing_mm) / spacings
+        self._whole_voxels = settings.crop == "plain" and settings.view_spacing_mm is None
         largest = np.max([np.array(kind.size) * kind.scale[1] for kind in kinds], axis=0)
         self._extents = block_extents(shapes, self._ratios * largest, settings.block_factor)
         self.block: tuple[int, ...] = tuple(int(side) for side in self._extents.max(0))
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether views take over stored voxels without interpolation."""
-        return self._settings.crop == "plain" and bool(np.allclose(self._ratios, 1, rtol=1e-4))
 
     def view_step(self, item: int) -> NDArray[np.float64]:
         """Voxels (3,) of a volume that one voxel of its views takes at scale 1."""
@@ -115,7 +111,7 @@ class ViewDrawer:
         if low < high:  # a view larger than the volume's longest side would only hold more padding
             high = max(low, min(high, float((extent / (kind.size * ratio)).max())))
         step = ratio * float(np.exp(generator.uniform(np.log(low), np.log(high))))
-        centre = draw_place(block, kind.size, step, generator, self.is_exact)
+        centre = draw_place(block, kind.size, step, generator, self._whole_voxels)
         signs = np.where(generator.random(3) < 0.5, -1.0, 1.0) if settings.flip else np.ones(3)
         place = np.stack([centre, step * signs]).astype(np.float32)
         contrast, brightness = generator.uniform(-1, 1, 2) * (settings.contrast, settings.brightness)
@@ -124,17 +120,16 @@ class ViewDrawer:
                 "visible": visible_tokens(outside.size, settings.mask_ratio, generator, outside)}
 
 
-def views_of_batch(batch: Mapping[str, torch.Tensor], kind: ViewKind, exact: bool, varied: bool) -> torch.Tensor:
+def views_of_batch(batch: Mapping[str, torch.Tensor], kind: ViewKind, varied: bool) -> torch.Tensor:
     """The views (B, V, C, *size) of a kind, float32, cut and varied on the device that holds the batch.
 
     Args:
         batch: of `ViewDrawer.load`.
         kind: which views.
-        exact: take over stored voxels without interpolation (`ViewDrawer.is_exact`).
         varied: whether contrast and brightness vary at all.
     """
     places = batch[f"{kind.name}_places"]
-    views = cut_views(batch["blocks"], places, kind.size, "nearest" if exact else "bilinear")
+    views = cut_views(batch["blocks"], places, kind.size)
     if varied:
         vary_intensities(views, batch[f"{kind.name}_intensities"], places, batch["extents"])
     return views

