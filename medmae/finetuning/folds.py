@@ -43,8 +43,8 @@ class FoldRun(RunFolder):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the whole run, or this fold alone, is asked to stop."""
-        return self._whole.stop_requested or super().stop_requested
+        """Whether the whole run is asked to stop."""
+        return self._whole.stop_requested
 
     def append_progress(self, record: Mapping[str, Any]) -> None:
         """Note it here, and for the whole run counted over all folds."""
