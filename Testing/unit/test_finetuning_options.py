@@ -13,6 +13,8 @@ from tiny_models import tiny_encoder
 from tiny_training_data import write_pictures, write_volumes
 from torch import nn
 
+from medmae.cli.app import run as medmae_command
+from medmae.config import to_json
 from medmae.datasets import Corpus, CorpusWriter
 from medmae.datasets.summary import CaseSummary, DatasetSummary
 from medmae.errors import BadInput
@@ -22,8 +24,9 @@ from medmae.finetuning.planning import make_plan
 from medmae.finetuning.preparing import finetuning_preprocessing
 from medmae.finetuning.segmentation import DeepSupervision, DiceCrossEntropy, SegmentationTask
 from medmae.finetuning.task import AveragedNetwork, encoder_depths
-from medmae.models import load_state
+from medmae.models import load_info, load_state
 from medmae.networks import build_network
+from medmae.run_folder import RunFolder
 from medmae.training.randomness import Draw
 
 
@@ -140,8 +143,6 @@ def test_four_equal_channels_give_what_the_encoder_gives_for_one(tmp_path: Path)
     plan = make_plan(FinetuneConfig(), {"dataset": str(dataset), "encoder": str(encoder)})
     network, architecture = build_finetuning_network(plan, 4)
     assert architecture["arguments"]["channels"] == 4
-    from medmae.models import load_info
-
     source = build_network(load_info(encoder).architecture)
     source.load_state_dict(load_state(encoder))
     volume = torch.randn(1, 1, 16, 24, 16)
@@ -210,7 +211,20 @@ def test_stems_of_any_kind_learn_most_slowly_and_patches_need_not_be_cubes() -> 
     assert {value for name, value in depths.items() if not name.startswith("encoder.")} == {None}
 
 
-def test_an_ensemble_has_no_levels_and_is_no_encoder(tmp_path: Path) -> None:
+def test_a_run_that_was_begun_before_an_option_existed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4})
+    config = to_json(FinetuneConfig(steps=1, batch_size=2, validations=0))
+    for name in ("deep_supervision", "positions", "freeze_encoder", "folds"):
+        del config[name]
+    run = RunFolder.create(tmp_path / "run", "finetune", config,
+                           {"dataset": str(dataset), "encoder": str(tiny_encoder(tmp_path / "encoder", "vis-mae"))})
+    assert medmae_command(["finetune", "--resume", "--out", str(run.path), "--folds", "2"]) == 2
+    assert "was started with folds=None (not 2)" in capsys.readouterr().err
+    assert medmae_command(["finetune", "--resume", "--out", str(run.path)]) == 0
+    assert (run.model / "model.json").is_file()
+
+
+def test_an_ensemble_has_no_levels() -> None:
     member = {"name": "vit_classifier", "arguments": {"channels": 1, "classes": 2, "patch": 8, "width": 12, "depth": 1,
                                                       "heads": 2}}
     network = build_network({"name": "ensemble", "arguments": {"members": 2, "member": member, "channels": 1,

@@ -48,7 +48,8 @@ def command(dataset: Path | None, encoder: str | None, method: str | None, prese
         given=runs.given(method=method, preset=preset, steps=steps, seed=seed, device=device, precision=precision,
                          cases=cases, folds=folds, allow_partial=allow_partial),
         inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset),
-        build_config=lambda given: _config(given, overrides), check_inputs=_check)
+        build_config=lambda given: _config(given, overrides), check_inputs=_check,
+        defaults=lambda: _config({}, ()))
     run = runs.perform(request)
     scores = _cross_validation(run)
     if as_json:

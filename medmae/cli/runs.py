@@ -45,6 +45,7 @@ class Request:
     inputs: Mapping[str, Any]
     build_config: BuildConfig
     check_inputs: Callable[[Mapping[str, Any]], None]
+    defaults: Callable[[], Mapping[str, Any]] = dict
     may_grow: tuple[str, ...] = ()
 
 
@@ -160,7 +161,8 @@ def _continue(request: Request) -> RunFolder:
                        f"Continue it with: medmae {spec.get('kind')} --resume --out {run.path}")
     asked = request.build_config({**spec["config"], **request.given})
     changed = [f"{name}={before.get(name)!r} (not {value!r})"
-               for before, after in ((_flat(spec["config"]), _flat(asked)), (spec["inputs"], request.inputs))
+               for before, after in ((_flat(request.defaults()) | _flat(spec["config"]), _flat(asked)),
+                                     (spec["inputs"], request.inputs))
                for name, value in after.items()
                if value != before.get(name) and name.rpartition(".")[2] not in MAY_CHANGE_ON_RESUME
                and not (name.partition(".")[0] in request.may_grow and _has_all_of(value, before.get(name)))]
