@@ -15,6 +15,7 @@ from medmae.cli.app import run
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.errors import BadInput
 from medmae.models import load_info, load_network, load_state
+from medmae.models.gl_mae_importing import preset_for
 from medmae.models.gl_mae_layout import encoder_heads, medmae_name, medmae_to_official, official_name, table_grid
 from medmae.models.importing import ImportOptions, import_model
 
@@ -86,6 +87,12 @@ def test_the_grid_of_a_table_is_its_true_one(rows, grid, expected):
 
 def test_heads_follow_the_published_sizes():
     assert [encoder_heads(width, None, "x") for width in (768, 1024, 1280, 384)] == [12, 16, 16, 6]
+
+
+def test_the_preset_is_one_whose_patch_and_skips_suit_the_network():
+    assert [preset_for(patch, depth) for patch, depth in (((16,) * 3, 12), ((16,) * 3, 24), ((8,) * 3, 6))] == [
+        "base", "base", "tiny"]
+    assert preset_for((8, 8, 8), 12) == "base-patch8" and preset_for((2, 2, 2), 12) == "base"
 
 
 def test_a_table_of_zeros_is_kept_and_told(tmp_path, capsys):

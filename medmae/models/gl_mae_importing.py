@@ -30,6 +30,7 @@ from medmae.models.position_tables import table_kind
 from medmae.models.registry import load_info
 from medmae.models.saving import save_model
 from medmae.networks.presets import PRESETS
+from medmae.networks.vit import three_sides
 from medmae.volumes import Intensity, default_intensity
 
 SYSTEM = "GL-MAE"
@@ -221,12 +222,10 @@ def official_intensity(modality: str, intensity_range: tuple[float, float] | Non
 
 def preset_for(patch: Grid, depth: int) -> str:
     """The published preset, or one whose patch and skips suit a network of other sizes."""
-    presets = PRESETS["gl-mae"]
-    ranked = sorted(presets, key=lambda name: not name.startswith("base"))
-    for name in ranked:
-        own = getattr(presets[name], "patch", 16)
-        sides = (own,) * 3 if isinstance(own, int) else tuple(own)
-        if sides == patch and max(getattr(presets[name], "skip_blocks", ()), default=0) <= depth:
+    for name in sorted(PRESETS["gl-mae"], key=lambda name: not name.startswith("base")):
+        own = PRESETS["gl-mae"][name].architecture("segmentation", 1, 2)
+        if own["name"] == "unetr" and three_sides(own["arguments"]["patch"]) == patch and max(
+                own["arguments"]["skip_blocks"], default=0) <= depth:
             return name
     return "base"
 
