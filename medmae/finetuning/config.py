@@ -149,6 +149,7 @@ class _Schedule:
 
 _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
     ("gl-mae", "tiny", "segmentation"): _Schedule(800, 2, 2e-3),
+    ("gl-mae", "tiny-hybrid", "segmentation"): _Schedule(800, 2, 3e-3),
     ("gl-mae", "small", "segmentation"): _Schedule(10_000, 2, 4e-4),
     ("gl-mae", "base", "segmentation"): _Schedule(25_000, 2, 2e-4),
     ("gl-mae", "tiny", "classification"): _Schedule(300, 8, 5e-4),
@@ -180,7 +181,7 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
     rates that suit them; DynUNet its usual recipe.
     Layer-wise decay protects pretrained layers and is therefore 1 from scratch.
     """
-    schedule = _SCHEDULES[method, preset_size(preset), task]
+    schedule = _SCHEDULES.get((method, preset, task)) or _SCHEDULES[method, preset_size(preset), task]
     if config.network == "unet":
         schedule = replace(schedule, learning_rate=UNET_LEARNING_RATE)
     elif config.network == "dynunet":
