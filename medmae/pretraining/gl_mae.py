@@ -75,12 +75,7 @@ class _GlobalLocal(nn.Module):
         losses: dict[str, torch.Tensor] = {}
         embeddings = {name: self._masked(name, views[name], batch, losses) for name in views}
         if self.settings.has_teacher:
-            targets = self._targets(views["global"])
-            for name, embedding in embeddings.items():
-                projected = self.projector(embedding).unflatten(0, views[name].shape[:2])
-                losses[f"global_to_{name}"] = self.consistency(targets, projected)
-            if self.settings.consistency == "cross_entropy":
-                losses["teacher_entropy"] = entropy(targets)
+            self._agree(self._teach(views["global"]), embeddings, losses)
         # How far embeddings of different views lie apart; medmae/pretraining/collapse.py watches it
         losses["feature_std"] = embeddings["global"].detach().float().std(0).mean()
         return {"loss": self._weighted(losses), **losses}
@@ -96,11 +91,24 @@ class _GlobalLocal(nn.Module):
         return embedding
 
     @torch.no_grad()
-    def _targets(self, views: torch.Tensor) -> torch.Tensor:
-        """What the teacher makes of the intact global views (B, p, C, *size): (B, p, K)."""
-        embedding = self.teacher(views.flatten(0, 1))[0]
-        return self.consistency.targets(  # type: ignore[operator]
-            self.teacher_projector(embedding).unflatten(0, views.shape[:2]))
+    def _teach(self, views: torch.Tensor) -> torch.Tensor:
+        """The teacher's embeddings (B, p, width) of the intact global views (B, p, C, *size)."""
+        return self.teacher(views.flatten(0, 1))[0].unflatten(0, views.shape[:2])
+
+    def _agree(self, taught: torch.Tensor, embeddings: Mapping[str, torch.Tensor],
+               losses: dict[str, torch.Tensor]) -> None:
+        """Note the consistency losses of the student's embeddings (B * V, width) with the teacher's (B, p, width).
+
+        In fp32: early in training embeddings of different views differ by less than half precision resolves.
+        """
+        with torch.autocast(taught.device.type, enabled=False):
+            with torch.no_grad():
+                targets = self.consistency.targets(self.teacher_projector(taught.float()))  # type: ignore[operator]
+            for name, embedding in embeddings.items():
+                projected = self.projector(embedding.float()).unflatten(0, (len(taught), -1))
+                losses[f"global_to_{name}"] = self.consistency(targets, projected)
+            if self.settings.consistency == "cross_entropy":
+                losses["teacher_entropy"] = entropy(targets)
 
     def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
         settings = self.settings
