@@ -203,6 +203,23 @@ def test_resume_takes_the_same_options_again_but_refuses_changed_ones(
     assert RunFolder.open(tmp_path / "run").spec["config"]["device"] == "cpu"
 
 
+def test_a_run_that_was_begun_before_a_setting_existed_goes_on(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
+    pretrain_does(lambda folder: None)
+    run_folder = tmp_path / "run"
+    assert pretrain(run_folder, "--set", "view_scale=[0.9,1.1]") == 0
+    spec = RunFolder(run_folder).spec
+    for name in ("crop", "block_factor", "consistency", "global_scale"):
+        del spec["config"]["settings"][name]
+    (run_folder / "spec.json").write_text(json.dumps(spec))
+    capsys.readouterr()
+    assert run(["pretrain", "--resume", "--out", str(run_folder), "--set", "crop=plain"]) == 2
+    assert "settings.crop='resized' (not 'plain')" in capsys.readouterr().err
+    assert run(["pretrain", "--resume", "--out", str(run_folder)]) == 0
+    settings = RunFolder(run_folder).spec["config"]["settings"]
+    assert (settings["crop"], settings["view_scale"]) == ("resized", [0.9, 1.1])
+
+
 def test_resume_of_another_kind_or_of_nothing_is_bad_input(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
     pretrain_does(lambda folder: None)
@@ -305,7 +322,9 @@ def test_a_resumed_curve_may_be_given_more_but_nothing_else(
     assert (spec["config"]["cases"], spec["config"]["of_arms"]) == ([2, 4], {"b": ["steps=3"]})
     capsys.readouterr()
     for change, message in ((["--encoder", "a=other"], "encoders"), (["--cases", "4"], "cases"),
-                            (["--set", "b.steps=4"], "of_arms.b"), (["--set", "steps=4"], "finetune.steps")):
+                            (["--set", "b.steps=4"], "of_arms.b"), (["--set", "steps=4"], "finetune.steps"),
+                            (["--set", "a.steps=4"], "of_arms.a"),  # its points may be done already
+                            (["--encoder", "c=third", "--set", "b.ema=0.5", "c.ema=0.5"], "of_arms.b")):
         assert run([*again, *change]) == 2
         assert message in capsys.readouterr().err
     assert RunFolder(out).spec == spec

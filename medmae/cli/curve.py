@@ -66,7 +66,8 @@ def command(dataset: Path | None, encoders: tuple[str, ...], cases: tuple[str, .
                          arms=_parts(arms), method=method, preset=preset, steps=steps, device=device,
                          precision=precision, jobs=jobs),
         inputs=runs.given(dataset=runs.absolute(dataset), **_encoders(encoders), split=split),
-        build_config=lambda given: _config(given, overrides), check_inputs=_check, may_grow=MAY_GROW)
+        build_config=lambda given: _config(given, overrides), check_inputs=_check, as_begun=_as_begun,
+        may_grow=MAY_GROW)
     run = runs.perform(request)
     outcome = runs.describe(run)
     summary = run.path / "summary.json"
@@ -93,6 +94,16 @@ def _config(given: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, 
     if not own.get("cases") and not own.get("subsets"):
         raise BadInput("How many labelled cases? Give --cases N... or --subsets NAME... .")
     return to_json(from_json(CurveConfig, own | {"finetune": to_json(points)}, "curve configuration"))
+
+
+def _as_begun(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a curve, in which arms without settings have none: they get none later."""
+    from medmae.config import from_json
+    from medmae.finetuning.curve import CurveConfig, arms_of
+
+    config = _config(spec["config"], ())
+    arms = arms_of(from_json(CurveConfig, config, "curve configuration"), spec["inputs"])
+    return {**config, "of_arms": {arm: [] for arm in arms} | config["of_arms"]}
 
 
 def _check(inputs: Mapping[str, Any]) -> None:

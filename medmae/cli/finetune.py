@@ -49,7 +49,7 @@ def command(dataset: Path | None, encoder: str | None, method: str | None, prese
                          cases=cases, folds=folds, allow_partial=allow_partial),
         inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset),
         build_config=lambda given: _config(given, overrides), check_inputs=_check,
-        defaults=lambda: _config({}, ()))
+        as_begun=lambda spec: _config(spec["config"], ()))
     run = runs.perform(request)
     scores = _cross_validation(run)
     if as_json:

@@ -50,7 +50,8 @@ def command(dataset: Path | None, images: tuple[str, ...], split: str | None, me
                          workers=workers),
         inputs=runs.given(dataset=runs.absolute(dataset), split=split,
                           images=[_absolute(path) for path in images] or None),
-        build_config=lambda given: _config(given, overrides), check_inputs=_check)
+        build_config=lambda given: _config(given, overrides), check_inputs=_check,
+        as_begun=lambda spec: _config(spec["config"], ()))
     run = runs.perform(request)
     _tell_skipped(run)
     click.echo(json.dumps(runs.describe(run), indent=1)) if as_json else runs.conclude(run, "pretrain")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,9 @@ class Request:
     """What a command was asked to run.
 
     `given` and `inputs` hold only what was named on the command line; `build_config` turns given values into the
-    whole resolved configuration; `may_grow` names lists and tables that a resumed run may be given more of.
+    whole resolved configuration. `as_begun` tells the whole configuration of a run from its specification, with what
+    options had as their values before they existed. `may_grow` names lists and tables that a resumed run may be given
+    more of.
     """
 
     kind: Kind
@@ -45,7 +47,7 @@ class Request:
     inputs: Mapping[str, Any]
     build_config: BuildConfig
     check_inputs: Callable[[Mapping[str, Any]], None]
-    defaults: Callable[[], Mapping[str, Any]] = dict
+    as_begun: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     may_grow: tuple[str, ...] = ()
 
 
@@ -161,11 +163,10 @@ def _continue(request: Request) -> RunFolder:
                        f"Continue it with: medmae {spec.get('kind')} --resume --out {run.path}")
     asked = request.build_config({**spec["config"], **request.given})
     changed = [f"{name}={before.get(name)!r} (not {value!r})"
-               for before, after in ((_flat(request.defaults()) | _flat(spec["config"]), _flat(asked)),
-                                     (spec["inputs"], request.inputs))
+               for before, after in ((_flat(request.as_begun(spec)), _flat(asked)), (spec["inputs"], request.inputs))
                for name, value in after.items()
                if value != before.get(name) and name.rpartition(".")[2] not in MAY_CHANGE_ON_RESUME
-               and not (name.partition(".")[0] in request.may_grow and _has_all_of(value, before.get(name)))]
+               and not _has_grown(name, value, before, request.may_grow)]
     if changed:
         raise BadInput(f"The run {run.path} was started with {', '.join(changed)}. --resume continues it unchanged: "
                        "leave these options out, or start a new run with another --out.")
@@ -175,11 +176,20 @@ def _continue(request: Request) -> RunFolder:
     return run
 
 
-def _has_all_of(value: Any, before: Any) -> bool:
-    """Whether a list or table has all that it had, with the same values; an empty one meant a choice that grows too."""
+def _has_grown(name: str, value: Any, before: Mapping[str, Any], may_grow: Sequence[str]) -> bool:
+    """Whether the list or table `name` may grow and has all that it had, with the same values.
+
+    An empty list meant a choice that grows too. A flat table ("of_arms.scratch") grows by new entries.
+    """
+    table, dot, _ = name.partition(".")
+    if table not in may_grow:
+        return False
+    if dot:
+        return name not in before
+    was = before.get(name)
     if isinstance(value, Mapping):
-        return all(value.get(name) == one for name, one in (before or {}).items())
-    return isinstance(value, list) and set(before or ()) <= set(value)
+        return all(value.get(entry) == one for entry, one in (was or {}).items())
+    return isinstance(value, list) and set(was or ()) <= set(value)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

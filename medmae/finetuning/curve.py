@@ -133,6 +133,11 @@ def encoders_of(inputs: Mapping[str, Any]) -> dict[str, str]:
     return ({} if single in (None, finetuning_run.FROM_SCRATCH) else {PRETRAINED: single}) | inputs.get("encoders", {})
 
 
+def arms_of(config: CurveConfig, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arms of a curve: those named, else every encoder, and scratch."""
+    return config.arms or (*(encoders_of(inputs) or [PRETRAINED]), SCRATCH)
+
+
 def _with_arms(config: CurveConfig, inputs: Mapping[str, Any]) -> CurveConfig:
     """`config` with its arms settled.
 
@@ -144,7 +149,7 @@ def _with_arms(config: CurveConfig, inputs: Mapping[str, Any]) -> CurveConfig:
         if not _NAME.fullmatch(name) or name in (SCRATCH, "augmentation", *BASELINES):
             raise BadInput(f"{name!r} cannot be the name of an encoder. Use letters, digits, - and _, and no word that "
                            f"means something else here: {SCRATCH}, augmentation, {', '.join(BASELINES)}.")
-    arms = config.arms or (*(encoders or [PRETRAINED]), SCRATCH)
+    arms = arms_of(config, inputs)
     if PRETRAINED in arms and PRETRAINED not in encoders:
         raise BadInput("The arm 'pretrained' needs an encoder. Give --encoder, or only --arms scratch.")
     known = (*encoders, SCRATCH, *BASELINES)
