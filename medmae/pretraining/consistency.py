@@ -48,6 +48,11 @@ class Consistency(nn.Module):
     Teacher scores are centred, brought to unit spread and sharpened, with the mean and spread of the batch at hand
     (over all processes). A running centre, as in self-distillation on millions of pictures, fails for the few volumes
     a batch that 3-D memory allows: targets become uniform or all the same within twenty steps (docs/methods.md).
+    Student scores are centred and brought to unit spread alike, by the views of the process: the same answer for every
+    image, the cheapest way to a lower cross-entropy early on, is then out of reach.
+
+    Args:
+        student_temperature, teacher_temperature: in standard deviations; the lower, the sharper the distribution.
     """
 
     def __init__(self, student_temperature: float, teacher_temperature: float) -> None:
@@ -56,12 +61,14 @@ class Consistency(nn.Module):
         self.teacher_temperature = teacher_temperature
 
     def targets(self, scores: torch.Tensor) -> torch.Tensor:
-        """Teacher scores (B, views, K) to target probabilities; the temperature counts in standard deviations."""
+        """Teacher scores (B, views, K) to target probabilities."""
         return (centred_to_unit_spread(scores) / self.teacher_temperature).softmax(-1)
 
     def forward(self, targets: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of student scores (B, views, K) against targets (B, teacher views, K), all pairs."""
-        log_probabilities = (scores / self.student_temperature).log_softmax(-1)
+        centred = scores - scores.mean((0, 1))
+        spread = (centred.square().mean() + 1e-12).sqrt()
+        log_probabilities = (centred / (spread * self.student_temperature)).log_softmax(-1)
         return -torch.einsum("btk,bsk->bts", targets, log_probabilities).mean()
 
 

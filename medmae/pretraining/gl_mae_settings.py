@@ -48,7 +48,7 @@ class GlMaeSettings:
     weight_global_to_local: float = 1.0
     consistency: Literal["cross_entropy", "negative_cosine"] = "cross_entropy"
     momentum: float = 0.996
-    student_temperature: float = 0.1
+    student_temperature: float = 1.0
     teacher_temperature: float = 0.5
     projector_hidden: int = 2048
     projector_bottleneck: int = 256
