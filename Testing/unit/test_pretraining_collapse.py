@@ -84,6 +84,15 @@ def test_steps_repeated_after_a_resume_count_once() -> None:
     assert collapse_of([{"stage": "headers", "step": 3}]) == CollapseWatch().summary()
 
 
+def test_steps_repeated_in_a_collapse_are_no_recovery(caplog: pytest.LogCaptureFixture) -> None:
+    watch = watched(noisy([(0.2, 120), (0.01, 60)]))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "medmae"):
+        for step in range(150, 190):
+            watch.note({"step": step, "feature_std": 0.01, "teacher_entropy": 0.5})
+    assert watch.summary()["collapsed"] and not caplog.records
+
+
 def test_a_run_without_records_has_an_empty_summary() -> None:
     assert CollapseWatch().summary() == {"collapsed": False, "since_step": None, "reason": None}
 

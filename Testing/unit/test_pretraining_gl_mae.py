@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_pretraining_methods import write_corpus
+from torch import nn
 
 from medmae.datasets import Corpus, CorpusWriter
 from medmae.errors import BadInput
@@ -71,7 +73,7 @@ def test_without_consistency_weights_there_is_no_teacher_and_no_projector(tmp_pa
     assert set(figures) == {"loss", "reconstruction_global", "reconstruction_local", "feature_std"}
     assert {name.partition(".")[0] for name, _ in plain.module.named_parameters()} == {"student"}
     plain.after_step(0, 10)
-    assert plain.training_summary([]) == {}
+    assert "collapse" not in plain.training_summary([])
 
 
 def test_without_any_weight_for_local_views_they_are_not_even_cut(tmp_path: Path) -> None:
@@ -194,13 +196,26 @@ def test_agreement_is_the_mean_cross_entropy_of_all_pairs_of_views() -> None:
     consistency = Consistency(0.1, 0.5)
     targets = torch.rand((3, 2, 5), generator=generator).softmax(-1)
     scores = torch.randn((3, 4, 5), generator=generator)
+    standard = (scores - scores.mean((0, 1))) / (scores - scores.mean((0, 1))).square().mean().sqrt()
     expected = 0.0
     for image in range(3):
         for teacher_view in range(2):
             for student_view in range(4):
-                log_probability = torch.log_softmax(scores[image, student_view] / 0.1, 0)
+                log_probability = torch.log_softmax(standard[image, student_view] / 0.1, 0)
                 expected -= float((targets[image, teacher_view] * log_probability).sum())
     assert float(consistency(targets, scores)) == pytest.approx(expected / (3 * 2 * 4), rel=1e-5)
+
+
+def test_nothing_is_gained_by_answering_alike_for_all_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    consistency = Consistency(1.0, 0.5)
+    targets = consistency.targets(torch.randn((4, 2, 32), generator=generator))
+    scores = torch.randn((4, 3, 32), generator=generator)
+    moved = float(consistency(targets, 1e-3 * scores + 5))
+    assert moved == pytest.approx(float(consistency(targets, scores)), rel=1e-3)
+    alike = torch.zeros((1, 1, 32), requires_grad=True)
+    consistency(targets[:1], alike).backward()
+    assert alike.grad is not None and bool(torch.isfinite(alike.grad).all())
 
 
 def test_negative_cosine_is_the_mean_over_all_pairs_of_views_also_of_the_same_index() -> None:
@@ -224,6 +239,28 @@ def test_missing_spread_is_one_for_equal_projections_and_pushes_them_apart() -> 
     centred = (equal - equal.mean(0)).mean(1, keepdim=True)
     assert float((equal.grad.mean(1, keepdim=True) * centred).sum().detach()) < 0  # going down the gradient widens
     assert float(missing_spread(torch.randn(1, 2, 6))) == 0
+
+
+@pytest.mark.parametrize("consistency", ["cross_entropy", "negative_cosine"])
+def test_a_single_view_trains_although_it_has_nothing_to_differ_from(tmp_path: Path, consistency: str) -> None:
+    settings = replace(GlMaePretraining.settings_for("tiny"), consistency=consistency, global_views=1, local_views=1,
+                       global_size=(16, 16, 16), local_size=(8, 8, 16))
+    method = GlMaePretraining("tiny", 1, write_corpus(tmp_path, 1, 3), settings, 0, 0.05)
+    losses = method.module(method.load_batch([Draw(0, 0)]))
+    assert all(math.isfinite(value.detach()) for value in losses.values()), losses
+    assert losses["feature_std"] == 0
+
+
+def test_reconstructions_of_standardised_patches_are_shown_in_the_brightness_of_the_image(tmp_path: Path) -> None:
+    settings = replace(GlMaePretraining.settings_for("tiny"), normalise_target=True)
+    method = GlMaePretraining("tiny", 1, write_corpus(tmp_path, 2, 3), settings, 0, 0.05)
+    network: Any = method.network
+    nn.init.zeros_(network.decoder.pred.weight)  # predicts the mean of every patch
+    nn.init.zeros_(network.decoder.pred.bias)
+    shown = method.reconstruct(2)
+    patches = network.patchify(torch.from_numpy(shown.images))
+    expected = network.unpatchify(patches.mean(-1, keepdim=True).expand_as(patches), network.grid((48, 48, 48)))
+    np.testing.assert_allclose(shown.reconstructions, expected, atol=1e-5)
 
 
 def test_negative_cosine_trains_with_a_predictor_on_the_students_side_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from medmae.errors import BadInput
 from medmae.models import load_info
 from medmae.networks.presets import preset
 from medmae.pretraining.config import PretrainConfig, resolve_pretrain_config
-from medmae.pretraining.network_grid import in_orientation, network_orientation, slice_axis
+from medmae.pretraining.network_grid import in_orientation, network_orientation, slice_axis, warn_of_other_slices
 from medmae.pretraining.run import prepare_corpus
 from medmae.run import execute
 from medmae.run_folder import RunFolder
@@ -99,3 +99,14 @@ def test_native_spacing_without_one_of_the_views_is_said_to_be_none(tmp_path: Pa
 def test_native_spacing_is_for_volumes_only() -> None:
     with pytest.raises(BadInput, match="native is for volumes"):
         resolve_pretrain_config(PretrainConfig(method="vis-mae", spacing_mm="native"))
+
+
+def test_volumes_that_a_thin_encoder_would_cut_across_their_slices_are_counted(
+        caplog: pytest.LogCaptureFixture) -> None:
+    spacings = [(5.0, 1.0, 1.0), (1.0, 1.0, 5.0), (1.0, 1.0, 5.0)]
+    with caplog.at_level(logging.WARNING, "medmae"):
+        warn_of_other_slices(CUBIC, "RAS", [(9, 9, 9)] * 3, spacings)
+        warn_of_other_slices(THIN, "ASR", [(9, 9, 9)] * 2, spacings[1:])
+        assert not caplog.records
+        warn_of_other_slices(THIN, "RAS", [(9, 9, 9)] * 3, spacings)
+    assert "2 of 3 volumes have their slices another way" in caplog.text and "(axial)" in caplog.text

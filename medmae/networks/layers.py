@@ -91,6 +91,12 @@ def normalised_patches(patches: Tensor) -> Tensor:
     return (patches - mean) / (variance + 1e-6).sqrt()
 
 
+def denormalised_patches(prediction: Tensor, patches: Tensor) -> Tensor:
+    """Predictions (B, N, values) of `normalised_patches` in the brightness and contrast of the true `patches`."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return prediction * (variance + 1e-6).sqrt() + mean
+
+
 def masked_mean_squared_error(prediction: Tensor, target: Tensor, masked: Tensor) -> Tensor:
     """Mean squared error inside each patch, averaged over the masked tokens of the whole batch, in fp32.
 

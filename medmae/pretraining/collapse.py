@@ -55,6 +55,8 @@ class CollapseWatch:
             self._window.pop()
         self._window.append(_Figures(step, record["feature_std"], record.get("teacher_entropy")))
         self._first = self._first or self._window[0]
+        if len(self._window) < WINDOW:  # at the start, or after steps that are repeated: nothing is known anew
+            return
         is_late = step >= max(GRACE_STEPS, GRACE_SHARE * record.get("total", 0))
         before, self.reason = self.reason, self._judge(self._first.spread, is_late)
         if self.reason is None:
@@ -80,8 +82,6 @@ class CollapseWatch:
 
     def _judge(self, start: float, is_late: bool) -> str | None:
         """Why the last window is one of a collapsed run, or None; `start` is the spread of the untrained encoder."""
-        if len(self._window) < WINDOW:
-            return None
         now = median(figures.spread for figures in self._window)
         if is_late and now < LOST_SPREAD * start:
             return (f"the spread of the embeddings fell to {now:.2g}, {100 * now / start:.0f} % of the untrained "

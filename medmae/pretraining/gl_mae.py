@@ -20,6 +20,7 @@ from torch import nn
 from medmae.datasets import Corpus
 from medmae.errors import BadInput
 from medmae.networks import architecture_for, build_network
+from medmae.networks.layers import denormalised_patches
 from medmae.networks.presets import GlMaePreset, preset_size
 from medmae.networks.presets import preset as network_preset
 from medmae.pretraining.collapse import CollapseWatch, collapse_of
@@ -77,7 +78,7 @@ class _GlobalLocal(nn.Module):
         if self.settings.has_teacher:
             self._agree(self._teach(views["global"]), embeddings, losses)
         # How far embeddings of different views lie apart; medmae/pretraining/collapse.py watches it
-        losses["feature_std"] = embeddings["global"].detach().float().std(0).mean()
+        losses["feature_std"] = embeddings["global"].detach().float().std(0, correction=0).mean()
         return {"loss": self._weighted(losses), **losses}
 
     def _masked(self, name: str, views: torch.Tensor, batch: Mapping[str, torch.Tensor],
@@ -204,8 +205,9 @@ class GlMaePretraining(PretrainingMethod):
             self._collapse_watch.note(record)
 
     def training_summary(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Whether the representation collapsed, for model and report."""
-        return {"collapse": collapse_of(records)} if self.settings.has_teacher else {}
+        """The views that the encoder saw, and whether the representation collapsed, for model and report."""
+        views = {"views": {kind.name: list(kind.size) for kind in self._drawer.kinds}}
+        return views | ({"collapse": collapse_of(records)} if self.settings.has_teacher else {})
 
     @property
     def network_spacing_mm(self) -> tuple[float, float, float] | None:
@@ -239,11 +241,14 @@ class GlMaePretraining(PretrainingMethod):
             visible.append(torch.from_numpy(visible_tokens(outside.size, self.settings.mask_ratio, generator,
                                                            outside.ravel())))
         batch, kept = torch.stack(images).to(device), torch.stack(visible).to(device)
-        result = network.unpatchify(network(batch, kept)[1], kind.grid)
+        prediction = network(batch, kept)[1].float()
+        if self.settings.normalise_target:
+            prediction = denormalised_patches(prediction, network.patchify(batch))
+        result = network.unpatchify(prediction, kind.grid)
         hidden = np.ones((count, int(np.prod(kind.grid))), bool)
         np.put_along_axis(hidden, kept.cpu().numpy(), False, axis=1)
         voxels = np.stack([expand_mask(one.reshape(kind.grid), kind.size) for one in hidden])
-        return Reconstructions(batch.cpu().numpy(), voxels, result.float().cpu().numpy())
+        return Reconstructions(batch.cpu().numpy(), voxels, result.cpu().numpy())
 
 
 def view_sizes(numbers: GlMaePreset, settings: GlMaeSettings) -> dict[str, tuple[int, int, int]]:

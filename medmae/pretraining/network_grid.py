@@ -21,6 +21,7 @@ Triple = tuple[float, float, float]
 # Letters say where i, j and k increase; the slices' axis of RAS volumes (k, j, i) to the orientation with it as k
 _ORIENTATION_OF_SLICES = {0: "RAS", 1: "RSA", 2: "ASR"}
 _NAME_OF_SLICES = {0: "axial", 1: "coronal", 2: "sagittal"}
+_LINE_OF_LETTER = {"R": 2, "L": 2, "A": 1, "P": 1, "S": 0, "I": 0}  # the axis (k, j, i) of a RAS volume
 THICKER = 1.5  # slices are thick when that much thicker than voxels are wide
 FEWER = 0.5  # ... or when there are that many fewer than voxels along the next shorter side
 
@@ -62,11 +63,8 @@ def network_orientation(preset: Preset, shapes: Sequence[Sequence[int]],
     said in the log.
     """
     usual = ORIENTATION[preset.spatial_dims]
-    if not is_thin(preset):
-        return usual
-    axes = [slice_axis(shape, spacing) for shape, spacing in zip(shapes, spacings_mm, strict=True)]
-    votes = Counter(axis for axis in axes if axis is not None)
-    if not votes:
+    votes = _slice_axes(shapes, spacings_mm)
+    if not is_thin(preset) or not votes:
         return usual
     chosen, count = votes.most_common(1)[0]
     if count < votes.total():
@@ -78,8 +76,29 @@ def network_orientation(preset: Preset, shapes: Sequence[Sequence[int]],
     return _ORIENTATION_OF_SLICES[chosen]
 
 
+def warn_of_other_slices(preset: Preset, orientation: str, shapes: Sequence[Sequence[int]],
+                         spacings_mm: Sequence[Sequence[float]]) -> None:
+    """Say in the log where a network of a thin preset that sees `orientation` cuts volumes across their slices.
+
+    Args:
+        preset, shapes, spacings_mm: see `network_orientation`.
+        orientation: that of the encoder, which stays.
+    """
+    votes = _slice_axes(shapes, spacings_mm)
+    across = votes.total() - votes[_LINE_OF_LETTER[orientation[2]]]
+    if is_thin(preset) and across:
+        log.warning("%d of %d volumes have their slices another way than those that the encoder was pretrained on "
+                    "(%s): its flat patches cut across them. Pretrain an encoder on such volumes, or use a preset with "
+                    "cubic patches.", across, votes.total(), _NAME_OF_SLICES[_LINE_OF_LETTER[orientation[2]]])
+
+
+def _slice_axes(shapes: Sequence[Sequence[int]], spacings_mm: Sequence[Sequence[float]]) -> Counter[int]:
+    """How many volumes have their slices along each axis (k, j, i); those without slices do not count."""
+    axes = (slice_axis(shape, spacing) for shape, spacing in zip(shapes, spacings_mm, strict=True))
+    return Counter(axis for axis in axes if axis is not None)
+
+
 def in_orientation(values: Triple, orientation: str) -> Triple:
     """Values (k, j, i) along the axes of RAS volumes, in the order of volumes of another orientation."""
-    line = {"R": 2, "L": 2, "A": 1, "P": 1, "S": 0, "I": 0}
-    k, j, i = (values[line[letter]] for letter in reversed(orientation))
+    k, j, i = (values[_LINE_OF_LETTER[letter]] for letter in reversed(orientation))
     return k, j, i

@@ -12,6 +12,7 @@ from torch import nn
 
 from medmae.datasets import Corpus
 from medmae.networks import architecture_for, build_network
+from medmae.networks.layers import denormalised_patches
 from medmae.networks.presets import preset as network_preset
 from medmae.networks.visible_plan import VisiblePlan, visible_plan
 from medmae.pretraining.masking import block_mask, expand_mask
@@ -149,8 +150,10 @@ class VisMaePretraining(PretrainingMethod):
             masks.append(block_mask(self._mask_grid, self.settings.mask_ratio, generator))
         batch, mask = torch.stack(images).to(device), np.stack(masks)
         plan = VisiblePlan.of({name: tensor.to(device) for name, tensor in self._plan(mask).items()})
-        prediction = self.network(batch, torch.from_numpy(mask).to(device), plan)
+        prediction = self.network(batch, torch.from_numpy(mask).to(device), plan).float()
+        if self.settings.normalise_target:
+            prediction = denormalised_patches(prediction, self.network.patchify(batch))  # type: ignore[operator]
         result = self.network.unpatchify(prediction, self._size)  # type: ignore[operator]
         pixels = np.stack([expand_mask(one, self._size) for one in mask])
-        return Reconstructions(batch.cpu().numpy(), pixels, result.float().cpu().numpy())
+        return Reconstructions(batch.cpu().numpy(), pixels, result.cpu().numpy())
 

@@ -15,6 +15,9 @@ from medmae.run_folder import RunFolder
 
 METHODS = {"gl-mae": "GL-MAE (3-D, global and local views)", "vis-mae": "VIS-MAE (2-D, windows of a Swin transformer)"}
 
+BRIGHTNESS = (" The network predicts every patch standardised; its brightness and contrast are given back from the "
+              "image.")
+
 
 def build(run: RunFolder) -> Page:
     """The page of a pretraining run."""
@@ -97,10 +100,11 @@ def add_reconstructions(page: Page, run: RunFolder, info: ModelInfo | None, limi
         page.section("Reconstructions")
     sheet = reconstructions(images, masked, filled, None if info is None else info.spacing_mm, limit)
     share = 100 * float(masked.mean())
+    is_standardised = (configuration(run).get("settings") or {}).get("normalise_target")
     page.figure(sheet.png, f"{min(len(images), limit)} examples: the image, the {100 - share:.0f} % that the network "
                 "sees, and the hidden parts as it fills them in.",
                 f"{share:.0f} % is hidden (grey). In the last row the hidden parts are the network's, the seen ones "
-                "the image's own.", sheet.css_width)
+                "the image's own." + (BRIGHTNESS if is_standardised else ""), sheet.css_width)
 
 
 def _encoder(info: ModelInfo) -> dict[str, Any]:

@@ -33,10 +33,9 @@ def foreground_point(array: np.ndarray, generator: np.random.Generator, probes: 
     spatial = np.array(array.shape[1:])
     points = np.floor(generator.random((probes, 3)) * spatial).astype(np.int64)
     values = np.asarray(array[0, points[:, 0], points[:, 1], points[:, 2]], np.float64)
-    above = np.maximum(values - values.mean(), 0)
+    reached = np.cumsum(np.maximum(values - values.mean(), 0))
     chosen = generator.random()  # drawn in any case, so that what follows does not depend on the values
-    total = above.sum()
-    return points[int(np.searchsorted(np.cumsum(above) / total, chosen)) if total > 0 else 0]
+    return points[int(np.searchsorted(reached, chosen * reached[-1])) if reached[-1] > 0 else 0]
 
 
 def block_corner(array: np.ndarray, extent: np.ndarray, generator: np.random.Generator) -> NDArray[np.int64]:
