@@ -18,7 +18,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import AugmentationConfig, FinetuneConfig, default_flip_axes, finetune_config
-from medmae.finetuning.planning import make_plan
+from medmae.finetuning.planning import make_plan, with_flips
 from medmae.finetuning.preparing import finetuning_preprocessing
 from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
@@ -112,7 +112,6 @@ def test_both_arms_get_the_same_schedule_and_only_pretrained_layers_are_protecte
     scratch = make_plan(FinetuneConfig(), {"dataset": str(dataset), "encoder": "none"}).config
     assert scratch.layer_decay == 1.0
     assert (scratch.method, scratch.preset) == ("gl-mae", "tiny")
-    assert scratch.augmentation.flip_axes == (2,)
 
 
 @pytest.mark.parametrize(("labels", "axes"), [
@@ -120,14 +119,22 @@ def test_both_arms_get_the_same_schedule_and_only_pretrained_layers_are_protecte
     (["LungLeft"], ()), (["rightlung"], ()), (["kidney-left"], ()), (["kidney (L)"], ()),
 ])
 def test_sided_labels_are_never_mirrored(labels: list[str], axes: tuple[int, ...]) -> None:
-    assert default_flip_axes("segmentation", labels, 3) == axes
-    assert default_flip_axes("classification", labels, 3) == ()
+    assert default_flip_axes("segmentation", labels, 3, "RAS") == axes
+    assert default_flip_axes("classification", labels, 3, "RAS") == ()
 
 
 def test_flips_can_be_switched_off(tmp_path: Path) -> None:
     dataset = write_volumes(tmp_path, {"training": 1})
     plan = make_plan(finetune_config(["flip_axes=[]"]), {"dataset": str(dataset), "encoder": "none"})
-    assert plan.config.augmentation.flip_axes == ()
+    assert with_flips(plan, "RAS").config.augmentation.flip_axes == ()
+
+
+@pytest.mark.parametrize(("orientation", "axis"), [("RAS", 2), ("LPS", 2), ("ASR", 0), ("SRA", 1)])
+def test_left_and_right_are_mirrored_whichever_axis_they_lie_on(tmp_path: Path, orientation: str, axis: int) -> None:
+    """Networks for thin sagittal volumes see them with left and right along k."""
+    dataset = write_volumes(tmp_path, {"training": 1})
+    plan = make_plan(FinetuneConfig(preset="tiny-thin"), {"dataset": str(dataset), "encoder": "none"})
+    assert with_flips(plan, orientation).config.augmentation.flip_axes == (axis,)
 
 
 def test_models_keep_negative_class_values() -> None:

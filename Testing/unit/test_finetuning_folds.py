@@ -73,8 +73,15 @@ def test_every_case_is_held_out_once_and_subjects_and_classes_are_parted_fairly(
         assert sorted(case.class_value for case in plan.held_out) == [0, 0, 1, 1]
     again = make_plan(FinetuneConfig(), {"dataset": str(dataset), "fold": [2, 3]})
     assert again.held_out == plans[1].held_out
-    with pytest.raises(BadInput, match="come from 6 subjects"):
-        make_plan(FinetuneConfig(), {"dataset": str(dataset), "fold": [1, 7]})
+    for config, inputs in ((FinetuneConfig(), {"fold": [1, 7]}), (FinetuneConfig(folds=7), {})):
+        with pytest.raises(BadInput, match="7 folds were asked for, but the cases come from 6 subjects"):
+            make_plan(config, {"dataset": str(dataset), **inputs})
+
+
+def test_a_fold_without_two_classes_to_train_on_is_named(tmp_path: Path) -> None:
+    run = pictures(tmp_path, counts={"training": 2}, folds=2)
+    assert medmae_run.execute(run.path) == 2
+    assert "Fold 1 of 2 cannot be trained. The only training case" in run.state()["reason"]
 
 
 def test_each_case_is_scored_by_the_model_that_has_not_seen_it(finished: RunFolder) -> None:
@@ -126,6 +133,7 @@ def test_validation_cases_are_scored_by_the_ensemble_for_the_report(finished: Ru
     assert len(scores["cases"]) == 4 and load_info(finished.model).scores["validation"]["auc"] == scores["auc"]
     report = finished.report.read_text()
     assert "Cross-validation" in report and "Validation cases" in report
+    assert "loss from" in report and "fold from" not in report  # its number is no curve
 
 
 def test_progress_counts_the_steps_of_all_folds(finished: RunFolder) -> None:

@@ -87,6 +87,16 @@ def test_positions_are_resized_from_the_grid_of_pretraining_only_when_asked_for(
     assert arguments["position_grid"] == [6, 6, 6]  # views of 48 voxels, patches of 8
     assert network.encoder.position_table.shape == (216, 24)
     assert network(torch.randn(1, 1, 24, 16, 40)).shape == (1, 3, 24, 16, 40)
+    description = json.loads((encoder / "model.json").read_text())
+    description["training"] = {"views": {"global": [32, 48, 16], "local": [16, 16, 16]}}  # set in its pretraining
+    (encoder / "model.json").write_text(json.dumps(description))
+    assert network_of(dataset, FinetuneConfig(positions="resized"), encoder=encoder)[1]["position_grid"] == [4, 6, 2]
+
+
+def test_a_hybrid_network_has_no_table_of_positions_to_resize(tmp_path: Path) -> None:
+    dataset = write_volumes(tmp_path, {"training": 1})
+    with pytest.raises(BadInput, match="positions=resized is for networks with a table"):
+        network_of(dataset, FinetuneConfig(preset="tiny-hybrid", positions="resized"))
 
 
 def test_an_encoder_keeps_the_position_table_it_brings(tmp_path: Path) -> None:
@@ -174,7 +184,7 @@ def test_finer_tokens_than_the_encoders_are_an_option_and_the_log_names_the_resi
     ({"patch": (4, 8, 8), "network": "unet"}, r"patch=\[4, 8, 8\] is an option of gl-mae"),
     ({"freeze_encoder": True}, "a random one would never learn"),
     ({"patience": 2}, "no labelled validation cases"),
-    ({"folds": 3}, "3 parts were asked for, but the cases come from 2 subjects"),
+    ({"folds": 3}, "3 folds were asked for, but the cases come from 2 subjects"),
 ])
 def test_nonsense_is_refused_before_anything_is_computed(tmp_path: Path, change: dict, told: str) -> None:
     dataset = write_volumes(tmp_path, {"training": 2})

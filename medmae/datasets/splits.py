@@ -38,6 +38,10 @@ def folds(cases: Sequence[Case], k: int, seed: int) -> tuple[tuple[tuple[Case, .
     """
     if k < 2:
         raise BadInput(f"{k} folds were asked for; at least 2 are needed.")
+    number = len({case.subject for case in cases})
+    if number < k:
+        raise BadInput(f"{k} folds were asked for, but the cases come from {number} subject{'s' * (number > 1)}. "
+                       "Ask for fewer folds, or give cases of more subjects.")
     parts = split_by_subject(cases, {str(number): 1 / k for number in range(k)}, seed)
     pairs = []
     for held_out in parts.values():

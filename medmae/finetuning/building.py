@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from medmae.datasets import Corpus
@@ -94,7 +94,7 @@ def finetuning_architecture(plan: Plan, channels: int) -> dict[str, Any]:
     known = set(inspect.signature(NETWORKS[architecture["name"]]).parameters)
     if plan.config.patch is not None and "patch" in known:
         architecture = with_patch(architecture, plan.config.patch)
-    options = _network_options(plan, architecture["arguments"])
+    options = _network_options(plan, architecture["arguments"], known)
     for name, value in options.items():
         if name not in known:
             raise BadInput(f"The network {architecture['name']} has no option {name} (here {value}). Leave it out.")
@@ -103,8 +103,12 @@ def finetuning_architecture(plan: Plan, channels: int) -> dict[str, Any]:
     return {"name": architecture["name"], "arguments": architecture["arguments"] | options}
 
 
-def _network_options(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the network that are asked for; what is as usual is left out."""
+def _network_options(plan: Plan, arguments: Mapping[str, Any], known: Set[str]) -> dict[str, Any]:
+    """The arguments of the network that are asked for; what is as usual is left out.
+
+    Raises:
+        BadInput: positions shall be resized, but the network, whose arguments are `known`, has no table of them.
+    """
     from medmae.networks.presets import preset
 
     config = plan.config
@@ -112,11 +116,16 @@ def _network_options(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]
     options: dict[str, Any] = {name: value for name, value in (
         ("pool", config.pool), ("head", config.head), ("deep_supervision", config.deep_supervision),
         ("patch", None if config.patch is None else list(config.patch))) if value}
+    if config.positions == "resized" and "position_grid" not in known:
+        raise BadInput(f"positions=resized is for networks with a table of positions, but those of the preset "
+                       f"{config.preset} are computed. Leave it out.")
     if config.positions == "resized" and arguments.get("position_grid") is None:
-        views: Any = preset(config.method, config.preset)
+        numbers: Any = preset(config.method, config.preset)
+        views = {} if plan.like is None else plan.like.training.get("views", {})
         patch = arguments["patch"]
         sides = [patch] * 3 if isinstance(patch, int) else patch
-        options["position_grid"] = [size // side for size, side in zip(views.global_size, sides, strict=True)]
+        options["position_grid"] = [max(1, size // side) for size, side in zip(
+            views.get("global", numbers.global_size), sides, strict=True)]
     return options
 
 

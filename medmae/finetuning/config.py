@@ -175,7 +175,7 @@ _LAYER_DECAY = {"gl-mae": 0.75, "vis-mae": 0.85, "tiny-hybrid": 1.0}  # of prese
 
 def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str, task: Task,
                             pretrained: bool) -> FinetuneConfig:
-    """Fill in what is None from the method, preset and task.
+    """Fill in what is None from the method, preset and task; the axes of flips are known later (`default_flip_axes`).
 
     All arms of a comparison get the same augmentation; transformers and the plain U-Net the same steps and batch, at
     rates that suit them; DynUNet its usual recipe.
@@ -187,20 +187,16 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
     elif config.network == "dynunet":
         schedule = _DYN_UNET
     decay = config.weight_decay
-    axes = config.augmentation.flip_axes
     return replace(
         config, method=method, preset=preset, steps=config.steps or schedule.steps,
         batch_size=config.batch_size or schedule.batch_size,
         learning_rate=config.learning_rate or schedule.learning_rate,
         weight_decay=schedule.weight_decay if decay is None else decay,
         schedule=config.schedule or schedule.shape,
-        layer_decay=config.layer_decay or (_LAYER_DECAY.get(preset, _LAYER_DECAY[method]) if pretrained else 1.0),
-        augmentation=replace(config.augmentation, flip_axes=axes if axes is not None else ()),
-    )
+        layer_decay=config.layer_decay or (_LAYER_DECAY.get(preset, _LAYER_DECAY[method]) if pretrained else 1.0))
 
 
-def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int,
-                      orientation: str | None = None) -> tuple[int, ...]:
+def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int, orientation: str) -> tuple[int, ...]:
     """The left-right axis for segmentation, unless a label's name says a side; none for classification.
 
     It is the last one in the usual orientations; networks for thin volumes and imported ones may have another one.
@@ -210,8 +206,8 @@ def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int,
     sided = any(word in {"l", "r", "lt", "rt", "lh", "rh"} or word.startswith(("left", "right")) for word in words)
     if task == "classification" or sided:
         return ()
-    if orientation is None or spatial_dims == 2:
-        return (spatial_dims - 1,)
+    if spatial_dims == 2:
+        return (1,)
     return (next(axis for axis, letter in enumerate(reversed(orientation)) if letter in "LR"),)
 
 

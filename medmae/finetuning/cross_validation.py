@@ -16,6 +16,7 @@ from typing import Any
 
 from medmae.config import from_json, to_json
 from medmae.datasets.preprocessing import Preprocessing
+from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.finetuning.config import FinetuneConfig
 from medmae.finetuning.cross_scores import calibration_of, pooled_scores
@@ -46,7 +47,7 @@ def cross_validate(run: RunFolder, plan: Plan, group: ProcessGroup) -> None:
     config = replace(from_json(FinetuneConfig, run.spec["config"], "finetuning configuration"), folds=None,
                      calibrate=False)  # the temperature is fitted to the cases of all folds, once
     inputs = [_inputs_of(run, plan, number, count) for number in range(1, count + 1)]
-    plans = [make_plan(config, one) for one in inputs]  # all of them before the first image is read
+    plans = [_plan_of_fold(config, one) for one in inputs]  # all of them before the first image is read
     if group.is_main:
         prepare(run, plan)
         for fold, one in zip(folds, inputs, strict=True):
@@ -64,6 +65,14 @@ def cross_validate(run: RunFolder, plan: Plan, group: ProcessGroup) -> None:
                  scores[scores["metric"]])
         _save_ensemble(run, plan, folds, scores)
         run.write_state(step=count * steps, total=count * steps)  # scoring the ensemble counts cases
+
+
+def _plan_of_fold(config: FinetuneConfig, inputs: Mapping[str, Any]) -> Plan:
+    try:
+        return make_plan(config, inputs)
+    except BadInput as error:
+        number, count = inputs["fold"]
+        raise BadInput(f"Fold {number} of {count} cannot be trained. {error}") from None
 
 
 def _inputs_of(run: RunFolder, plan: Plan, number: int, count: int) -> dict[str, Any]:

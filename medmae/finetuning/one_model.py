@@ -8,7 +8,7 @@ from medmae.config import from_json
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.files import read_json, write_json
 from medmae.finetuning.building import build_task, loop_settings
-from medmae.finetuning.planning import Plan
+from medmae.finetuning.planning import Plan, with_flips
 from medmae.finetuning.saving import save_finetuned
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 def train_one_model(run: RunFolder, plan: Plan, group: ProcessGroup) -> None:
     """Train on the prepared cases of `plan` (or go on) and leave the model in ``run.model``."""
     preprocessing = from_json(Preprocessing, read_json(run.path / "preprocessing.json"), "preprocessing")
+    plan = with_flips(plan, preprocessing.orientation)
     task, architecture = build_task(run, plan, preprocessing)
     log.info("finetuning %s (%s) for %s of %s on %d cases for %d steps", plan.config.method, plan.config.preset,
              plan.dataset.task, ", ".join(plan.dataset.labels), len(plan.training), plan.config.steps)

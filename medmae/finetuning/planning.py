@@ -76,6 +76,16 @@ def make_plan(config: FinetuneConfig, inputs: Mapping[str, Any]) -> Plan:
                 held_out)
 
 
+def with_flips(plan: Plan, orientation: str) -> Plan:
+    """`plan` with the axes of its flips, which are known once the orientation of the network's input is."""
+    config, dataset = plan.config, plan.dataset
+    if config.augmentation.flip_axes is not None:  # () means that none was wished
+        return plan
+    assert dataset.task is not None
+    axes = default_flip_axes(dataset.task, dataset.foreground, 3 if config.method == "gl-mae" else 2, orientation)
+    return replace(plan, config=replace(config, augmentation=replace(config.augmentation, flip_axes=axes)))
+
+
 def _method_and_preset(config: FinetuneConfig, like: ModelInfo | None, case: Case) -> tuple[str, str]:
     if like is None:
         return config.method or _method_for(case), config.preset or "tiny"
@@ -99,9 +109,6 @@ def _settled(config: FinetuneConfig, method: str, preset: str, like: ModelInfo |
         raise BadInput(f"The input size {list(config.input_size)} has {len(config.input_size)} numbers, but "
                        f"{method} needs {dims}. Give input_size="
                        f"{'[96,96,96]' if dims == 3 else '[224,224]'}, for example.")
-    if config.augmentation.flip_axes is None:  # () means that none was wished
-        axes = default_flip_axes(dataset.task, dataset.foreground, dims, None if like is None else like.orientation)
-        config = replace(config, augmentation=replace(config.augmentation, flip_axes=axes))
     return resolve_finetune_config(config, method=method, preset=preset, task=dataset.task, pretrained=pretrained)
 
 
@@ -175,7 +182,11 @@ def _context(config: FinetuneConfig, like: ModelInfo | None, dims: int) -> int:
 
 def _training_cases(dataset: Dataset, inputs: Mapping[str, Any],
                     config: FinetuneConfig) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The cases to train on, and those that the run's fold holds out."""
+    """The cases to train on, and those that the run's fold holds out.
+
+    Raises:
+        BadInput: there are none, or too few.
+    """
     if inputs.get("subset") and config.cases:
         raise BadInput("Give either --subset or --cases, not both.")
     cases = dataset.subset(inputs["subset"]) if inputs.get("subset") else dataset.cases("training")
@@ -186,6 +197,8 @@ def _training_cases(dataset: Dataset, inputs: Mapping[str, Any],
         cases = draw_cases(cases, config.cases, config.seed)
     if not cases:
         raise BadInput(f"The dataset {dataset.path} has no labelled training cases. Label some, or check the list.")
+    if config.folds is not None:
+        folds(cases, config.folds, config.seed)  # raises where they cannot be parted so
     if not inputs.get("fold"):
         return cases, ()
     number, count = inputs["fold"]

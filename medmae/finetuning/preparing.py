@@ -14,9 +14,9 @@ from medmae.datasets.corpus_building import build_corpus
 from medmae.datasets.preprocessing import ORIENTATION, Preprocessing
 from medmae.files import write_json
 from medmae.finetuning.config import FinetuneConfig
-from medmae.finetuning.planning import Plan
+from medmae.finetuning.planning import Plan, with_flips
 from medmae.models import ModelInfo, load_state
-from medmae.pretraining.network_grid import network_orientation
+from medmae.pretraining.network_grid import network_orientation, warn_of_other_slices
 from medmae.run_folder import RunFolder
 from medmae.training.progress import stage_reporter
 
@@ -58,7 +58,7 @@ def settle(run: RunFolder, plan: Plan, summary: DatasetSummary, preprocessing: P
 
     `summary` is of the training cases alone.
     """
-    write_json(run.path / "config.json", to_json(plan.config))
+    write_json(run.path / "config.json", to_json(with_flips(plan, preprocessing.orientation).config))
     write_json(run.path / "ranges.json", ranges_seen(summary.towards(preprocessing.orientation)))
     write_json(run.path / "preprocessing.json", to_json(preprocessing))
 
@@ -108,9 +108,10 @@ def finetuning_preprocessing(plan: Plan, summary: DatasetSummary) -> Preprocessi
 
 def _orientation(plan: Plan, numbers: Preset, summary: DatasetSummary) -> str:
     """The axes of the network's input: the encoder's; from scratch, for thin volumes, with their slices along k."""
-    if plan.like is not None and numbers.spatial_dims == 3:
-        return plan.like.orientation
     towards = summary.towards(ORIENTATION[numbers.spatial_dims])
+    if plan.like is not None and numbers.spatial_dims == 3:
+        warn_of_other_slices(numbers, plan.like.orientation, towards.shapes, towards.spacings_mm)
+        return plan.like.orientation
     return network_orientation(numbers, towards.shapes, towards.spacings_mm)
 
 
