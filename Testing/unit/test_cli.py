@@ -310,6 +310,10 @@ def test_a_resumed_curve_may_be_given_more_but_nothing_else(
         RunFolder(path).write_state(state="stopped", reason=None, remedy=None)
         return 0
 
+    def refuse(path: Path) -> int:
+        RunFolder(path).write_state(state="failed", reason="The encoder is gone.", remedy=None)
+        return 2
+
     monkeypatch.setattr("medmae.run.execute", execute)
     out = tmp_path / "curve"
     begun = ["curve", "--dataset", "d.json", "--encoder", "a=first", "--cases", "2", "--out", str(out)]
@@ -328,5 +332,10 @@ def test_a_resumed_curve_may_be_given_more_but_nothing_else(
         assert run([*again, *change]) == 2
         assert message in capsys.readouterr().err
     assert RunFolder(out).spec == spec
+    monkeypatch.setattr("medmae.run.execute", refuse)
+    (out / "points").mkdir()
+    assert run([*again, "--encoder", "a=first", "--encoder", "b=second", "--encoder", "c=gone"]) == 2
+    assert "The encoder is gone" in capsys.readouterr().err
+    assert RunFolder(out).spec == spec  # else no resume would ever work again
     assert run([*begun[:5], "--encoder", "other", "--cases", "2", "--out", str(tmp_path / "x")]) == 2
     assert "need names" in capsys.readouterr().err

@@ -302,6 +302,7 @@ def test_several_encoders_are_arms_of_their_own_with_their_own_settings(tmp_path
     ({"arms": ["other"]}, {}, "no arm 'other'"),
     ({"of_arms": {"unet": ["steps=1"]}}, {}, "settings for the arm 'unet'"),
     ({}, {"encoders": {"scratch": "x"}}, "cannot be the name of an encoder"),
+    ({"cases": [], "subsets": ["x", "n4-x"]}, {"encoders": {"a": "x", "A-n4": "x"}}, "would lie in the same folder"),
     ({"arms": ["pretrained"]}, {"encoder": "none", "encoders": {"mae": "x"}}, "'pretrained' needs an encoder"),
 ])
 def test_arms_that_make_no_sense_are_refused(tmp_path: Path, config: dict, inputs: dict, message: str) -> None:

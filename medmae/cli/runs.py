@@ -55,13 +55,25 @@ def perform(request: Request) -> RunFolder:
     """Start or continue the run of `request` in this process, showing its progress.
 
     Raises:
-        BadInput: nothing usable was asked for; a folder that was made for it is gone again.
+        BadInput: nothing usable was asked for; a folder that was made for it is gone again, and a run that was begun
+            before is specified as it was.
         Failed: the run failed; its folder stays, with the log and what was computed.
     """
     with clean_output(request.out):
-        run = _continue(request) if _is_begun(request) else _begin(request)
-        execute(run, request.kind)
-    return run
+        if not _is_begun(request):
+            run = _begin(request)
+            execute(run, request.kind)
+            return run
+        run = RunFolder.open(request.out)
+        before = run.spec
+        try:
+            _respecify(run, request)
+            execute(run, request.kind)
+        except BadInput:
+            if run.spec != before:
+                write_json(run.spec_file, before)
+            raise
+        return run
 
 
 def execute(run: RunFolder, title: str) -> None:
@@ -155,8 +167,12 @@ def _begin(request: Request) -> RunFolder:
     return RunFolder.create(request.out, request.kind, request.build_config(request.given), request.inputs)
 
 
-def _continue(request: Request) -> RunFolder:
-    run = RunFolder.open(request.out)
+def _respecify(run: RunFolder, request: Request) -> None:
+    """Add to a run's specification what a resume may change or add.
+
+    Raises:
+        BadInput: it is of another kind, or the request contradicts it.
+    """
     spec = run.spec
     if spec.get("kind") != request.kind:
         raise BadInput(f"{run.path} holds a run of kind '{spec.get('kind')}', not '{request.kind}'. "
@@ -173,7 +189,6 @@ def _continue(request: Request) -> RunFolder:
     wanted = {**spec, "config": dict(asked), "inputs": {**spec["inputs"], **request.inputs}}
     if wanted != spec:
         write_json(run.spec_file, wanted)
-    return run
 
 
 def _has_grown(name: str, value: Any, before: Mapping[str, Any], may_grow: Sequence[str]) -> bool:

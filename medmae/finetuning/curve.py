@@ -95,6 +95,7 @@ def execute(run: RunFolder) -> None:
     inputs = spec["inputs"]
     config = _with_arms(config, inputs)
     points = list(_points(config))
+    _refuse_equal_folders(points)
     plans = _check(run, config, inputs, points)
     training_cases = {point: len(plan.training) for point, plan in plans.items()}
     failed: dict[str, str] = {}
@@ -213,6 +214,15 @@ def _check(run: RunFolder, config: CurveConfig, inputs: dict[str, Any],
                              on_progress=stage_reporter(run, "validate"))
     _prepare(run, config, inputs, plans, summary)
     return plans
+
+
+def _refuse_equal_folders(points: Sequence[Point]) -> None:
+    by_folder: dict[str, Point] = {}
+    for point in points:
+        other = by_folder.setdefault(point.name.casefold(), point)
+        if other != point:
+            raise BadInput(f"The points of {other.arm} with {other.labels} and of {point.arm} with {point.labels} "
+                           f"would lie in the same folder, {point.name}. Give the encoder another name.")
 
 
 def _refuse_training_cases(scored: Sequence[Case], plans: dict[Point, finetuning_run.Plan], split: str) -> None:
