@@ -216,7 +216,7 @@ def baseline_architecture(network: str, preset_name: str, spatial_dims: int, cha
         BadInput: there is no such preset.
     """
     name, widths = BASELINES[network]
-    size = preset_name.partition("-")[0]
+    size = preset_size(preset_name)
     if size not in widths:
         raise BadInput(f"There is no {network} for the preset {preset_name!r}. Choose one of {', '.join(widths)}.")
     return {"name": name, "arguments": {"channels": channels, "classes": classes, "spatial_dims": spatial_dims,
