@@ -239,3 +239,40 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(BadInput, match="SHA-256"):
         export_model("monai-bundle", model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def edited(model: Path, **changes: object) -> Path:
+    """The model with other entries in its model.json, which no hash guards."""
+    file = model / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return model
+
+
+def test_names_that_monai_would_take_for_files_or_code_are_only_names(tmp_path):
+    model = write_model(tmp_path / "model", *MODELS["unetr"])
+    labels = [{**label, "name": name} for label, name in zip(
+        json.loads((model / "model.json").read_text())["labels"], ("%configs/x.json::y", "% stenosis", "@lumen"),
+        strict=True)]
+    edited(model, name="$1/0", labels=labels, licence="%50", scores={"_target_": "os.getcwd", "dice": "%z"})
+    write_images(tmp_path / "in", 3, 1, count=1)
+    bundle = bundle_of(model, tmp_path / "bundle")
+    run_bundle(bundle, dataset_dir=str(tmp_path / "in"), output_dir=str(tmp_path / "monai"))
+    assert len(list((tmp_path / "monai").rglob("*.nii.gz"))) == 1
+    assert load_info(bundle / "models").name == "$1/0"
+
+
+@pytest.mark.parametrize("evil", [{"pool": "$open('executed', 'w')"}, {"_target_": "os.getcwd"}])
+def test_an_architecture_that_is_more_than_sizes_does_not_get_into_a_config(evil, tmp_path):
+    model = write_model(tmp_path / "model", *MODELS["unetr"])
+    architecture = load_info(model).architecture
+    edited(model, architecture={**architecture, "arguments": architecture["arguments"] | evil})
+    with pytest.raises(BadInput, match="has no argument"):
+        export_model("monai-bundle", model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_image_may_be_named_without_a_list(tmp_path):
+    from medmae.inference.monai_bundle import find_data
+
+    (name,) = write_images(tmp_path / "in", 3, 1, count=1)[0]
+    assert find_data("nowhere", name) == find_data("nowhere", [name])

@@ -104,10 +104,22 @@ def test_an_unknown_method_or_preset_names_the_valid_ones():
     ({"name": "unetr", "arguments": {"channels": 1, "classes": 2, "deep_supervision": -1}}, "not usable"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "width": 97}}, "cannot be built"),
     ({"name": "swin_mae", "arguments": {"channels": 1, "depths": 2}}, "cannot be built"),
+    ({"name": "swin_mae", "arguments": {"channels": 1, "depths": [2] * 10**6}}, r"depths = \[2, 2, .*\.\.\.\] is not"),
+    ({"name": "plain_unet", "arguments": {"channels": 1, "classes": 2, "widths": [1] * 3000}}, "widths.*not usable"),
+    ({"name": "plain_unet", "arguments": {"channels": 1, "classes": 2, "residual_units": 65536}}, "residual_units"),
 ])
 def test_an_unknown_or_impossible_architecture_is_refused_with_the_reason(architecture, message):
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refusal:
         build_network(architecture)
+    assert len(str(refusal.value)) < 600
+
+
+def test_the_shapes_of_a_network_are_told_without_computing_its_positions():
+    # Computed, this table would take 17 GB: model.json of a stranger must not be able to ask for that
+    with torch.device("meta"):
+        network = build_network({"name": "vit_alone", "arguments": {
+            "channels": 1, "patch": 8, "width": 65532, "heads": 6, "depth": 1, "position_grid": [40, 40, 40]}})
+    assert network.encoder.position_table.is_meta and network.encoder.position_table.shape == (64000, 65532)
 
 
 def test_every_swin_network_hands_the_padding_rule_to_all_its_blocks():

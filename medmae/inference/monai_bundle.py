@@ -47,12 +47,15 @@ def network_of(architecture: Mapping[str, Any], weights: str | Path) -> nn.Modul
     return load_network(weights)
 
 
-def find_data(dataset_dir: str | Path, images: Sequence[str | Sequence[str]] | None = None) -> list[dict[str, Any]]:
-    """The cases of a folder, or of the images named (a list within the list is one case, an image a channel).
+def find_data(dataset_dir: str | Path,
+              images: str | Sequence[str | Sequence[str]] | None = None) -> list[dict[str, Any]]:
+    """The cases of a folder, or of the image or images named (a list within the list is one case, an image a channel).
 
     Raises:
         BadInput: there is none.
     """
+    if isinstance(images, str):
+        images = [images]
     return [{CASE: case} for case in find_cases([str(dataset_dir)] if images is None else images)]
 
 

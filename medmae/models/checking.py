@@ -12,7 +12,7 @@ from torch import Tensor
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.errors import BadInput
 from medmae.models.info import ModelInfo
-from medmae.models.loading import difference, load_network, load_state
+from medmae.models.loading import fitting_state, load_network, load_state
 from medmae.models.model_files import ModelFiles
 from medmae.models.registry import resolve_model
 
@@ -64,10 +64,7 @@ def _hash(folder: Path) -> str:
 
 
 def _fit(folder: Path) -> str:
-    info, state = ModelFiles(folder).info(), load_state(folder)
-    problem = difference(info.architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    if problem:
-        raise BadInput(f"The weights do not fit the architecture: {problem}. Copy or download the model again.")
+    info, state = ModelFiles(folder).info(), fitting_state(folder)
     return f"{info.architecture['name']}, {len(state)} tensors, {sum(map(torch.numel, state.values())):,} values"
 
 

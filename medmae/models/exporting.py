@@ -1,4 +1,4 @@
-"""Turning finished models into what other programs run. Needs no torch."""
+"""Turning finished models into what other programs run. Needs torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from medmae.errors import BadInput
 from medmae.files import write_json, write_text
 from medmae.models import monai_bundle_files as bundle
 from medmae.models.info import ModelInfo
+from medmae.models.loading import fitting_state
 from medmae.models.model_files import CARD, INFO, PREVIEW, WEIGHTS, ModelFiles
 from medmae.models.registry import resolve_model
 from medmae.models.replacing import new_folder
@@ -52,13 +53,17 @@ def export_model(format_name: str, model: str | Path, out: str | Path) -> Export
 def export_monai_bundle(files: ModelFiles, info: ModelInfo, out: Path) -> None:
     """Write a MONAI bundle around a segmentation or classification model.
 
+    The architecture becomes a part of the bundle's config, in which MONAI runs what certain texts say; an architecture
+    that its weights fit has none of them.
+
     Raises:
-        BadInput: the model is an encoder, or its weights are damaged.
+        BadInput: the model is an encoder, or its weights are damaged or do not fit its architecture.
     """
     if info.task == "encoder":
         raise BadInput(f"The model {info.name} is an encoder: a bundle is run to labels, and it has none. Finetune it "
                        "(medmae finetune --encoder) and export that model.")
     weights = files.verified_weights(info)
+    fitting_state(files.path)
     with new_folder(out) as folder:
         for name in ("configs", "docs", "models"):
             (folder / name).mkdir()

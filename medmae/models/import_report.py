@@ -89,7 +89,7 @@ def architecture_shapes(architecture: Mapping[str, Any], where: str, system: str
 
 
 def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: str, system: str) -> None:
-    """Refuse a state dict in which a tensor is absent, of another shape, or without finite floating-point values.
+    """Refuse a state dict in which a tensor is absent, of another shape, or without finite values of its own.
 
     Raises:
         BadInput: so it is; up to four tensors are named.
@@ -105,6 +105,10 @@ def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, .
         if state[name].dtype not in PLAIN_TYPES or state[name].layout != torch.strided or state[name].is_meta:
             raise BadInput(f"{where}: {name} holds {'no values: ' * state[name].is_meta}{state[name].dtype} in a "
                            f"{state[name].layout} layout instead of plain floating-point numbers. {AGAIN}")
+        if state[name].untyped_storage().nbytes() < state[name].numel() * state[name].element_size():
+            raise BadInput(f"{where}: {name} repeats a few stored values up to its shape {tuple(state[name].shape)}, "
+                           "which no training writes and which may need any amount of memory. Save its state dict "
+                           "after copying every tensor with .contiguous().")
         if not torch.isfinite(state[name].to(torch.float32)).all():
             raise BadInput(f"{where}: {name} holds values that are not finite numbers. Its training diverged or the "
                            "file is damaged; use an earlier checkpoint.")

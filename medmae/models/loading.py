@@ -44,6 +44,20 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
                        "Copy or download the model again.") from None
 
 
+def fitting_state(path: str | Path) -> dict[str, Tensor]:
+    """`load_state`, after comparing it with the model's architecture.
+
+    Raises:
+        BadInput: as for `load_state`, or the weights do not fit.
+    """
+    info, state = ModelFiles(resolve_model(path)).info(), load_state(path)
+    problem = difference(info.architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    if problem:
+        raise BadInput(f"The weights of the model {info.name} do not fit its architecture: {problem}. "
+                       "Copy or download the model again.")
+    return state
+
+
 def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.Module:
     """The network of a model or run folder, in eval mode, taking normalised input.
 
@@ -58,11 +72,7 @@ def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.
         BadInput: there is no model, its weights are damaged, or they do not fit its architecture.
     """
     info = ModelFiles(resolve_model(path)).info()
-    state = load_state(path)
-    problem = difference(info.architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    if problem:
-        raise BadInput(f"The weights of the model {info.name} do not fit its architecture: {problem}. "
-                       "Copy or download the model again.")
+    state = fitting_state(path)
     with torch.device("meta"):  # no time for initial values that are replaced at once
         network = build_network(info.architecture)
     if info.task == "encoder" and not hasattr(network, "features"):

@@ -13,6 +13,7 @@ from medmae import __version__
 from medmae.models.info import ModelInfo
 
 COMPONENTS = "medmae.inference.monai_bundle"
+CALLS = ("$", "@", "%", "_")  # MONAI reads a text or key that begins so as an expression, reference, file, setting
 SCHEMA = ("https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
           "meta_schema_20240725.json")
 VERSION = "1.0.0"
@@ -47,7 +48,7 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
     channels = {str(number): str(channel.get("name", number)) for number, channel in enumerate(info.channels)}
     classes = {str(number): str(label["name"]) for number, label in enumerate(info.labels)}
     is_segmentation = info.task == "segmentation"
-    return {
+    return _inert({
         "schema": SCHEMA, "version": VERSION, "changelog": {VERSION: f"exported by MedMAE {__version__}"},
         "monai_version": _version("monai"), "pytorch_version": _version("torch").partition("+")[0],
         "numpy_version": _version("numpy"),
@@ -72,7 +73,16 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
                 "format": "segmentation" if is_segmentation else "classes", "num_channels": len(classes),
                 "spatial_shape": list(info.input_size) if is_segmentation else [], "dtype": "float32",
                 "value_range": [], "is_patch_data": is_segmentation, "channel_def": classes}}},
-    }
+    })
+
+
+def _inert(value: Any) -> Any:
+    """The same content with a space before each text that MONAI would follow: a label may well be "% stenosis"."""
+    if isinstance(value, dict):
+        return {_inert(key): _inert(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inert(item) for item in value]
+    return f" {value}" if isinstance(value, str) and value.startswith(CALLS) else value
 
 
 def inference_config(info: ModelInfo) -> dict[str, Any]:

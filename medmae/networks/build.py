@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 
 # A description from a stranger must not take hours, or all memory, to build.
-LARGEST_SIZE, MOST_BLOCKS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 64, 65536
+LARGEST_SIZE, MOST_BLOCKS, MOST_LEVELS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 16, 64, 65536
 FLAGS = ("masked_padding", "class_token", "decoder_class_token", "multi_label")
 WORDS = ("pool", "head")  # the networks say which ones they know
 COUNTS_FROM_ZERO = ("deep_supervision",)
@@ -74,7 +75,7 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
 def _check_values(name: str, arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         if not _usable(key, value):
-            raise BadInput(f"The architecture {name} cannot be built: {key} = {value!r} is not usable.")
+            raise BadInput(f"The architecture {name} cannot be built: {key} = {reprlib.repr(value)} is not usable.")
 
 
 def _usable(key: str, value: Any) -> bool:
@@ -95,11 +96,14 @@ def _usable(key: str, value: Any) -> bool:
         return True
     if key == "patch":
         return _whole(value, 1, LARGEST_PATCH)
+    if key == "residual_units":  # of every level
+        return _whole(value, 1, MOST_LEVELS)
     largest = MOST_BLOCKS if key.endswith(("depth", "depths")) else LARGEST_SIZE
     return _whole(value, 0 if key in COUNTS_FROM_ZERO else 1, largest)
 
 
 def _whole(value: Any, least: int, most: int) -> bool:
-    """Whether `value` is a whole number, or a list of them, between `least` and `most`."""
+    """Whether `value` is a whole number, or a list of at most `MOST_LEVELS`, between `least` and `most`."""
     values = value if isinstance(value, (list, tuple)) else [value]
-    return all(isinstance(item, int) and not isinstance(item, bool) and least <= item <= most for item in values)
+    return len(values) <= MOST_LEVELS and all(
+        isinstance(item, int) and not isinstance(item, bool) and least <= item <= most for item in values)

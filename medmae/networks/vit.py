@@ -52,10 +52,13 @@ def position_table(grid: Grid, width: int, device: torch.device, class_token: bo
 def stored_positions(grid: Grid, width: int, class_token: bool = False) -> Tensor:
     """The table (tokens, width) that a network with a `position_grid` starts from, until weights replace it.
 
-    Sin-cos positions; channels that 6 does not divide (some published decoders are 512 wide) begin as zeros.
+    Sin-cos positions; channels that 6 does not divide (some published decoders are 512 wide) begin as zeros. On the
+    meta device, where networks are built to learn their shapes, nothing is computed.
     """
+    table = torch.zeros(class_token + grid[0] * grid[1] * grid[2], width)
+    if table.is_meta:
+        return table
     sin_cos = position_table(grid, width - width % 6, torch.device("cpu"), class_token)
-    table = torch.zeros(len(sin_cos), width)
     table[:, :sin_cos.shape[1]].copy_(sin_cos)
     return table
 
