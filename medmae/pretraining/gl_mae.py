@@ -38,7 +38,7 @@ from medmae.training.views import cut_view
 log = logging.getLogger(__name__)
 _DEFAULTS = {
     "tiny": Defaults(steps=500, batch_size=4, learning_rate=1e-3),
-    "tiny-hybrid": Defaults(steps=600, batch_size=2, learning_rate=1.5e-3),
+    "tiny-hybrid": Defaults(steps=600, batch_size=4, learning_rate=1e-3),
     "small": Defaults(steps=20_000, batch_size=16, learning_rate=4e-4),
     # The paper's schedule is not known but for 1,600 epochs of 746 volumes; rate as in the author's sister code
     "base": Defaults(steps=75_000, batch_size=16, learning_rate=2e-4),
