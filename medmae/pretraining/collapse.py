@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 log = logging.getLogger(__name__)
 WINDOW = 20  # steps; single batches of a few volumes scatter
 GRACE_STEPS, GRACE_SHARE = 100, 0.2
-LOST_SPREAD = 0.25  # of the spread at the start
+LOST_SPREAD, FOUND_SPREAD = 0.125, 0.25  # of the spread at the start: where a collapse begins, and where it is over
 MOST_ENTROPY = 0.99
 REMEDY = ("The encoder will be of little use beyond its reconstruction part. Stop and start again with a lower "
           "learning rate or more volumes a batch, with the default temperatures and momentum, or without the "
@@ -58,7 +58,7 @@ class CollapseWatch:
         if len(self._window) < WINDOW:  # at the start, or after steps that are repeated: nothing is known anew
             return
         is_late = step >= max(GRACE_STEPS, GRACE_SHARE * record.get("total", 0))
-        before, self.reason = self.reason, self._judge(self._first.spread, is_late)
+        before, self.reason = self.reason, self._judge(self._first.spread, is_late, self.reason is not None)
         if self.reason is None:
             if before is not None and not self._quiet:
                 log.info("step %d: embeddings tell images apart again", step)
@@ -80,10 +80,10 @@ class CollapseWatch:
             told["teacher_entropy"] = [round(first.entropy, 4), round(last.entropy, 4)]
         return told
 
-    def _judge(self, start: float, is_late: bool) -> str | None:
+    def _judge(self, start: float, is_late: bool, was_collapsed: bool) -> str | None:
         """Why the last window is one of a collapsed run, or None; `start` is the spread of the untrained encoder."""
         now = median(figures.spread for figures in self._window)
-        if is_late and now < LOST_SPREAD * start:
+        if is_late and now < (FOUND_SPREAD if was_collapsed else LOST_SPREAD) * start:
             return (f"the spread of the embeddings fell to {now:.2g}, {100 * now / start:.0f} % of the untrained "
                     f"encoder's ({start:.2g})")
         entropies = [figures.entropy for figures in self._window if figures.entropy is not None]
