@@ -59,7 +59,8 @@ class TrainLogic:
         :param cases: pairs (volumeNode, segmentationNode). Segments are matched by name over all cases and resampled
           onto the voxels of their volume.
         :param encoder: name in the registry, model folder or run folder; "none": from scratch, with `method`
-          ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base").
+          ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base"; gl-mae has more, such as "tiny-hybrid",
+          see medmae finetune --help).
         :param name: of the finished model in the list; default: made from the label names.
         :param modality: DICOM code (CT, MR, PT, US, DX, CR); default: the encoder's, else guessed from the voxels.
         :param steps: optimiser steps; default: what the preset says.

@@ -364,7 +364,11 @@ def test_a_model_is_checked_whole_damaged_and_diverged(tmp_path, capsys):
 
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("task", "encoder", "swin_unet is none"), ("task", "classification", "instead of (1, 3)"),
-    ("input_size", [10**8, 10**8], "cannot work on an image of (100000000, 100000000)")])
+    ("input_size", [10**8, 10**8], "more than 134217728 voxels"),
+    ("spacing_mm", [float("nan"), 1.0, 1.0], "not three positive numbers"),
+    ("labels", [{"name": "a", "value": 0}, {"name": "b", "value": 10**30}, {"name": "c", "value": 2}], "can hold"),
+    ("labels", [{"name": "a", "value": 0}, {"name": "b", "value": 1, "color": [9, 9]}, {"name": "c", "value": 2}],
+     "a colour that is not three numbers")])
 def test_a_description_that_does_not_fit_its_network_is_found(key, value, message, tmp_path, capsys):
     import_model("vis-mae", write_checkpoint(tmp_path / "a.pth", SMALL["segmentation"]), tmp_path / "model",
                  ImportOptions(input_side=32))

@@ -73,7 +73,7 @@ def test_junk_from_a_stranger_is_refused(architecture: dict) -> None:
 
 def test_a_saved_ensemble_is_checked_and_loaded_like_any_model(tmp_path: Path) -> None:
     network = built(ensemble(SEGMENTER, members=2))
-    labels = [{"name": f"label {n}", "value": n, "color": None, "terminology": None} for n in range(3)]
+    labels = [{"name": f"label {n}", "value": n, "color": [0.0, 0.0, 0.0], "terminology": None} for n in range(3)]
     info = ModelInfo(name="both", task="segmentation", method="gl-mae", preset="tiny",
                      architecture=ensemble(SEGMENTER, members=2), spatial_dims=3, input_size=[8, 8, 8], labels=labels,
                      channels=[{"name": "MR", "modality": "MR"}], modality="MR", intensity={"kind": "robust"})

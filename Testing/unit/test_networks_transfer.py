@@ -251,3 +251,15 @@ def test_the_report_says_it_in_one_line():
     report = LoadReport(("a", "b"), ("c",), (), ("b",), 0.5)
     assert report.summary() == ("2 tensors loaded (50.0% of the encoder's parameters), 1 of them resized; "
                                 "1 missing, 0 unexpected")
+
+
+def test_a_finetuned_unetr_answers_as_before_when_its_image_comes_in_several_equal_channels():
+    grey, colour = (build_network(architecture_for("gl-mae", "tiny", "segmentation", channels, 3)).eval()
+                    for channels in (1, 4))
+    report = transfer_encoder(grey.state_dict(), colour)
+    assert not report.missing and not report.unexpected
+    assert {"decoder.image_block.conv1.weight", "decoder.image_block.conv3.weight",
+            "encoder.patch_embed.proj.weight"} == set(report.resized)
+    volume = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(colour(volume.expand(-1, 4, -1, -1, -1)), grey(volume), rtol=1e-4, atol=1e-4)

@@ -70,7 +70,9 @@ model = click.option("--model", required=True, metavar="MODEL",
 method = click.option("--method", type=click.Choice(method_names()), help="vis-mae: 2-D; gl-mae: 3-D.")
 preset = click.option("--preset", type=click.Choice(PRESETS),
                       help="Size of the network. base: as published; tiny: useful on two CPU cores in minutes. "
-                           "gl-mae only: -fast a small decoder, -patch8 finer tokens, -thin for few thick slices.")
+                           "What follows the size, gl-mae only: -fast: a small decoder, quicker to pretrain; -patch8: "
+                           "finer tokens for small structures; -thin: volumes of few, thick slices; -hybrid: "
+                           "convolutions and attention, for small volumes and few labels.")
 cases = click.option("--cases", type=click.IntRange(min=1), metavar="N",
                      help="Use N training cases, drawn by subject from the seed.")
 subset = click.option("--subset", metavar="NAME", help="Use a named few-label subset of the dataset file.")

@@ -16,6 +16,8 @@ from medmae.models.loading import fitting_state, load_network, load_state
 from medmae.models.model_files import ModelFiles
 from medmae.models.registry import resolve_model
 
+LARGEST_CHECKED = {2: 1024, 3: 192}  # side of the image of the forward pass, which shall take seconds
+
 
 @dataclass(frozen=True)
 class Check:
@@ -80,7 +82,7 @@ def _finite(folder: Path) -> str:
 def _forward(folder: Path) -> str:
     info = ModelFiles(folder).info()
     network = load_network(folder)
-    size = tuple(info.input_size)
+    size = tuple(min(side, LARGEST_CHECKED[info.spatial_dims]) for side in info.input_size)
     shape = (1, len(info.channels), *size)
     try:
         answer = network(torch.linspace(0, 1, torch.Size(shape).numel()).reshape(shape))

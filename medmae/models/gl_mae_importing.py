@@ -38,7 +38,7 @@ LICENCE = "Not stated by the authors: their repository has no licence. Check bef
 CITATION = ("Advancing Volumetric Medical Image Segmentation via Global-Local Masked Autoencoder. IEEE Transactions on "
             "Medical Imaging, 2025. doi:10.1109/TMI.2025.3569782. arXiv:2306.08913")
 STUDENT_AND_TEACHER = ("student", "teacher")
-LARGEST_SIDE = 1024  # voxels of a side of the window
+LARGEST_SIDE = 512  # voxels of a side of the window; a cube of them is the largest that a model may have
 TABLES = {"sin-cos": "the table of fixed 3-D sines and cosines", "learned": "a learned or foreign table",
           "zeros": "a table of zeros"}
 ZEROS = ("The checkpoint's table of positions is all zeros, as in the released class before weights are loaded: the "

@@ -11,6 +11,7 @@ from medmae.networks.presets import Task
 
 LABEL_KEYS = {"name", "value", "color", "terminology"}
 CHANNEL_KEYS = {"name", "modality"}
+LARGEST_WINDOW = 2**27  # voxels, as 512 x 512 x 512: images are padded to it, so a stranger's model must not say any
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ class ModelInfo:
             problems.append("the name is empty")
         if len(self.input_size) != self.spatial_dims or min(self.input_size, default=0) < 1:
             problems.append(f"input_size {self.input_size} is not {self.spatial_dims} positive numbers")
-        if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0):
+        elif math.prod(self.input_size) > LARGEST_WINDOW:
+            problems.append(f"input_size {self.input_size} is more than {LARGEST_WINDOW} voxels")
+        if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or not all(
+                0 < value < math.inf for value in self.spacing_mm)):
             problems.append(f"spacing_mm {self.spacing_mm} is not three positive numbers")
         if not is_axis_code(self.orientation):
             problems.append(f"orientation {self.orientation!r} does not name three axes, as RAS does")
@@ -113,6 +117,10 @@ class ModelInfo:
             problems += [f"a label has the unknown key {key}" for key in sorted(set(label) - LABEL_KEYS)]
             if not isinstance(label.get("name"), str) or not isinstance(label.get("value"), (int, str)):
                 problems.append(f"the label {label} lacks a name or a value")
+            elif isinstance(label["value"], int) and not -(2**31) <= label["value"] < 2**31:
+                problems.append(f"the label {label['name']} has a value that no file of labels can hold")
+            if not _is_colour(label.get("color", (0, 0, 0))):
+                problems.append(f"the label {label.get('name')} has a colour that is not three numbers from 0 to 1")
         for key in ("name", "value"):
             present = [label.get(key) for label in self.labels]
             if len(set(map(repr, present))) < len(present):
@@ -145,6 +153,11 @@ class ModelInfo:
         if self.task != "encoder" and arguments.get("classes") != len(self.labels):
             problems.append(f"the network has {arguments.get('classes')} classes, but {len(self.labels)} are named")
         return problems
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(
+        isinstance(part, (int, float)) and 0 <= part <= 1 for part in value)
 
 
 def is_pooling(text: str) -> bool:

@@ -14,7 +14,7 @@ from medmae.networks.vit import Grid, Positions, resized_positions
 
 ENCODER = "encoder."
 PATCH_STEM = "patch_embed.proj.weight"
-STEMS = (PATCH_STEM, "image_block.conv1.weight", "patch_embed.levels.0.conv1.weight",
+STEMS = (PATCH_STEM, "image_block.conv1.weight", "image_block.conv3.weight", "patch_embed.levels.0.conv1.weight",
          "patch_embed.levels.0.conv3.weight")  # (width, input channels, ...)
 LEAST_FRACTION = 0.95
 
