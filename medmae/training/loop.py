@@ -21,6 +21,7 @@ from medmae.training.prefetch import Prefetch
 from medmae.training.progress import ProgressWriter
 from medmae.training.randomness import DrawOrder, integer_seed, share
 from medmae.training.schedule import OneCycle, ScheduleName, WarmupCosine
+from medmae.training.small_maps import small_maps_in_full
 from medmae.training.task import Batch, TrainingTask
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _gives_up(task: TrainingTask, group: ProcessGroup) -> bool:
 def _step(wrapped: nn.Module, module: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer,
           scaler: torch.amp.GradScaler, settings: LoopSettings, group: ProcessGroup) -> dict[str, torch.Tensor]:
     batch = {name: tensor.to(group.device, non_blocking=True) for name, tensor in batch.items()}
-    with autocast(group.device, settings.precision):
+    with autocast(group.device, settings.precision), small_maps_in_full(group.device):
         losses: dict[str, torch.Tensor] = wrapped(batch)
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(losses["loss"]).backward()
