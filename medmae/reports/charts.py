@@ -51,6 +51,8 @@ def curve_panels(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
             elif name != "lr" and noisy:  # the first steps must not flatten everything after them
                 bottom, top = np.percentile(values[len(values) // 50:], [0, 99.5])
                 axes.set_ylim(bottom - 0.05 * (top - bottom) - 1e-9, top + 0.12 * (top - bottom) + 1e-9)
+            if axes.get_yscale() == "linear":  # no "1e-7 + 0.9999999" above a curve that hardly changes
+                axes.ticklabel_format(axis="y", useOffset=False)
             axes.set_title("learning rate" if name == "lr" else name.replace("_", " "))
             axes.set_xlabel("step")
         for axes in panels[len(curves):]:

@@ -28,6 +28,10 @@ def build(run: RunFolder) -> Page:
     info = load_info(run.model) if (run.model / "model.json").is_file() else None
     records = training_records(run)
     page.facts(_facts(records, info))
+    collapse = (info.training.get("collapse") or {}) if info is not None else {}
+    if collapse.get("collapsed"):
+        page.warning(f"The consistency terms have collapsed since step {collapse.get('since_step')}: "
+                     f"{collapse.get('reason')}. The encoder will be of little use beyond its reconstruction part.")
     add_losses(page, records)
     add_reconstructions(page, run, info)
     if info is not None:
@@ -48,25 +52,22 @@ def _facts(records: list[dict[str, Any]], info: ModelInfo | None) -> dict[str, s
         told = "reconstruction error" if name != "loss" else "error of hidden pixels"
         facts[f"{told}, first → last"] = f"{_mean(records[:10], name):.3g} → {_mean(records[-10:], name):.3g}"
         facts["training time"] = duration(float(records[-1].get("seconds", 0)))
-        facts["collapsed"] = collapse_sentence(info.training.get("collapse")) if info is not None else None
-        facts["waiting for data"] = waiting_share(records[-1])
+        facts["collapsed"] = _has_collapsed(info)
+        facts["of the training time waiting for data"] = _waiting_share(records[-1])
     return facts
 
 
-def collapse_sentence(collapse: dict[str, Any] | None) -> str | None:
+def _has_collapsed(info: ModelInfo | None) -> str | None:
     """Whether the embeddings of a run with a teacher collapsed; None for runs without one."""
-    if not collapse:
-        return None
-    if not collapse.get("collapsed"):
-        return "no"
-    return f"yes, since step {collapse.get('since_step')}: {collapse.get('reason')}"
+    collapse = None if info is None else info.training.get("collapse")
+    return None if not collapse else "yes" if collapse.get("collapsed") else "no"
 
 
-def waiting_share(record: dict[str, Any]) -> str | None:
+def _waiting_share(record: dict[str, Any]) -> str | None:
     """Which part of the training time (of the last attempt) went by before data was there."""
     if not record.get("seconds") or "data_wait_s" not in record:
         return None
-    return f"{100 * float(record['data_wait_s']) / float(record['seconds']):.1f} % of the training time"
+    return f"{100 * float(record['data_wait_s']) / float(record['seconds']):.1f} %"
 
 
 def _mean(records: list[dict[str, Any]], name: str) -> float:
