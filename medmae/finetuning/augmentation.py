@@ -6,15 +6,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 
-from medmae.finetuning.config import AugmentationConfig
+from medmae.finetuning.config import USUAL_ROTATION, USUAL_SCALE, AugmentationConfig
 from medmae.training.views import rotation_matrix
 
 
 def random_matrix(config: AugmentationConfig, dims: int, generator: np.random.Generator) -> np.ndarray:
     """A random rotation, scale and flips as the (dims, dims) matrix of `cut_view`."""
-    limit = np.deg2rad(config.rotation_degrees)
+    limit = np.deg2rad(USUAL_ROTATION if config.rotation_degrees is None else config.rotation_degrees)
     angles = generator.uniform(-limit, limit, 1 if dims == 2 else 3)
-    scale = np.exp(generator.uniform(np.log(config.scale[0]), np.log(config.scale[1])))
+    scale = np.exp(generator.uniform(*np.log(config.scale or USUAL_SCALE)))
     flips = np.ones(dims)
     for axis in config.flip_axes or ():
         flips[axis] = -1.0 if generator.random() < 0.5 else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from medmae.datasets import Corpus
@@ -92,6 +92,9 @@ def finetuning_architecture(plan: Plan, channels: int) -> dict[str, Any]:
     architecture = (architecture_for(*wanted) if plan.like is None
                     else architecture_following(plan.like.architecture, *wanted))
     known = set(inspect.signature(NETWORKS[architecture["name"]]).parameters)
+    if plan.like is not None and plan.like.architecture["name"] == architecture["name"]:
+        for name in {"pool", "standardise", "weight_grid"} - set(plan.like.architecture["arguments"]):
+            architecture["arguments"].pop(name, None)  # a classifier that is finetuned further pools as it did
     if plan.config.patch is not None and "patch" in known:
         architecture = with_patch(architecture, plan.config.patch)
     options = _network_options(plan, architecture["arguments"], known)
@@ -116,17 +119,27 @@ def _network_options(plan: Plan, arguments: Mapping[str, Any], known: Set[str]) 
     options: dict[str, Any] = {name: value for name, value in (
         ("pool", config.pool), ("head", config.head), ("deep_supervision", config.deep_supervision),
         ("patch", None if config.patch is None else list(config.patch))) if value}
+    if config.standardise is not None:
+        options["standardise"] = config.standardise
+    followed = {} if plan.like is None else plan.like.architecture["arguments"]
+    if (config.pool or arguments.get("pool")) == "weighted" and "weight_grid" not in followed:
+        numbers: Any = preset(config.method, config.preset)
+        options["weight_grid"] = _grid(config.input_size or numbers.input_size, arguments)
     if config.positions == "resized" and "position_grid" not in known:
         raise BadInput(f"positions=resized is for networks with a table of positions, but those of the preset "
                        f"{config.preset} are computed. Leave it out.")
     if config.positions == "resized" and arguments.get("position_grid") is None:
-        numbers: Any = preset(config.method, config.preset)
+        numbers = preset(config.method, config.preset)
         views = {} if plan.like is None else plan.like.training.get("views", {})
-        patch = arguments["patch"]
-        sides = [patch] * 3 if isinstance(patch, int) else patch
-        options["position_grid"] = [max(1, size // side) for size, side in zip(
-            views.get("global", numbers.global_size), sides, strict=True)]
+        options["position_grid"] = _grid(views.get("global", numbers.global_size), arguments)
     return options
+
+
+def _grid(size: Sequence[int], arguments: Mapping[str, Any]) -> list[int]:
+    """Whole patches (k, j, i) in `size` voxels, at least one."""
+    patch = arguments.get("patch", 2 ** len(arguments.get("stem_widths", ())))
+    sides = [patch] * 3 if isinstance(patch, int) else patch
+    return [max(1, extent // side) for extent, side in zip(size, sides, strict=True)]
 
 
 def loop_settings(config: FinetuneConfig) -> LoopSettings:

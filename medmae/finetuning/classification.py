@@ -10,6 +10,7 @@ from torch import nn
 
 from medmae.datasets import Corpus
 from medmae.datasets.slices import slice_stack
+from medmae.errors import BadInput
 from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.classification_loss import ClassificationLoss
 from medmae.finetuning.config import FinetuneConfig
@@ -46,6 +47,10 @@ class ClassificationTask(FinetuningTask):
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
+        least = getattr(network, "least_batch", 1)
+        if (config.batch_size or least) < least:
+            raise BadInput(f"batch_size={config.batch_size} leaves nothing to standardise the head's values by. Use at "
+                           f"least {least}, or standardise=false with pool=mean or pool=cls.")
         self._targets = torch.from_numpy(_targets(corpus, len(labels)))
         self.multi_label = self._targets.ndim == 2
         loss = ClassificationLoss(self._targets, len(labels), config.slice_pooling, config.class_balance == "loss")
@@ -78,7 +83,7 @@ class ClassificationTask(FinetuningTask):
         generator = random_generator(self.config.seed, draw.epoch, self.corpus.items[draw.item].id)
         image = self.corpus.image(item)
         if len(self.size) == 3:
-            centre = (np.array(image.shape[1:]) - 1) / 2 + generator.uniform(-0.05, 0.05, 3) * np.array(self.size)
+            centre = (np.array(image.shape[1:]) - 1) / 2 + generator.uniform(-0.02, 0.02, 3) * np.array(self.size)
             return [self._view(image, centre, generator)]
         spread = (np.arange(self._slices) + generator.random(self._slices)) / self._slices
         views = []

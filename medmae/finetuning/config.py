@@ -15,6 +15,8 @@ from medmae.training.schedule import ScheduleName
 
 Network = Literal["method", "unet", "dynunet"]
 UNET_LEARNING_RATE = 3e-3  # docs/methods.md
+USUAL_ROTATION, USUAL_SCALE = 15.0, (0.8, 1.25)
+WHOLE_VOLUME_ROTATION, WHOLE_VOLUME_SCALE = 5.0, (0.95, 1.05)  # docs/results/gl-mae.md
 MOST_FOLDS = 20  # each is a network of the finished ensemble
 
 
@@ -22,13 +24,15 @@ MOST_FOLDS = 20  # each is a network of the finished ensemble
 class AugmentationConfig:
     """How much training views vary. Geometry is drawn once per view for image and label.
 
+    `rotation_degrees` and `scale` None mean 15 degrees and 0.8 to 1.25; in classification of volumes, where the place
+    of a contrast may tell the classes apart, 5 degrees and 0.95 to 1.05.
     `flip_axes` are array axes (0 = k, 1 = j, 2 = i; for 2-D 0 = rows, 1 = columns); None means left-right for
     segmentation unless a label's name says left or right, and no flips for classification, where the side may be the
     class itself.
     """
 
-    rotation_degrees: float = 15.0
-    scale: tuple[float, float] = (0.8, 1.25)
+    rotation_degrees: float | None = None
+    scale: tuple[float, float] | None = None
     flip_axes: tuple[int, ...] | None = None
     brightness: float = 0.1
     contrast: float = 0.25
@@ -37,7 +41,7 @@ class AugmentationConfig:
     blur: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two rising positive numbers, not {self.scale}")
         if not 0 < self.gamma[0] <= self.gamma[1]:
             raise ValueError(f"gamma must be two rising positive numbers, not {self.gamma}")
@@ -65,8 +69,10 @@ class FinetuneConfig:
     GL-MAE: `deep_supervision` counts coarser levels of UNETR's decoder that learn too (weights 1, 1/2, 1/4, ... of the
     loss, normalised). `positions`: "computed" for the grid at hand, or "resized" from the grid of pretraining; an
     encoder that brings a table of its own keeps it. `patch` (k, j, i): other tokens than the encoder's or preset's; its
-    stem is resized. Classification: `pool` the tokens' "mean" (default) or take "cls",
-    with a "linear" (default) or "mlp" `head`. `freeze_encoder` trains all but the encoder (with these: a probe).
+    stem is resized. Classification: `pool` the tokens' "mean", their mean "weighted" by learned weights of places, or
+    take "cls" (None: what the preset says), with a "linear" (default) or "mlp" `head`, which sees its values as they
+    are or `standardise`d over the batch (None: what the preset says). `freeze_encoder`
+    trains all but the encoder (a probe).
 
     `patience` ends training after so many validations without a better score, and the best weights become the model.
     Off by default, because it selects on validation cases. `folds` trains one model on all but each k-th part of the
@@ -109,8 +115,9 @@ class FinetuneConfig:
     deep_supervision: int = 0
     positions: Literal["computed", "resized"] = "computed"
     patch: tuple[int, int, int] | None = None
-    pool: Literal["mean", "cls"] | None = None
+    pool: Literal["mean", "cls", "weighted"] | None = None
     head: Literal["linear", "mlp"] | None = None
+    standardise: bool | None = None
     freeze_encoder: bool = False
     patience: int | None = None
     folds: int | None = None
@@ -145,6 +152,7 @@ class _Schedule:
     learning_rate: float
     weight_decay: float = 0.05
     shape: ScheduleName = "warmup_cosine"
+    layer_decay: float | None = None  # where it is another than the preset's or method's
 
 
 _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
@@ -152,7 +160,7 @@ _SCHEDULES: dict[tuple[str, str, str], _Schedule] = {
     ("gl-mae", "tiny-hybrid", "segmentation"): _Schedule(800, 2, 3e-3),
     ("gl-mae", "small", "segmentation"): _Schedule(10_000, 2, 4e-4),
     ("gl-mae", "base", "segmentation"): _Schedule(25_000, 2, 2e-4),
-    ("gl-mae", "tiny", "classification"): _Schedule(300, 8, 5e-4),
+    ("gl-mae", "tiny", "classification"): _Schedule(200, 8, 1e-3, layer_decay=1.0),
     ("gl-mae", "small", "classification"): _Schedule(5_000, 8, 4e-4),
     ("gl-mae", "base", "classification"): _Schedule(10_000, 8, 2e-4),
     ("vis-mae", "tiny", "segmentation"): _Schedule(1200, 8, 1e-3),
@@ -186,14 +194,20 @@ def resolve_finetune_config(config: FinetuneConfig, *, method: str, preset: str,
         schedule = replace(schedule, learning_rate=UNET_LEARNING_RATE)
     elif config.network == "dynunet":
         schedule = _DYN_UNET
-    decay = config.weight_decay
+    decay, given = config.weight_decay, config.augmentation
+    whole = method == "gl-mae" and task == "classification"
+    rotation, scale = (WHOLE_VOLUME_ROTATION, WHOLE_VOLUME_SCALE) if whole else (USUAL_ROTATION, USUAL_SCALE)
+    layers = schedule.layer_decay or _LAYER_DECAY.get(preset, _LAYER_DECAY[method])
     return replace(
         config, method=method, preset=preset, steps=config.steps or schedule.steps,
         batch_size=config.batch_size or schedule.batch_size,
         learning_rate=config.learning_rate or schedule.learning_rate,
         weight_decay=schedule.weight_decay if decay is None else decay,
         schedule=config.schedule or schedule.shape,
-        layer_decay=config.layer_decay or (_LAYER_DECAY.get(preset, _LAYER_DECAY[method]) if pretrained else 1.0))
+        layer_decay=config.layer_decay or (layers if pretrained else 1.0),
+        augmentation=replace(
+            given, scale=given.scale or scale,
+            rotation_degrees=rotation if given.rotation_degrees is None else given.rotation_degrees))
 
 
 def default_flip_axes(task: Task, labels: Iterable[str], spatial_dims: int, orientation: str) -> tuple[int, ...]:

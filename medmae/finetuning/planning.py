@@ -150,6 +150,8 @@ def _refuse_foreign_options(config: FinetuneConfig, task: str) -> None:
         (f"patch={list(config.patch or ())}", config.patch is not None and not is_vit, "gl-mae"),
         (f"pool={config.pool}", config.pool is not None and not classifies, "gl-mae classification"),
         (f"head={config.head}", config.head is not None and not classifies, "gl-mae classification"),
+        (f"standardise={config.standardise}", config.standardise is not None and not classifies,
+         "gl-mae classification"),
     )
     for option, is_foreign, owner in foreign:
         if is_foreign:

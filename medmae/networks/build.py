@@ -44,7 +44,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 # A description from a stranger must not take hours, or all memory, to build.
 LARGEST_SIZE, MOST_BLOCKS, MOST_LEVELS, LARGEST_PATCH, MOST_PLACES = 65536, 256, 16, 64, 65536
-FLAGS = ("masked_padding", "class_token", "decoder_class_token", "multi_label")
+FLAGS = ("masked_padding", "class_token", "decoder_class_token", "multi_label", "standardise")
 WORDS = ("pool", "head")  # the networks say which ones they know
 COUNTS_FROM_ZERO = ("deep_supervision",)
 
@@ -85,7 +85,7 @@ def _usable(key: str, value: Any) -> bool:
         return isinstance(value, Mapping)
     if key in WORDS:
         return isinstance(value, str)
-    if key == "position_grid":
+    if key in ("position_grid", "weight_grid"):
         return value is None or (_whole(value, 1, LARGEST_SIZE) and isinstance(value, (list, tuple))
                                  and math.prod(value) <= MOST_PLACES)
     if key == "drop_path":

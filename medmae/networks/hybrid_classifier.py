@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from medmae.networks.hybrid import HybridEncoder
-from medmae.networks.layers import initialise, pad_to_multiple
+from medmae.networks.layers import pad_to_multiple
+from medmae.networks.volume_classifier import Head, Pool, VolumeClassifier
 
 
-class HybridClassifier(nn.Module):
+class HybridClassifier(VolumeClassifier):
     """Convolutional stem, transformer, one vector for the volume after the final norm, head.
 
     Args:
         channels: channels of the volume.
-        classes: classes.
+        classes, pool, head, weight_grid, standardise: see `VolumeClassifier`; CLS is pretrained like the tokens.
         stem_widths, width, depth, heads: see `HybridEncoder`.
-        pool: "mean" averages the patch tokens, "cls" takes CLS; both are pretrained.
-        head: "linear", or "mlp": three linear layers with GELU between them, the hidden ones as wide as a token.
     """
 
     def __init__(self, *, channels: int, classes: int, stem_widths: Sequence[int] = (16, 32, 64), width: int = 192,
-                 depth: int = 4, heads: int = 6, pool: Literal["mean", "cls"] = "mean",
-                 head: Literal["linear", "mlp"] = "linear") -> None:
-        super().__init__()
-        if pool not in ("mean", "cls") or head not in ("linear", "mlp"):
-            raise ValueError(f"pool must be mean or cls and head linear or mlp, not {pool!r} and {head!r}")
+                 depth: int = 4, heads: int = 6, pool: Pool = "mean", head: Head = "linear",
+                 weight_grid: Sequence[int] | None = None, standardise: bool = False) -> None:
+        super().__init__(width=width, classes=classes, pool=pool, head=head, weight_grid=weight_grid,
+                         standardise=standardise)
         self.encoder = HybridEncoder(channels=channels, stem_widths=stem_widths, width=width, depth=depth, heads=heads)
-        self.pool = pool
-        hidden = [nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()] if head == "mlp" else []
-        last = nn.Linear(width, classes)
-        self.head: nn.Module = nn.Sequential(*hidden, last) if hidden else last
-        self.head.apply(initialise)
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Volumes (B, C, k, j, i) of any size to logits (B, classes); padded inside to the patch."""
-        cls, tokens, _ = self.encoder(pad_to_multiple(volumes, self.encoder.patch))
-        return self.head(tokens.mean(dim=1) if self.pool == "mean" else cls)
+        padded = pad_to_multiple(volumes, self.encoder.patch)
+        cls, tokens, _ = self.encoder(padded)
+        return self.answer(cls, tokens, self.encoder.grid(padded.shape[2:]))

@@ -48,6 +48,7 @@ class GlMaePreset:
     Their numbers are not known from the paper (docs/methods.md). `patch` is one side or the sides (k, j, i).
     With `stem_widths` the networks are the hybrid ones, for which the decoder's width and heads, skip blocks and
     feature size have no meaning; L widths make patches of 2**L voxels.
+    With `weighs_places` classifiers pool by learned weights of places, standardised (docs/results/gl-mae.md).
     """
 
     name: str
@@ -64,6 +65,7 @@ class GlMaePreset:
     skip_blocks: tuple[int, ...]
     feature_size: int
     stem_widths: tuple[int, ...] = ()
+    weighs_places: bool = False
     global_views: int = 2
     local_views: int = 8
     method: str = "gl-mae"
@@ -82,9 +84,18 @@ class GlMaePreset:
                 "decoder_heads": self.decoder_heads}}
         arguments["classes"] = classes
         if task == "classification":
-            return {"name": "vit_classifier", "arguments": arguments}
+            return {"name": "vit_classifier", "arguments": arguments | self._pooling()}
         return {"name": "unetr", "arguments": arguments | {
             "skip_blocks": list(self.skip_blocks), "feature_size": self.feature_size}}
+
+    def _pooling(self) -> dict[str, Any]:
+        """How a classifier pools: by the weights of places on the grid of the preset's input, or as published."""
+        if not self.weighs_places:
+            return {}
+        patch = 2 ** len(self.stem_widths) if self.stem_widths else self.patch
+        sides = (patch,) * 3 if isinstance(patch, int) else patch
+        grid = [size // side for size, side in zip(self.input_size, sides, strict=True)]
+        return {"pool": "weighted", "standardise": True, "weight_grid": grid}
 
     def _hybrid(self, task: Task, channels: int, classes: int) -> dict[str, Any]:
         arguments: dict[str, Any] = {"channels": channels, "stem_widths": list(self.stem_widths), "width": self.width,
@@ -93,7 +104,7 @@ class GlMaePreset:
             return {"name": "hybrid_mae", "arguments": arguments | {"decoder_depth": self.decoder_depth}}
         arguments["classes"] = classes
         if task == "classification":
-            return {"name": "hybrid_classifier", "arguments": arguments}
+            return {"name": "hybrid_classifier", "arguments": arguments | self._pooling()}
         return {"name": "hybrid_unet", "arguments": arguments | {"decoder_depth": self.decoder_depth}}
 
 
@@ -102,7 +113,7 @@ Preset = VisMaePreset | GlMaePreset
 _GL_TINY = GlMaePreset(
     name="tiny", input_size=(48, 48, 48), global_size=(48, 48, 48), local_size=(32, 32, 32), patch=8, width=192,
     depth=6, heads=6, decoder_width=96, decoder_depth=2, decoder_heads=4, skip_blocks=(2, 4), feature_size=16,
-    local_views=4)
+    local_views=4, weighs_places=True)
 _GL_SMALL = GlMaePreset(
     name="small", input_size=(96, 96, 96), global_size=(128, 128, 128), local_size=(80, 80, 80), patch=16, width=384,
     depth=12, heads=6, decoder_width=192, decoder_depth=4, decoder_heads=6, skip_blocks=(4, 7, 10), feature_size=24,
