@@ -276,3 +276,14 @@ def test_one_image_may_be_named_without_a_list(tmp_path):
 
     (name,) = write_images(tmp_path / "in", 3, 1, count=1)[0]
     assert find_data("nowhere", name) == find_data("nowhere", [name])
+
+
+def test_a_bundle_takes_the_frame_of_a_series_that_is_asked_for(tmp_path):
+    model = write_model(tmp_path / "model", *MODELS["plain u-net"])
+    ((name,), (other,)) = write_images(tmp_path / "in", 3, 1)
+    series = tmp_path / "series.nii.gz"
+    sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(other), sitk.ReadImage(name)]), str(series))
+    run_bundle(bundle_of(model, tmp_path / "bundle"), images=str(series), frame=1, output_dir=str(tmp_path / "monai"))
+    segment(model, [[name]], tmp_path / "own")
+    (own,), (found,) = (list(folder.rglob("*.nii.gz")) for folder in (tmp_path / "own", tmp_path / "monai"))
+    np.testing.assert_array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in (own, found)))

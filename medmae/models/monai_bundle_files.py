@@ -93,14 +93,14 @@ def inference_config(info: ModelInfo) -> dict[str, Any]:
     settings = {"overlap": 0.5} if info.task == "segmentation" else {}
     written = {"format": "@output_format"} if info.task == "segmentation" else {}
     return {
-        "bundle_root": ".", "dataset_dir": "$@bundle_root + '/data'", "images": None,
+        "bundle_root": ".", "dataset_dir": "$@bundle_root + '/data'", "images": None, "frame": None,
         "output_dir": "$@bundle_root + '/eval'",
         **({"output_format": "nii.gz"} if info.task == "segmentation" else {}),
         "precision": "auto", "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": {"_target_": f"{COMPONENTS}.network_of", "architecture": info.architecture,
                         "weights": "$@bundle_root + '/models'"},
         "network": "$@network_def.to(@device)",
-        "preprocessing": {"_target_": f"{COMPONENTS}.ReadCase"},
+        "preprocessing": {"_target_": f"{COMPONENTS}.ReadCase", "frame": "@frame"},
         "dataset": {"_target_": "monai.data.Dataset", "transform": "@preprocessing",
                     "data": {"_target_": f"{COMPONENTS}.find_data", "dataset_dir": "@dataset_dir",
                              "images": "@images"}},
