@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from medmae.networks.hybrid import HybridEncoder
 from medmae.networks.hybrid_decoder import HybridDecoder, MaskTokens
-from medmae.networks.layers import masked_mean_squared_error, normalised_patches
-from medmae.networks.vit import Grid, patchify, unpatchify
+from medmae.networks.patch_reconstruction import PatchReconstruction
+from medmae.networks.vit import Grid
 
 
-class HybridMae(nn.Module):
+class HybridMae(PatchReconstruction):
     """Encoder and decoder of `HybridUnet`, mask tokens and a 1x1x1 head that predicts voxels.
 
     Args:
@@ -51,23 +50,6 @@ class HybridMae(nn.Module):
             visible = [seen for seen in self.encoder.visible(keep, grid) if seen is not None]
             tokens, skips = self.mask_tokens.fill(tokens, skips, keep, visible, grid)
         return cls, self.patchify(self.voxels(self.decoder(tokens, skips, grid)[0]))
-
-    def patchify(self, volumes: Tensor) -> Tensor:
-        """(B, C, k, j, i) to (B, tokens, voxels of a patch * C); in a patch (k, j, i, channel), channel fastest."""
-        return patchify(volumes, self.patch)
-
-    def unpatchify(self, patches: Tensor, grid: Grid) -> Tensor:
-        """(B, tokens, voxels of a patch * C) to (B, C, k, j, i); undoes `patchify`."""
-        return unpatchify(patches, self.patch, grid)
-
-    def masked_loss(self, prediction: Tensor, volumes: Tensor, keep: Tensor, *,
-                    normalise_patches: bool = False) -> Tensor:
-        """Mean squared error over the voxels of hidden patches, in fp32; see `VitMae.masked_loss`."""
-        target = self.patchify(volumes.float())
-        if normalise_patches:
-            target = normalised_patches(target)
-        masked = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device).scatter(1, keep, False)
-        return masked_mean_squared_error(prediction, target, masked)
 
     def features(self, volumes: Tensor) -> list[Tensor]:
         """Volumes (B, C, k, j, i) of any size to one map (B, width, *grid), after the final norm, without CLS."""

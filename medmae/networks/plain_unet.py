@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-from torch.nn import functional
-
-from medmae.networks.layers import crop_to
+from medmae.networks.padded_unet import PaddedUnet
 
 
-class PlainUnet(nn.Module):
+class PlainUnet(PaddedUnet):
     """MONAI's U-Net: `widths` channels a level, halved grids between them, residual units, instance norm, PReLU.
 
-    It has no encoder of ours, so that nothing pretrained can be carried into it. MONAI is imported when one is built.
+    MONAI is imported when one is built.
 
     Args:
         channels: channels of the image.
@@ -25,24 +22,12 @@ class PlainUnet(nn.Module):
 
     def __init__(self, *, channels: int, classes: int, spatial_dims: int = 2,
                  widths: Sequence[int] = (16, 32, 64, 128, 256), residual_units: int = 2) -> None:
-        super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, not {spatial_dims}")
         if len(widths) < 2:
             raise ValueError("widths must name two levels at least")
         from monai.networks.nets import UNet
 
-        self.stride = 2 ** (len(widths) - 1)
-        self.unet = UNet(spatial_dims=spatial_dims, in_channels=channels, out_channels=classes, channels=list(widths),
-                         strides=[2] * (len(widths) - 1), num_res_units=residual_units, norm="INSTANCE")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, *spatial) of any size to logits (B, classes, *spatial); padded inside to the stride.
-
-        At least two voxels a side are left on the coarsest grid: the instance norm of a single one does not exist.
-        """
-        padding: list[int] = []
-        for size in reversed(images.shape[2:]):
-            padding += [0, max(-(-size // self.stride), 2) * self.stride - size]
-        padded = functional.pad(images, padding) if any(padding) else images
-        return crop_to(self.unet(padded), images.shape[2:])
+        super().__init__(
+            UNet(spatial_dims=spatial_dims, in_channels=channels, out_channels=classes, channels=list(widths),
+                 strides=[2] * (len(widths) - 1), num_res_units=residual_units, norm="INSTANCE"), len(widths))

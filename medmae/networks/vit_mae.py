@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medmae.networks.layers import NORM_EPS, initialise, masked_mean_squared_error, normalised_patches
+from medmae.networks.layers import NORM_EPS, initialise
+from medmae.networks.patch_reconstruction import PatchReconstruction
 from medmae.networks.vit import (
     Grid,
     Patch,
@@ -16,9 +17,7 @@ from medmae.networks.vit import (
     VitBlock,
     VitEncoder,
     gather_tokens,
-    patchify,
     three_sides,
-    unpatchify,
 )
 
 
@@ -77,7 +76,7 @@ def dropped_places(keep: Tensor, total: int) -> Tensor:
     return dropped.byte().argsort(dim=1, descending=True, stable=True)[:, :total - keep.shape[1]]
 
 
-class VitMae(nn.Module):
+class VitMae(PatchReconstruction):
     """ViT encoder with token dropping and a light ViT decoder.
 
     Args:
@@ -144,30 +143,6 @@ class VitMae(nn.Module):
         predicted = self.decoder(tokens, keep, grid, cls, wanted)
         everywhere = predicted.new_zeros(len(predicted), math.prod(grid), predicted.shape[2])
         return cls, everywhere.scatter(1, wanted[..., None].expand_as(predicted), predicted)
-
-    def patchify(self, volumes: Tensor) -> Tensor:
-        """(B, C, k, j, i) to (B, tokens, voxels of a patch * C); in a patch (k, j, i, channel), channel fastest."""
-        return patchify(volumes, self.patch)
-
-    def unpatchify(self, patches: Tensor, grid: Grid) -> Tensor:
-        """(B, tokens, voxels of a patch * C) to (B, C, k, j, i); undoes `patchify`."""
-        return unpatchify(patches, self.patch, grid)
-
-    def masked_loss(self, prediction: Tensor, volumes: Tensor, keep: Tensor, *,
-                    normalise_patches: bool = False) -> Tensor:
-        """Mean squared error over the voxels of the dropped tokens, in fp32.
-
-        Args:
-            prediction: (B, N, voxels of a patch * C) of `forward` or `decode`.
-            volumes: (B, C, k, j, i), the intact volumes.
-            keep: (B, n) the places that do not count, those that the encoder saw; one may come up repeatedly.
-            normalise_patches: standardise every target patch first.
-        """
-        target = self.patchify(volumes.float())
-        if normalise_patches:
-            target = normalised_patches(target)
-        masked = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device).scatter(1, keep, False)
-        return masked_mean_squared_error(prediction, target, masked)
 
     def features(self, volumes: Tensor) -> list[Tensor]:
         """Volumes (B, C, k, j, i) of any size to one map (B, width, *grid), after the final norm, without CLS."""
