@@ -120,7 +120,7 @@ def test_fractions_that_are_none_are_refused(fractions):
 def test_folds_hold_every_case_out_once(subjects, k, seed):
     cases = make(subjects)
     if len(set(subjects)) < k:
-        with pytest.raises(BadInput, match="fewer parts"):
+        with pytest.raises(BadInput, match="fewer folds"):
             folds(cases, k, seed)
         return
     pairs = folds(cases, k, seed)

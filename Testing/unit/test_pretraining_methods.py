@@ -104,8 +104,9 @@ def test_overrides_that_make_no_sense_are_refused(override: str, message: str) -
 def test_an_unknown_method_or_preset_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(BadInput, match="gl-mae"):
         resolve_pretrain_config(PretrainConfig(method="simclr"))
-    with pytest.raises(BadInput, match="tiny, small, base"):
-        resolve_pretrain_config(PretrainConfig(preset="huge"))
+    for preset in ("huge", "tiny-huge"):
+        with pytest.raises(BadInput, match="tiny, small, base, tiny-thin, tiny-hybrid"):
+            resolve_pretrain_config(PretrainConfig(method="gl-mae", preset=preset))
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed"])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from medmae.config import from_json, require_at_least, require_positive, with_overrides
 from medmae.errors import BadInput
 from medmae.inference.config import Precision
+from medmae.networks.presets import preset as check_preset
 from medmae.pretraining.registry import method_class, method_names
 
 
@@ -72,6 +73,7 @@ def resolve_pretrain_config(config: PretrainConfig, overrides: Iterable[str] = (
     """
     if config.method not in method_names():
         raise BadInput(f"The method '{config.method}' is not known. Use {' or '.join(method_names())}.")
+    check_preset(config.method, config.preset)
     method = method_class(config.method)
     defaults = method.defaults(config.preset)
     settings: Any = from_json(method.Settings, asdict(method.settings_for(config.preset)) | config.settings,

@@ -11,7 +11,6 @@ import numpy as np
 from torch import nn
 
 from medmae.datasets import Corpus
-from medmae.errors import BadInput
 from medmae.inference.config import Precision
 from medmae.networks.presets import preset_size
 from medmae.training.parameters import parameter_groups
@@ -124,12 +123,5 @@ class PretrainingMethod(ABC):
 
 
 def preset_value(table: Mapping[str, Any], preset: str) -> Any:
-    """The entry of a preset, or of its size where it has none of its own ("base" for "base-fast").
-
-    Raises:
-        BadInput: there is no such preset.
-    """
-    key = preset if preset in table else preset_size(preset)
-    if key not in table:
-        raise BadInput(f"The preset '{preset}' is not known. Use {', '.join(table)}.")
-    return table[key]
+    """The entry of a preset, or of its size where it has none of its own ("base" for "base-fast")."""
+    return table[preset if preset in table else preset_size(preset)]
