@@ -185,7 +185,8 @@ def test_a_stopped_run_goes_on_with_the_fold_it_was_at_and_computes_no_other_aga
 @pytest.mark.slow
 def test_a_run_killed_in_a_fold_gives_the_same_bits(tmp_path: Path) -> None:
     whole, broken = done(pictures(tmp_path, "whole", steps=12)), pictures(tmp_path, "broken", steps=12)
-    command, environment = [sys.executable, "-m", "medmae.run"], os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "medmae.run"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # as the undisturbed run had
     process = subprocess.Popen([*command, str(broken.path)], env=environment)
     while not list((broken.path / "folds/3/checkpoints").glob("step-*.safetensors")) and process.poll() is None:
         time.sleep(0.005)
