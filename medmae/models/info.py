@@ -11,6 +11,7 @@ from medmae.networks.presets import Task
 
 LABEL_KEYS = {"name", "value", "color", "terminology"}
 CHANNEL_KEYS = {"name", "modality"}
+POSTPROCESSING_STEPS = ("largest_component", "fill_holes")
 LARGEST_WINDOW = 2**27  # voxels, as 512 x 512 x 512: images are padded to it, so a stranger's model must not say any
 
 
@@ -36,6 +37,8 @@ class ModelInfo:
             "top25%" (`medmae.inference.pooling`).
         calibration: of a classification model, {"temperature", "cases", ...} as `medmae.metrics.Calibration` has it;
             empty where its probabilities were never calibrated.
+        postprocessing: what is done with the labels of a segmentation model, {"largest_component": [names],
+            "fill_holes": [names]} (`medmae.inference.outputs.components`); empty: nothing.
         modality: DICOM code of the (first) channel.
         orientation: axes of the network's input, in which i, j, k increase ("RAS" in 3-D, "LPS" in 2-D).
         spacing_mm: voxel size (k, j, i) of the network's input; None = as stored (3-D), or fitted by the longest side.
@@ -61,6 +64,7 @@ class ModelInfo:
     multi_label: bool = False
     slice_pooling: str = "mean"
     calibration: dict[str, Any] = field(default_factory=dict)
+    postprocessing: dict[str, Any] = field(default_factory=dict)
     modality: str = ""
     orientation: str = "RAS"
     spacing_mm: list[float] | None = None
@@ -127,7 +131,21 @@ class ModelInfo:
                 problems.append(f"two labels have the same {key}")
         if self.task != "encoder" and len(self.labels) < (1 if self.multi_label else 2):
             problems.append(f"a {self.task} model needs two labels at least")
-        return problems + self._classification_problems()
+        return problems + self._postprocessing_problems() + self._classification_problems()
+
+    def _postprocessing_problems(self) -> list[str]:
+        known = {label.get("name") for label in self.labels[1:]} if self.task == "segmentation" else set()
+        problems = []
+        for step, names in self.postprocessing.items():
+            if step not in POSTPROCESSING_STEPS:
+                problems.append(f"the postprocessing has the unknown key {step}; there are "
+                                f"{', '.join(POSTPROCESSING_STEPS)}")
+            elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                problems.append(f"the postprocessing {step} is not a list of names of labels")
+            else:
+                problems += [f"the postprocessing {step} names {name}, which is no foreground label"
+                             for name in names if name not in known]
+        return problems
 
     def _classification_problems(self) -> list[str]:
         problems = []
