@@ -10,16 +10,19 @@ would stretch its rounding errors). Nothing is padded here: batches and windows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from medmae.config import from_json, to_json
+from medmae.datasets.prepared import Index, Prepared
 from medmae.errors import BadInput
 from medmae.volumes import Geometry, Intensity, Volume, reorient, resample, resample_labels, resampled_geometry
-from medmae.volumes.orientation import AxisChange, axis_change, reoriented_geometry
+from medmae.volumes.orientation import axis_change, reoriented_geometry
+from medmae.volumes.region import Region
+from medmae.volumes.streaming import stream_planes, streamed_grid
 
 if TYPE_CHECKING:
     from medmae.models import ModelInfo
@@ -28,6 +31,8 @@ Triple = tuple[float, float, float]
 ORIENTATION = {2: "LPS", 3: "RAS"}  # how networks of 2 and of 3 dimensions see images
 LARGEST_GRID = 2**31  # voxels of one channel: 8 GiB of float32; beyond it a spacing is wrong rather than an image large
 GRID_TOLERANCE_MM = 1e-3
+Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+_ROUNDING = 1e-6  # voxels
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,18 @@ class Preprocessing:
                 "input_size": list(self.input_size), "context": self.context,
                 "intensity": intensities[0] if len(intensities) == 1 else {"channels": intensities}}
 
-    def prepare(self, image: Volume | Sequence[Volume]) -> Prepared:
+    def prepare(self, image: Volume | Sequence[Volume], region: Region | None = None, *,
+                context: bool = True, allocate: Allocate = np.empty) -> Prepared:
         """Make the network's view of an image, or of the aligned images of a case (one a channel, the first's grid).
+
+        Intensities are those of the whole image, whatever the region.
+
+        Args:
+            image: the image, or one a channel; the first gives the grid.
+            region: the part of the image that is to be labelled; None: all of it. The prepared grid is then the part
+                of the whole image's prepared grid that covers the region.
+            context: cover half a window around the region too, so that results inside hardly depend on where it ends.
+            allocate: makes the prepared array of a shape and type, for instance in a file.
 
         Raises:
             BadInput: the channels do not fit the model or do not overlap, a 2-D image meets a 3-D model, or the
@@ -104,16 +119,22 @@ class Preprocessing:
         volumes = _matched_channels(volumes, self.channels)
         change = axis_change(first.geometry, self.orientation)
         grid = reoriented_geometry(first.geometry, change)
-        target = self._target(grid, first)
-        parts, start = [], 0
+        whole = self._target(grid, first)
+        region = region or Region((0, 0, 0), first.geometry.shape)
+        start, shape = change.box(region.lower, region.shape, first.geometry.shape)
+        target = grid.cropped(start, shape) if shape != grid.shape else grid
+        begin, size = ((0, 0, 0), whole.shape) if target is grid else self._covering(target, whole, context=context)
+        geometry = whole.cropped(begin, size) if size != whole.shape else whole
+        array = allocate((sum(volume.channels for volume in volumes), *size), np.dtype(np.float32))
+        done = 0
         for volume in volumes:
-            stop = start + volume.array.shape[0]
-            intensities = self.intensity if len(self.intensity) == 1 else self.intensity[start:stop]
-            parts.append(self._resampled(_normalised(volume.array, intensities), volume.geometry, target))
-            start = stop
-        array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return Prepared(array=array, geometry=target, grid=grid, source_geometry=first.geometry,
-                        change=change, is_2d=first.is_2d, spacing_known=first.spacing_known, source=first.source)
+            stop = done + volume.channels
+            intensities = self.intensity if len(self.intensity) == 1 else self.intensity[done:stop]
+            self._fill(array[done:stop], volume, intensities, whole, begin)
+            done = stop
+        return Prepared(array=array, geometry=geometry, grid=grid, target=target, target_start=start, change=change,
+                        source_geometry=first.geometry, is_2d=first.is_2d, spacing_known=first.spacing_known,
+                        source=first.source)
 
     def prepare_label(self, label: Volume, prepared: Prepared, index_of: Mapping[int, int]) -> np.ndarray:
         """Bring a label map to the prepared image's grid: (k, j, i) uint8 class indices.
@@ -150,36 +171,43 @@ class Preprocessing:
                            f"{_millimetres(spacing)}. Correct the spacing of the image.")
         return resampled_geometry(grid, spacing)
 
-    def _resampled(self, array: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
-        """(C, k, j, i) float32 on the grid `target`."""
-        oriented, grid = reorient(array, geometry, self.orientation)
-        return oriented if grid.is_close(target) else np.asarray(resample(oriented, grid, target), dtype=np.float32)
+    def _covering(self, target: Geometry, whole: Geometry, *, context: bool) -> tuple[Index, Index]:
+        """Start and size (k, j, i) of the part of `whole` that covers `target`, with half a window around it.
 
+        It is at least a window where `whole` is. Slices of 2-D networks stay whole, because they are seen whole.
+        """
+        ends = whole.to_indices(target.to_world(np.array([(0, 0, 0), np.subtract(target.shape, 1)])))
+        window = self.input_size if self.spatial_dims == 3 else (2 * self.context + 1, *whole.shape[1:])
+        start, size = [], []
+        for axis, extent in enumerate(window):
+            margin = extent // 2 if context or self.spatial_dims == 2 else 0
+            low, high = sorted(ends[:, axis])
+            first = max(0, int(np.floor(low + _ROUNDING)) - margin)
+            stop = min(whole.shape[axis], int(np.ceil(high - _ROUNDING)) + 1 + margin)
+            missing = min(extent, whole.shape[axis]) - (stop - first)
+            if missing > 0:
+                first = max(0, min(first - missing // 2, whole.shape[axis] - extent))
+                stop = min(whole.shape[axis], first + extent)
+            start.append(first)
+            size.append(stop - first)
+        return (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
-@dataclass(frozen=True)
-class Prepared:
-    """The network's view of an image and the way back.
-
-    array: (C, k, j, i) float32, normalised; geometry: its grid; grid: the image's own grid in the model's orientation;
-    source_geometry: the image's grid as stored; change: from the stored axes to the model's.
-    """
-
-    array: np.ndarray
-    geometry: Geometry
-    grid: Geometry
-    source_geometry: Geometry
-    change: AxisChange
-    is_2d: bool
-    spacing_known: bool
-    source: str
-
-    def to_source_axes(self, values: np.ndarray) -> np.ndarray:
-        """Undo the reorientation, losslessly: (..., k, j, i) on `grid` to (..., k, j, i) on `source_geometry`."""
-        leading = values.ndim - 3
-        flips = tuple(leading + axis for axis in range(3) if self.change.flips[axis])
-        order = (int(axis) for axis in np.argsort(self.change.order))
-        unflipped = np.flip(values, flips)
-        return np.ascontiguousarray(unflipped.transpose(*range(leading), *(leading + axis for axis in order)))
+    def _fill(self, result: np.ndarray, volume: Volume, intensities: Sequence[Intensity], whole: Geometry,
+              begin: Index) -> None:
+        """Normalise and resample a volume into `result` (C, k, j, i), the part of the grid `whole` from `begin` on."""
+        change = axis_change(volume.geometry, self.orientation)
+        grid = reoriented_geometry(volume.geometry, change)
+        way = streamed_grid(grid, change, whole, begin, result.shape[1:])
+        if way is None:  # a channel oblique to the first
+            oriented = change.apply(_normalised(volume.array, intensities))
+            result[...] = resample(oriented, grid, whole.cropped(begin, result.shape[1:]))
+            return
+        least = _least_finite(volume.array)
+        for channel, target in enumerate(result):
+            source, intensity = volume.array[channel], intensities[channel % len(intensities)]
+            planes = _NormalisedPlanes(source, intensity, least)
+            fill = None if way.is_inside else min(float(planes(index).min()) for index in range(len(source)))
+            stream_planes(planes, way, target, fill)
 
 
 def fitted_geometry(geometry: Geometry, longest_side: int) -> Geometry:
@@ -246,8 +274,8 @@ def _matched_channels(volumes: Sequence[Volume], channels: int) -> list[Volume]:
     total = sum(volume.channels for volume in volumes)
     first = volumes[0]
     if total != channels and len(volumes) == 1 and {total, channels} == {1, 3}:
-        array = (_finite(first.array).mean(axis=0, keepdims=True, dtype=np.float32) if channels == 1
-                 else np.repeat(first.array, 3, axis=0))
+        array = (np.repeat(first.array, 3, axis=0) if channels == 3 else
+                 _repaired(first.array, _least_finite(first.array)).mean(axis=0, keepdims=True, dtype=np.float32))
         return [dataclasses.replace(first, array=array)]
     if total != channels:
         raise BadInput(f"{first.source} has {total} channel{'s' if total > 1 else ''}, but the model needs {channels}. "
@@ -273,22 +301,45 @@ def _bounds(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     return points[:, :3].min(axis=0), points[:, :3].max(axis=0)
 
 
-def _finite(array: np.ndarray) -> np.ndarray:
-    """NaN and infinities (scanners write them outside the body) replaced by the least finite value."""
-    if not np.issubdtype(array.dtype, np.floating):
-        return array
-    finite = np.isfinite(array)
-    if finite.all():
-        return array
-    return np.where(finite, array, array[finite].min() if finite.any() else 0).astype(array.dtype)
+def _least_finite(array: np.ndarray) -> float | None:
+    """What stands for NaN and infinities (scanners write them outside the body): the least finite value of an image.
+
+    None where all values are finite; 0 where none is.
+    """
+    if np.issubdtype(array.dtype, np.integer):
+        return None
+    planes = array.reshape(-1, *array.shape[2:])
+    if all(np.isfinite(plane).all() for plane in planes):
+        return None
+    least = [float(plane[finite].min()) for plane in planes if (finite := np.isfinite(plane)).any()]
+    return min(least, default=0.0)
+
+
+def _repaired(array: np.ndarray, least: float | None) -> np.ndarray:
+    return array if least is None else np.where(np.isfinite(array), array, least).astype(array.dtype)
+
+
+class _NormalisedPlanes:
+    """The planes of a channel (k, j, i), each normalised when it is asked for."""
+
+    def __init__(self, channel: np.ndarray, intensity: Intensity, least: float | None) -> None:
+        self.channel = channel
+        self.intensity = intensity
+        self.least = least
+        self.limits = intensity.limits(channel, least)
+
+    def __call__(self, index: int) -> np.ndarray:
+        return self.intensity.scaled(_repaired(self.channel[index], self.least), self.limits)
 
 
 def _normalised(array: np.ndarray, intensities: Sequence[Intensity]) -> np.ndarray:
     """(C, k, j, i) float32, a copy."""
-    finite = _finite(array)
-    if len(intensities) == 1:
-        return intensities[0].apply(finite)
-    return np.concatenate([intensity.apply(finite[index:index + 1]) for index, intensity in enumerate(intensities)])
+    least, result = _least_finite(array), np.empty(array.shape, np.float32)
+    for number, channel in enumerate(array):
+        planes = _NormalisedPlanes(channel, intensities[number % len(intensities)], least)
+        for index in range(len(channel)):
+            result[number, index] = planes(index)
+    return result
 
 
 def _grid_text(geometry: Geometry) -> str:

@@ -12,6 +12,7 @@ _CT = {"CT"}
 _XRAY = {"DX", "CR", "DR", "RG", "XR", "MG", "XA", "RF", "IO", "PX", "XRAY", "X-RAY"}
 # Percentiles of a sorted sample of this size differ from the exact ones by far less than the noise of the image.
 _SAMPLE_VOXELS = 2_000_000
+Limits = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -49,39 +50,83 @@ class Intensity:
 
     def apply(self, array: NDArray) -> NDArray[np.float32]:
         """Normalise an image (C, k, j, i); voxels that are not a number become the lowest value. A copy, float32."""
-        result = np.array(array, dtype=np.float32)
-        for channel in result:
-            if self.kind != "none":
-                fixed = self.kind in ("ct_window", "window")
-                low, high = (self.low, self.high) if fixed else self._limits(channel)
-                _scale(channel, low, high)
-            if self.mean != 0 or self.std != 1:
-                channel -= np.float32(self.mean)
-                channel /= np.float32(self.std)
+        result = np.empty(array.shape, dtype=np.float32)
+        for source, target in zip(array, result, strict=True):
+            limits = self.limits(source)
+            for index, plane in enumerate(source):
+                target[index] = self.scaled(plane, limits)
         return result
 
-    def _limits(self, channel: NDArray[np.float32]) -> tuple[float, float]:
+    def limits(self, channel: NDArray, missing: float | None = None) -> Limits:
+        """The values of a channel (k, j, i) that become 0 and 1; reads a sample, or plane by plane, and copies little.
+
+        Args:
+            channel: the voxels in any type.
+            missing: what counts for voxels that are not finite; None: they are left out.
+
+        Returns:
+            (low, high) for `scaled`; None where the intensities stay as they are.
+        """
+        if self.kind == "none":
+            return None
+        if self.kind in ("ct_window", "window"):
+            return self.low, self.high
+        if (self.low, self.high) == (0, 100):  # a sample would miss the extremes
+            return _extremes(channel, missing, above_least=self.kind == "robust")
         sample = channel.reshape(-1)
-        extremes = (self.low, self.high) == (0, 100)  # a sample would miss them
-        if sample.size > _SAMPLE_VOXELS and not extremes:
+        if sample.size > _SAMPLE_VOXELS:
             # An odd step visits all rows and columns of the usual even sizes evenly.
             sample = sample[::(sample.size // _SAMPLE_VOXELS) | 1]
-        sample = sample[np.isfinite(sample)]
+        sample = _finite_float32(sample, missing)
         if self.kind == "robust" and sample.size:
             foreground = sample[sample > sample.min()]
             sample = foreground if foreground.size else sample
         if not sample.size:
             return 0.0, 1.0
-        low, high = (sample.min(), sample.max()) if extremes else np.percentile(sample, (self.low, self.high))
+        low, high = np.percentile(sample, (self.low, self.high))
         return float(low), float(high)
 
+    def scaled(self, part: NDArray, limits: Limits) -> NDArray[np.float32]:
+        """Normalise a part of a channel whose `limits` are known. A copy, float32."""
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite and clipped below
+            result = np.array(part, dtype=np.float32)
+        if limits is not None:
+            low, high = limits
+            if not np.issubdtype(part.dtype, np.integer):
+                np.nan_to_num(result, copy=False, nan=low, posinf=max(high, low), neginf=low)
+            result -= np.float32(low)
+            if high > low:
+                result /= np.float32(high - low)
+            np.clip(result, 0, 1, out=result)
+        if self.mean != 0 or self.std != 1:
+            result -= np.float32(self.mean)
+            result /= np.float32(self.std)
+        return result
 
-def _scale(channel: NDArray[np.float32], low: float, high: float) -> None:
-    np.nan_to_num(channel, copy=False, nan=low, posinf=max(high, low), neginf=low)
-    channel -= np.float32(low)
-    if high > low:
-        channel /= np.float32(high - low)
-    np.clip(channel, 0, 1, out=channel)
+
+def _finite_float32(values: NDArray, missing: float | None) -> NDArray[np.float32]:
+    if np.issubdtype(values.dtype, np.integer):
+        return np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        converted = np.array(values if missing is None else np.where(np.isfinite(values), values, missing), np.float32)
+    return converted[np.isfinite(converted)]
+
+
+def _extremes(channel: NDArray, missing: float | None, *, above_least: bool) -> tuple[float, float]:
+    """Least and greatest finite value of (k, j, i); `above_least`: the least one but one, where there are two."""
+    least: list[float] = []
+    greatest: list[float] = []
+    for plane in channel:
+        values = _finite_float32(plane, missing)
+        if values.size:
+            low = values.min()
+            rest = values[values > low] if above_least else values[:0]
+            least += [float(low), *([float(rest.min())] if rest.size else [])]
+            greatest.append(float(values.max()))
+    if not least:
+        return 0.0, 1.0
+    distinct = sorted(set(least))
+    return distinct[1] if above_least and len(distinct) > 1 else distinct[0], max(greatest)
 
 
 def default_intensity(modality: str, *, target: str | None = None) -> Intensity:

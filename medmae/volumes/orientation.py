@@ -30,6 +30,18 @@ class AxisChange:
         flips = tuple(lead + axis for axis in range(3) if self.flips[axis] and moved.shape[lead + axis] > 1)
         return np.ascontiguousarray(np.flip(moved, flips) if flips else moved)
 
+    def box(self, lower: Sequence[int], shape: Sequence[int],
+            whole: Sequence[int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Start and size, along the new axes, of the box of size `shape` at `lower` of an array of size `whole`."""
+        start = [whole[old] - lower[old] - shape[old] if flip else lower[old]
+                 for old, flip in zip(self.order, self.flips, strict=True)]
+        size = [shape[old] for old in self.order]
+        return (start[0], start[1], start[2]), (size[0], size[1], size[2])
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """As `apply`, but a view: what is written into it is written into `array` (k, j, i)."""
+        return np.flip(array.transpose(self.order), tuple(axis for axis in range(3) if self.flips[axis]))
+
 
 def axis_change(geometry: Geometry, axes: str) -> AxisChange:
     """The change that turns `geometry` towards the anatomical directions `axes` of i, j and k, for example "RAS"."""

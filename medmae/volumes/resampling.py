@@ -110,7 +110,7 @@ def _resample_one(image: NDArray, source: Geometry, target: Geometry, placement:
 
 
 @dataclass(frozen=True)
-class _Taps:
+class Taps:
     """One axis: target voxel n is the sum over t of weights[n, t] * source[indices[n, t]]."""
 
     indices: NDArray[np.intp]
@@ -119,24 +119,18 @@ class _Taps:
 
     @property
     def is_copy(self) -> bool:
+        """Whether every voxel of the result is a voxel of the source."""
         return self.indices.shape[1] == 1
 
 
 def _resample_parallel(image: NDArray, target: Geometry, placement: Placement, order: int,
                        fill: float | None) -> NDArray:
     assert placement.axes is not None
-    taps, order_of_axes = [], placement.axes
-    for axis, target_axis in enumerate(order_of_axes):
-        step = placement.matrix[axis, target_axis]
-        # The tiny slant that still counts as parallel is taken at the middle of the grid.
-        middle = sum(placement.matrix[axis, other] * (target.shape[other] - 1) / 2
-                     for other in range(3) if other != target_axis)
-        coordinates = placement.offset[axis] + middle + step * np.arange(target.shape[target_axis])
-        taps.append(_taps(coordinates, abs(step), image.shape[axis], order))
+    order_of_axes = placement.axes
+    taps = parallel_taps(image.shape, target, placement, order)
     if fill is None and not all(tap.inside.all() for tap in taps):
         fill = float(image.min())
-    # The axis that shrinks most goes first: less work and less memory for the others.
-    for axis in sorted(range(3), key=lambda axis: len(taps[axis].indices) / image.shape[axis]):
+    for axis in sequence_of_axes(image.shape, taps):
         image = _apply_taps(image, axis, taps[axis])
     for axis, tap in enumerate(taps):
         if fill is not None and not tap.inside.all():
@@ -145,23 +139,42 @@ def _resample_parallel(image: NDArray, target: Geometry, placement: Placement, o
     return image.transpose(np.argsort(order_of_axes))
 
 
-def _taps(coordinates: NDArray[np.float64], step: float, size: int, order: int) -> _Taps:
+def parallel_taps(shape: Sequence[int], target: Geometry, placement: Placement, order: int = 1) -> list[Taps]:
+    """For each axis of a source (k, j, i) of size `shape`, what the voxels of a parallel target are made of."""
+    assert placement.axes is not None
+    taps = []
+    for axis, target_axis in enumerate(placement.axes):
+        step = placement.matrix[axis, target_axis]
+        # The tiny slant that still counts as parallel is taken at the middle of the grid.
+        middle = sum(placement.matrix[axis, other] * (target.shape[other] - 1) / 2
+                     for other in range(3) if other != target_axis)
+        coordinates = placement.offset[axis] + middle + step * np.arange(target.shape[target_axis])
+        taps.append(_taps(coordinates, abs(step), shape[axis], order))
+    return taps
+
+
+def sequence_of_axes(shape: Sequence[int], taps: Sequence[Taps]) -> list[int]:
+    """The order in which axes are resampled: the one that shrinks most first, to leave less work for the others."""
+    return sorted(range(3), key=lambda axis: len(taps[axis].indices) / shape[axis])
+
+
+def _taps(coordinates: NDArray[np.float64], step: float, size: int, order: int) -> Taps:
     nearest = np.rint(coordinates)
     coordinates = np.where(np.abs(coordinates - nearest) < _SNAP_VOXELS, nearest, coordinates)
     inside = (coordinates >= -0.5 - _SNAP_VOXELS) & (coordinates <= size - 0.5 + _SNAP_VOXELS)
     width = max(1.0, step) if step > 1 + _SNAP_VOXELS else 1.0
     if order == 0 or (width == 1.0 and (coordinates == np.rint(coordinates)).all()):
         indices = np.clip(np.rint(coordinates), 0, size - 1).astype(np.intp)[:, None]
-        return _Taps(indices, np.ones(indices.shape), inside)
+        return Taps(indices, np.ones(indices.shape), inside)
     first = np.floor(coordinates - width).astype(np.intp) + 1
     count = int(np.ceil(2 * width)) if width > 1 else 2
     positions = first[:, None] + np.arange(count)
     weights = np.maximum(0, 1 - np.abs(positions - coordinates[:, None]) / width)
     weights /= weights.sum(axis=1, keepdims=True)
-    return _Taps(np.clip(positions, 0, size - 1), weights, inside)
+    return Taps(np.clip(positions, 0, size - 1), weights, inside)
 
 
-def _apply_taps(image: NDArray, axis: int, taps: _Taps) -> NDArray:
+def _apply_taps(image: NDArray, axis: int, taps: Taps) -> NDArray:
     """Resample one axis slice by slice, so that temporary arrays stay in the processor's cache."""
     size = image.shape[axis]
     if taps.is_copy:
