@@ -128,6 +128,19 @@ def test_each_slice_has_its_own_rescale_slope(tmp_path):
     np.testing.assert_allclose(read_image(folder).array[0], expected)
 
 
+def test_values_beyond_16_bits_in_one_slice_widen_all_of_them(tmp_path):
+    folder = write_series(tmp_path / "scan")
+    file = sorted(folder.iterdir())[2]
+    slice_ = pydicom.dcmread(file)
+    slice_.RescaleIntercept = float(slice_.RescaleIntercept) + 100_000
+    slice_.save_as(file)
+    expected = voxels().astype(np.int32)
+    expected[2] += 100_000
+    volume = read_image(folder)
+    np.testing.assert_array_equal(volume.array[0], expected)
+    assert volume.array.dtype == np.int32
+
+
 def test_a_truncated_slice_is_reported_by_name(tmp_path):
     folder = write_series(tmp_path / "scan")
     data = (folder / "002.dcm").read_bytes()

@@ -1,3 +1,4 @@
+import gc
 import gzip
 import struct
 
@@ -57,6 +58,28 @@ def test_slope_and_intercept_of_nifti_are_applied_in_both_byte_orders(tmp_path, 
     np.testing.assert_allclose(volume.array[0], numbers() * 0.5 - 3)
     np.testing.assert_allclose(volume.array[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
     assert volume.array.dtype == np.float32
+
+
+@pytest.mark.parametrize("low, high, slope, intercept, kind", [
+    (0, 4095, 1, -1024, np.int16), (-32768, 32767, 1, -1024, np.int32), (-32768, 32767, 1, 1, np.int32),
+    (-32768, 32767, 1000, 0, np.int32), (-32768, 32767, 2.0**20, 0, np.float32), (0, 100, 0.25, 0, np.float32),
+])
+def test_rescaled_values_neither_overflow_nor_take_more_bytes_than_they_need(tmp_path, low, high, slope, intercept,
+                                                                            kind):
+    stored = np.array([low, high, 0, 1], np.int16).reshape(1, 2, 2)
+    path = write_nifti(tmp_path / "image.nii", stored, sform=np.eye(4), slope=slope, intercept=intercept)
+    array = read_image(path).array
+    np.testing.assert_array_equal(array[0], stored * np.float64(slope) + intercept)
+    np.testing.assert_array_equal(array[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    assert array.dtype == kind
+
+
+def test_voxels_read_by_simpleitk_outlive_its_image_and_are_not_written(tmp_path):
+    array = read_image(save(tmp_path / "image.nrrd", numbers())).array
+    gc.collect()
+    np.testing.assert_array_equal(array[0], numbers())
+    with pytest.raises(ValueError, match="read-only"):
+        array[...] = 0
 
 
 def test_a_nifti_2_file_is_read_like_nifti_1(tmp_path):

@@ -255,7 +255,7 @@ def _read_voxels(headers: list[SliceHeader]) -> NDArray:
     result: NDArray | None = None
     for index, header in enumerate(headers):
         image = execute(open_reader(header.path), header.path)
-        plane = simpleitk().GetArrayFromImage(image)
+        plane = _compact(simpleitk().GetArrayFromImage(image))
         colours = image.GetNumberOfComponentsPerPixel()
         plane = np.moveaxis(plane.reshape(header.size[1], header.size[0], colours), -1, 0)
         if result is None:

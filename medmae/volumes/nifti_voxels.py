@@ -24,7 +24,9 @@ _SKIP_BYTES = 1 << 24
 
 
 def read_nifti_voxels(path: Path, header: NiftiHeader, frame: int | None) -> NDArray:
-    """Read the voxels as (C, k, j, i), with the header's slope and intercept applied (then float32).
+    """Read the voxels as (C, k, j, i), with the header's slope and intercept applied.
+
+    The type is the stored one; after rescaling float32, or integers where the results are whole numbers.
 
     Args:
         path: .nii or .nii.gz file.
@@ -91,9 +93,21 @@ def _rescaled(array: NDArray, header: NiftiHeader) -> NDArray:
     slope, intercept = header.slope, header.intercept
     if not np.isfinite([slope, intercept]).all() or slope == 0 or (slope == 1 and intercept == 0):
         return array
-    kind = np.float64 if array.dtype == np.float64 else np.float32
+    kind = _integer_type(array, slope, intercept) or (np.float64 if array.dtype == np.float64 else np.float32)
     # In double precision, as ITK does it, slice by slice to spare memory.
     result = np.empty(array.shape, kind)
     for source, target in zip(array.reshape(-1, *array.shape[2:]), result.reshape(-1, *array.shape[2:]), strict=True):
         target[...] = source * np.float64(slope) + np.float64(intercept)
     return result
+
+
+def _integer_type(array: NDArray, slope: float, intercept: float) -> type[np.integer] | None:
+    """The smaller integer type that holds all rescaled values, where they are whole numbers; None otherwise.
+
+    A slope of 1 with an intercept of -1024 is common in CT: 16 bits keep it in half the memory of float32.
+    """
+    if array.dtype.itemsize > 2 or array.dtype.kind not in "iu" or not (slope.is_integer() and intercept.is_integer()):
+        return None
+    ends = [int(value) * int(slope) + int(intercept) for value in (array.min(), array.max())]
+    return next((kind for kind in (np.int16, np.int32)
+                 if np.iinfo(kind).min <= min(ends) and max(ends) <= np.iinfo(kind).max), None)

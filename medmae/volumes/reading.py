@@ -16,7 +16,7 @@ from medmae.volumes.geometry import Geometry
 from medmae.volumes.nifti_header import NiftiHeader, check_nifti_geometry, read_nifti_header
 from medmae.volumes.nifti_voxels import read_nifti_voxels
 from medmae.volumes.pictures import PICTURE_ENDINGS, read_picture
-from medmae.volumes.simpleitk_images import affine_of, execute, open_reader, simpleitk
+from medmae.volumes.simpleitk_images import affine_of, array_in_place, execute, open_reader
 from medmae.volumes.volume import Volume
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -160,10 +160,9 @@ def geometry_of(reader: Any, path: Path) -> Geometry:
 
 def _array_of(image: Any, path: Path) -> NDArray:
     """(C, ...) voxels of a SimpleITK image."""
-    sitk = simpleitk()
     if "complex" in image.GetPixelIDTypeAsString():
         raise BadInput(f"{path} holds complex numbers. Save its magnitude as an image first.")
-    array = sitk.GetArrayFromImage(image)
+    array = array_in_place(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         return np.ascontiguousarray(np.moveaxis(array, -1, 0))
     return array[None]

@@ -77,6 +77,21 @@ def execute(reader: Any, path: Path) -> Any:
             raise BadInput(_unreadable(path, error)) from None
 
 
+class _Held:
+    """Lends an image's voxels to NumPy and keeps the image for as long as the array exists."""
+
+    def __init__(self, image: Any) -> None:
+        self.image = image
+        self.__array_interface__ = simpleitk().GetArrayViewFromImage(image).__array_interface__
+
+
+def array_in_place(image: Any) -> NDArray:
+    """The voxels of a SimpleITK image without a copy of them, to be read only; components come last."""
+    array = np.asarray(_Held(image))
+    array.setflags(write=False)
+    return array
+
+
 def affine_of(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]) -> NDArray[np.float64]:
     """RAS affine (4, 4) of SimpleITK's spacing, origin and direction of a 2-, 3- or 4-D image; frames are ignored."""
     dimension = len(spacing)
