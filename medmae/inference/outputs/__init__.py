@@ -1,0 +1,1 @@
+"""What is made of labels and logits beside the label map: measurements, cleaned labels, probability and other maps."""
