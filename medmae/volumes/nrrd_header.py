@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmae.errors import BadInput
+from medmae.volumes.compression import write_gzip
 from medmae.volumes.geometry import Geometry
 
 _TYPES = {"uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short",
           "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
           "float32": "float", "float64": "double"}
 _HEADER_LIMIT_BYTES = 16_000_000
-_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,9 @@ def write_nrrd(path: Path, array: NDArray, geometry: Geometry, fields: Mapping[s
         f"space origin: {_vector(lps[:3, 3])}",
         *(f"{key}:={_escaped(value)}" for key, value in fields.items()),
     ]
-    compressor = zlib.compressobj(level=1 if array.size > _CHUNK_BYTES else 6, wbits=31)  # 31: with a gzip header
-    data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
     with open(path, "wb") as file:
         file.write(("\n".join(lines) + "\n\n").encode("utf-8"))
-        for start in range(0, len(data), _CHUNK_BYTES):
-            file.write(compressor.compress(data[start:start + _CHUNK_BYTES].data))
-        file.write(compressor.flush())
+        write_gzip(file, array)
 
 
 def _vector(values: NDArray[np.float64]) -> str:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from medmae.errors import BadInput
 from medmae.files import atomic_path
 from medmae.volumes.geometry import Geometry
+from medmae.volumes.nifti_writing import write_nifti
+from medmae.volumes.nifti_writing import write_nifti
 from medmae.volumes.nrrd_header import write_nrrd
 from medmae.volumes.seg_nrrd import segmentation_fields, unnamed_labels
 from medmae.volumes.segments import Segment, default_color
-from medmae.volumes.simpleitk_images import image_of, quiet, simpleitk
 
 LABEL_FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
 
@@ -23,7 +24,7 @@ def write_label(path: Path | str, labels: NDArray, geometry: Geometry, segments:
                 format: str) -> Path:
     """Write a label map; the file appears whole or not at all.
 
-    NRRD files are written without SimpleITK. A .seg.nrrd opens in Slicer as a segmentation with the names, colours and
+    Nothing is imported for it. A .seg.nrrd opens in Slicer as a segmentation with the names, colours and
     terms of `segments`; values that none of them names become segments called "Label <value>": no voxel is lost.
 
     Args:
@@ -50,7 +51,7 @@ def write_label(path: Path | str, labels: NDArray, geometry: Geometry, segments:
     stored = _smallest_type(labels, max(values, default=0))
     with atomic_path(path) as temporary:
         if format == "nii.gz":
-            _write_nifti(temporary, stored, geometry)
+            write_nifti(temporary, stored, geometry)
         else:
             fields = segmentation_fields(stored, geometry, _complete(stored, segments)) if format == "seg.nrrd" else {}
             write_nrrd(temporary, stored, geometry, fields)
@@ -66,17 +67,3 @@ def _smallest_type(labels: NDArray, highest: int) -> NDArray:
         raise ValueError(f"Labels must not be negative; the lowest is {low}.")
     kind = np.uint8 if high <= 255 else np.int16 if high <= 32767 else np.int32
     return np.ascontiguousarray(labels, kind)
-
-
-def _complete(labels: NDArray, segments: Sequence[Segment]) -> list[Segment]:
-    return [*segments, *(Segment(f"Label {value}", value, default_color(value))
-                         for value in unnamed_labels(labels, segments))]
-
-
-def _write_nifti(path: Path, labels: NDArray, geometry: Geometry) -> None:
-    sitk = simpleitk()
-    writer = sitk.ImageFileWriter()
-    writer.SetFileName(str(path))
-    writer.UseCompressionOn()
-    with quiet():
-        writer.Execute(image_of(labels, geometry))
