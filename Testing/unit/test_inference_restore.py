@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmae.inference.restore import restore_labels
+from medmae.networks.voxel_head import VoxelHead
 from medmae.volumes import Geometry, resample, resampled_geometry
+
+
+def restored(planes, source, target):
+    """Class indices on `target` from logits."""
+    planes = list(planes)
+    classes = planes[0].shape[0]
+    labels = np.full(target.shape, 255, np.uint8)
+    restore_labels(planes, VoxelHead(classes, classes), source, target, labels, np.arange(classes, dtype=np.uint8))
+    return labels
 
 
 def smooth_logits(classes, shape, seed=0):
@@ -34,7 +44,7 @@ def test_labels_equal_the_argmax_of_resampled_classes(make, classes):
     source = Geometry.of((9, 12, 10), (3.0, 2.0, 2.5), origin_mm=(4, 5, 6))
     target = resampled_geometry(source, (1.3, 0.9, 1.1))
     logits = make(classes, source.shape)
-    labels = restore_labels([logits], source, target)
+    labels = restored([logits], source, target)
     assert labels.dtype == np.uint8 and labels.shape == target.shape
     assert agreement(labels, logits, source, target) == 1.0
 
@@ -48,8 +58,8 @@ def test_planes_may_come_in_any_portions(shape, spacing, cuts, seed):
     logits = smooth_logits(3, shape, seed)
     edges = [0, *sorted({cut for cut in cuts if cut < shape[0]}), shape[0]]
     pieces = [logits[:, start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
-    whole = restore_labels([logits], source, target)
-    assert np.array_equal(restore_labels(iter(pieces), source, target), whole)
+    whole = restored([logits], source, target)
+    assert np.array_equal(restored(iter(pieces), source, target), whole)
     assert agreement(whole, logits, source, target) == 1.0
 
 
@@ -57,29 +67,35 @@ def test_a_coarser_target_takes_the_class_at_its_centres():
     source = Geometry.of((8, 8, 8), (1.0, 1.0, 1.0))
     target = Geometry.of((3, 3, 3), (2.0, 3.0, 3.0), origin_mm=(0, 0, 0))
     logits = torch.randn(4, 8, 8, 8)
-    assert np.array_equal(restore_labels([logits], source, target), logits.argmax(0).numpy()[:6:2, :7:3, :7:3])
+    assert np.array_equal(restored([logits], source, target), logits.argmax(0).numpy()[:6:2, :7:3, :7:3])
 
 
 def test_equal_grids_give_the_plain_argmax_and_borders_extend():
     source = Geometry.of((4, 5, 6), (1.0, 1.0, 1.0))
     logits = torch.randn(3, 4, 5, 6)
-    assert np.array_equal(restore_labels([logits[:, :1], logits[:, 1:]], source, source), logits.argmax(0).numpy())
+    assert np.array_equal(restored([logits[:, :1], logits[:, 1:]], source, source), logits.argmax(0).numpy())
     wider = Geometry.of((6, 7, 8), (1.0, 1.0, 1.0), origin_mm=(-1, -1, -1))
     expected = np.pad(logits.argmax(0).numpy(), 1, mode="edge")
-    assert np.array_equal(restore_labels([logits], source, wider), expected)
+    assert np.array_equal(restored([logits], source, wider), expected)
 
 
 def test_many_classes_at_full_resolution_need_little_memory():
     code = """
 import resource, torch
+import numpy as np
 from medmae.inference.restore import restore_labels
+from medmae.networks.voxel_head import VoxelHead
 from medmae.volumes import Geometry, resampled_geometry
+def restored(planes, source, target):
+    labels = np.zeros(target.shape, np.uint8)
+    restore_labels(planes, VoxelHead(100, 100), source, target, labels, np.arange(100, dtype=np.uint8))
+    return labels
 torch.set_num_threads(1)
 source = Geometry.of((32, 32, 32), (4.0, 4.0, 4.0))
 logits = torch.nn.functional.interpolate(torch.randn(1, 100, 8, 8, 8), size=source.shape, mode="trilinear")[0]
-restore_labels([logits], source, source)
+restored([logits], source, source)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-labels = restore_labels([logits], source, resampled_geometry(source, (1.0, 1.0, 1.0)))
+labels = restored([logits], source, resampled_geometry(source, (1.0, 1.0, 1.0)))
 assert len(set(labels.ravel().tolist())) > 50
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """

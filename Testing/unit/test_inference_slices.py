@@ -17,6 +17,7 @@ from medmae.inference.restore import restore_labels
 from medmae.inference.segmenter import Segmenter
 from medmae.inference.slices import slice_logits
 from medmae.networks import architecture_for, build_network
+from medmae.networks.voxel_head import VoxelHead
 from medmae.volumes import Geometry, Volume
 
 CPU = torch.device("cpu")
@@ -59,8 +60,11 @@ def slow_segmentation(model, image):
             neighbours(prepared.array, number, model.info.context))
         with torch.no_grad():
             logits.append(model.network(padded)[0, :, top:top + sides[0], left:left + sides[1]])
-    labels = restore_labels([torch.stack(logits, 1)], prepared.geometry, prepared.grid)
-    return prepared.to_source_axes(labels)
+    labels, view = prepared.blank(np.uint8)
+    classes = len(logits[0])
+    restore_labels([torch.stack(logits, 1)], VoxelHead(classes, classes), prepared.geometry, prepared.target, view,
+                   np.arange(classes, dtype=np.uint8))
+    return labels
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS[::3])

@@ -13,7 +13,9 @@ from torch import nn
 
 from medmae.errors import BadInput, Stopped
 from medmae.inference.device import autocast, resolve_device
-from medmae.inference.sliding_window import finished_planes, gaussian_weight, sliding_window, window_starts
+from medmae.inference.predictor import WindowPredictor
+from medmae.inference.sliding_window import finished_planes, sliding_window
+from medmae.inference.windows import gaussian_weight, window_starts
 
 
 def convolutions(dims: int, channels: int = 1, classes: int = 3) -> nn.Module:
@@ -77,7 +79,8 @@ def test_a_pointwise_network_gives_the_whole_image_result(size, window, overlap,
     network, image = nn.Conv3d(1, 2, 1), torch.rand(1, *size)
     with torch.no_grad():
         expected = network(image[None])[0]
-    pieces = list(finished_planes(network, image, window, overlap=overlap, batch=batch))
+    pieces = list(finished_planes(WindowPredictor(network, image.device, "fp32", batch=batch), image, window,
+                                  overlap=overlap))
     torch.testing.assert_close(torch.cat(pieces, 1), expected, atol=1e-5, rtol=1e-5)
     assert max(piece.shape[1] for piece in pieces) <= window[0]
 
@@ -140,15 +143,17 @@ def test_a_gpu_gives_the_same_logits():
 def test_the_logits_of_the_whole_image_never_exist_together():
     code = """
 import resource, torch
+from medmae.inference.predictor import WindowPredictor
 from medmae.inference.sliding_window import finished_planes
 torch.set_num_threads(1)
 class Constant(torch.nn.Module):
     def forward(self, images):
         return images.expand(-1, 40, -1, -1, -1)
 image = torch.rand(1, 256, 96, 96)
-for planes in finished_planes(Constant(), image[:, :16], (16, 32, 32)): pass
+predictor = WindowPredictor(Constant(), torch.device("cpu"), "fp32")
+for planes in finished_planes(predictor, image[:, :16], (16, 32, 32)): pass
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert sum(planes.shape[1] for planes in finished_planes(Constant(), image, (16, 32, 32))) == 256
+assert sum(planes.shape[1] for planes in finished_planes(predictor, image, (16, 32, 32))) == 256
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -55,8 +55,8 @@ def computes_bf16(device: torch.device) -> bool:
     return any(check() for check in checks if check is not None)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The autocast context of `precision`; auto is bf16 where the device has instructions for it, fp32 elsewhere.
+def resolve_precision(device: torch.device, precision: Precision) -> Precision:
+    """fp32, bf16 or fp16; auto is bf16 where the device has instructions for it, fp32 elsewhere.
 
     On one core of such a processor a window of GL-MAE's tiny preset takes 0.07 s in bf16 and 0.18 s in fp32. Of 12
     hippocampus volumes 0.2 % of the labelled voxels differed and the mean Dice by 0.0001.
@@ -64,9 +64,15 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     Raises:
         BadInput: fp16 on a processor, where it would only be slow and inexact.
     """
-    if precision == "auto":
-        precision = "bf16" if computes_bf16(device) else "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise BadInput("fp16 needs a GPU. Use --precision bf16 or fp32 on a processor.")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    if precision == "auto":
+        return "bf16" if computes_bf16(device) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The autocast context of `precision`, see `resolve_precision`."""
+    resolved = resolve_precision(device, precision)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[resolved]
+    return torch.autocast(device.type, dtype=dtype, enabled=resolved != "fp32")

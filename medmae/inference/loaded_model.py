@@ -56,6 +56,35 @@ class LoadedModel:
         return self.preprocessing.input_size
 
 
+def load_members(model: str | Path | LoadedModel | Sequence[str | Path | LoadedModel], *, task: str,
+                 device: str = "auto", precision: Precision = "auto") -> list[LoadedModel]:
+    """One model, or several that answer together.
+
+    Raises:
+        BadInput: one cannot be used, or they do not prepare images alike or have other labels than the first.
+    """
+    named = [model] if isinstance(model, (str, Path, LoadedModel)) else list(model)
+    if not named:
+        raise BadInput("No model is named. Name one, or several that answer together.")
+    members = [one if isinstance(one, LoadedModel) else LoadedModel.load(one, task=task, device=device,
+                                                                         precision=precision) for one in named]
+    first = members[0]
+    for member in members:
+        require_task(member.info, task)
+        if member.preprocessing != first.preprocessing:
+            raise BadInput(f"The models {first.info.name} and {member.info.name} prepare images differently (spacing, "
+                           "orientation, intensities, channels or window), so they cannot answer together. "
+                           "Use models of one training.")
+        if _labels_of(member.info) != _labels_of(first.info):
+            raise BadInput(f"The models {first.info.name} and {member.info.name} have different labels, so they cannot "
+                           "answer together. Use models of one dataset.")
+    return members
+
+
+def _labels_of(info: ModelInfo) -> list[tuple[str, int]]:
+    return [(str(label["name"]), int(label["value"])) for label in info.labels]
+
+
 def require_task(info: ModelInfo, task: str) -> None:
     """Refuse a model that was made for another task.
 

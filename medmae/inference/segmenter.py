@@ -3,90 +3,193 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from medmae.datasets.preprocessing import Prepared
+from medmae.datasets.prepared import Prepared
+from medmae.errors import Stopped
 from medmae.inference.config import Precision
-from medmae.inference.loaded_model import LoadedModel, require_task
-from medmae.inference.restore import restore_labels
-from medmae.inference.slices import slice_logits
-from medmae.inference.sliding_window import OnProgress, ShouldStop, finished_planes
-from medmae.volumes import Volume, resample
+from medmae.inference.device import resolve_precision
+from medmae.inference.interruption import ShouldStop, interruptible
+from medmae.inference.loaded_model import LoadedModel, load_members
+from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
+from medmae.inference.predictor import WindowPredictor
+from medmae.inference.region import Region, region_of_box
+from medmae.inference.restore import RowSink, covering_box, restore_labels
+from medmae.inference.slices import finished_slices
+from medmae.inference.sliding_window import OnProgress, finished_planes
+from medmae.networks.voxel_head import VoxelHead, joined
+from medmae.volumes import Geometry, Volume
+
+Model = str | Path | LoadedModel
+
+
+@dataclass
+class RunFacts:
+    """What the last image took.
+
+    Attributes:
+        windows: windows (slices) that the wanted part needs.
+        computed: those that went through the network; windows without contrast do so once.
+        passes: forward passes of each of them (mirroring, members).
+        window: the network's window, smaller than the model's where memory asked for it.
+        steps: what was given up for memory's sake, in order.
+    """
+
+    windows: int = 0
+    computed: int = 0
+    passes: int = 1
+    window: tuple[int, ...] = ()
+    steps: list[str] = field(default_factory=list)
 
 
 class Segmenter:
-    """A segmentation model that turns images into label maps.
+    """A segmentation model, or several that answer together, that turns images into label maps.
 
     3-D models see the volume through an overlapping window; 2-D models see images, and volumes slice by slice, with
     as many neighbouring slices as they were trained with.
 
     Args:
-        model: name in the registry, path of a model or run folder, or a model already loaded.
+        model: name in the registry, path of a model or run folder, or a model already loaded; or several of them, whose
+            probabilities are averaged.
         device: auto, cpu, cuda or cuda:N.
         precision: auto, fp32, bf16 or fp16.
         overlap: part of the window that neighbouring windows share.
         batch: windows (slices) a forward pass; None: what suits the device.
         values: stored label value of each class; None: those of the model's training data.
+        mirror: average over windows mirrored along every combination of axes (8 passes in 3-D, 4 in 2-D).
+
+    Attributes:
+        last_run: facts about the last image.
 
     Raises:
-        BadInput: the model cannot be used, or the device does not exist.
+        BadInput: the model cannot be used, several do not fit together, or the device does not exist.
     """
 
-    def __init__(self, model: str | Path | LoadedModel, *, device: str = "auto", precision: Precision = "auto",
-                 overlap: float = 0.5, batch: int | None = None, values: Sequence[int] | None = None) -> None:
-        if not isinstance(model, LoadedModel):
-            model = LoadedModel.load(model, task="segmentation", device=device, precision=precision)
-        require_task(model.info, "segmentation")
-        self.model = model
-        self.info = model.info
+    def __init__(self, model: Model | Sequence[Model], *, device: str = "auto", precision: Precision = "auto",
+                 overlap: float = 0.5, batch: int | None = None, values: Sequence[int] | None = None,
+                 mirror: bool = False) -> None:
+        self.members = load_members(model, task="segmentation", device=device, precision=precision)
+        self.model = self.members[0]
+        self.info = self.model.info
         self.overlap = overlap
-        self.batch = batch or model.windows_at_once
-        self.values = stored_values([int(label["value"]) for label in model.info.labels] if values is None else values)
+        self.batch = batch or self.model.windows_at_once
+        self.mirror = mirror
+        self.values = stored_values([int(label["value"]) for label in self.info.labels] if values is None else values)
+        self.last_run = RunFacts()
 
-    def segment(self, image: Volume | Sequence[Volume], *, on_progress: OnProgress | None = None,
+    def segment(self, image: Volume | Sequence[Volume], *, roi: Sequence[float] | None = None,
+                base: np.ndarray | None = None, sink: RowSink | None = None, on_progress: OnProgress | None = None,
                 should_stop: ShouldStop | None = None) -> np.ndarray:
         """Label an image, or the aligned images of a multi-channel case.
 
         Args:
             image: the image; of several, the first gives the grid.
+            roi: R0, R1, A0, A1, S0, S1 in RAS mm: only voxels with their centre in this box are labelled.
+            base: labels (k, j, i) on the image's grid to keep outside of `roi`; None: background.
+            sink: see `restore_labels`; its rows are those of the region that is labelled, in the model's orientation.
+                They begin again at the first one where memory ran out on the way.
             on_progress: called with (windows done, windows in all).
-            should_stop: asked between windows.
+            should_stop: asked between windows, and on a processor between layers too.
 
         Returns:
             (k, j, i) on the image's own grid, with the label values that the model's training data stored.
 
         Raises:
-            BadInput: the image does not fit the model.
+            BadInput: the image does not fit the model, or the box misses the image.
             Stopped: `should_stop` said so.
+            WindowTooLarge: memory does not hold one window, whatever is given up.
         """
-        prepared = self.model.preprocessing.prepare(image)
-        planes = self._planes(prepared, on_progress, should_stop)
-        indices = restore_labels(planes, prepared.geometry, prepared.grid)
-        return self.values[prepared.to_source_axes(indices)]
+        first = image if isinstance(image, Volume) else image[0]
+        region = None if roi is None else region_of_box(roi, first.geometry)
+        prepared = self.model.preprocessing.prepare(image, region)
+        labels, view = prepared.blank(_type_for(self.values, base), self._outside(base, region, first.geometry))
+        self._restore(prepared, view, sink, on_progress, should_stop)
+        if region is not None:
+            region.keep_outside(labels, first.geometry, base)
+        return labels
 
     def probabilities(self, image: Volume | Sequence[Volume]) -> np.ndarray:
         """Class probabilities (K, k, j, i) float32 on the image's own grid, for single images: K times its size."""
         prepared = self.model.preprocessing.prepare(image)
-        logits = torch.cat(list(self._planes(prepared, None, None)), 1)
-        values = torch.softmax(logits, 0).cpu().numpy()
-        if not prepared.geometry.is_close(prepared.grid):
-            values = resample(values, prepared.geometry, prepared.grid)
+        values = np.empty((len(self.values), *prepared.grid.shape), np.float32)
+
+        def sink(row: int, logits: torch.Tensor) -> None:
+            values[:, row] = torch.softmax(logits, 0).cpu().numpy()
+
+        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), sink, None, None)
         return prepared.to_source_axes(values)
 
-    def _planes(self, prepared: Prepared, on_progress: OnProgress | None,
+    def _outside(self, base: np.ndarray | None, region: Region | None, geometry: Geometry) -> np.ndarray | None:
+        """What is outside of the region: `base`, or the background, where its value is not 0."""
+        if base is not None or region is None or not self.values[0]:
+            return base
+        return np.broadcast_to(self.values[0], geometry.shape)
+
+    def _restore(self, prepared: Prepared, labels: np.ndarray, sink: RowSink | None, on_progress: OnProgress | None,
+                 should_stop: ShouldStop | None) -> None:
+        """Fill `labels` on ``prepared.target``; where memory runs out, again with less."""
+        device, steps = self.model.device, Steps()
+        networks = [member.network for member in self.members]
+        window, blending = tuple(self.model.window), device
+        while True:
+            features, head = joined(networks, len(self.values))
+            predictor = WindowPredictor(features, device, self.model.precision, batch=self.batch, mirror=self.mirror,
+                                        steps=steps)
+            wanted = covering_box(prepared.geometry, prepared.target)
+            source = prepared.geometry.cropped([part.start for part in wanted],
+                                               [part.stop - part.start for part in wanted])
+            facts = self.last_run = RunFacts(passes=self._passes, window=window, steps=steps.taken)
+
+            def count(done: int, total: int, facts: RunFacts = facts, predictor: WindowPredictor = predictor) -> None:
+                facts.windows, facts.computed = total, predictor.computed
+                if on_progress is not None:
+                    on_progress(done, total)
+
+            try:
+                with interruptible(networks, device, should_stop):
+                    planes = self._planes(predictor, prepared, window, wanted, blending, head, count, should_stop)
+                    restore_labels(_stoppable(planes, should_stop), head, source, prepared.target, labels, self.values,
+                                   sink=sink)
+                return
+            except WindowTooLarge as error:
+                cause = error
+            # Outside of the handler, which holds on to the memory of the failed pass
+            if blending.type == "cuda":
+                blending = torch.device("cpu")
+                torch.cuda.empty_cache()
+                steps.take("windows are blended on the processor")
+                continue
+            smaller = smaller_window(networks, window)
+            if smaller is None:
+                raise WindowTooLarge(f"{cause} {_remedy(device)}") from cause
+            steps.take(f"windows of {_sides(smaller)} voxels instead of {_sides(window)}")
+            window = smaller
+
+    @property
+    def _passes(self) -> int:
+        """Forward passes of a window."""
+        return len(self.members) * (2 ** self.model.preprocessing.spatial_dims if self.mirror else 1)
+
+    def _planes(self, predictor: WindowPredictor, prepared: Prepared, window: Sequence[int], wanted: Sequence[slice],
+                blending: torch.device, head: VoxelHead, on_progress: OnProgress,
                 should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
-        """Logits (K, n, j, i) of the prepared image in order along k."""
+        """Features (F, n, j, i) of the `wanted` part of the prepared image in order along k."""
         if self.model.preprocessing.spatial_dims == 2:
-            return slice_logits(self.model.network, prepared.array, self.model.window,
-                                context=self.model.preprocessing.context, overlap=self.overlap, batch=self.batch,
-                                device=self.model.device, precision=self.model.precision, on_progress=on_progress,
-                                should_stop=should_stop)
-        return finished_planes(self.model.network, torch.from_numpy(prepared.array), self.model.window,
-                               overlap=self.overlap, batch=self.batch, device=self.model.device,
-                               precision=self.model.precision, on_progress=on_progress, should_stop=should_stop)
+            return finished_slices(predictor, prepared.array, window, context=self.model.preprocessing.context,
+                                   overlap=self.overlap, wanted=wanted, on_progress=on_progress,
+                                   should_stop=should_stop)
+        return finished_planes(predictor, torch.from_numpy(prepared.array), window, overlap=self.overlap, wanted=wanted,
+                               blending_device=blending, dtype=self._sum_type(head), on_progress=on_progress,
+                               should_stop=should_stop)
+
+    def _sum_type(self, head: VoxelHead) -> torch.dtype:
+        """Half precision for features (which norms keep small) of networks that round more coarsely themselves."""
+        rounded = resolve_precision(self.model.device, self.model.precision) != "fp32"
+        return torch.float16 if rounded and head.features < head.classes else torch.float32
 
 
 def stored_values(values: Sequence[int]) -> np.ndarray:
@@ -95,3 +198,28 @@ def stored_values(values: Sequence[int]) -> np.ndarray:
     types = (np.uint8, np.uint16, np.int16, np.int32)
     fitting = (kind for kind in types if np.iinfo(kind).min <= array.min() and array.max() <= np.iinfo(kind).max)
     return array.astype(next(fitting, np.int64))
+
+
+def _type_for(values: np.ndarray, base: np.ndarray | None) -> np.dtype:
+    """The integer type of a result that holds the model's values and those of `base`."""
+    if base is None or not base.size:
+        return values.dtype
+    return stored_values([*values.tolist(), int(base.min()), int(base.max())]).dtype
+
+
+def _stoppable(planes: Iterator[torch.Tensor], should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
+    """The same planes; asks before each, because restoring many classes takes time too."""
+    for plane in planes:
+        if should_stop is not None and should_stop():
+            raise Stopped("Stopped on request.")
+        yield plane
+
+
+def _remedy(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "Use another GPU, --precision bf16, or --device cpu."
+    return "Close other programs, use a machine with more memory, or a model with a smaller window."
+
+
+def _sides(window: Sequence[int]) -> str:
+    return " x ".join(map(str, window))

@@ -6,55 +6,79 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
 from medmae.datasets.preprocessing import pad_centred
 from medmae.datasets.slices import slice_stack, slice_stacks
 from medmae.errors import Stopped
 from medmae.inference.config import Precision
-from medmae.inference.sliding_window import OnProgress, ShouldStop, WindowPredictor, sliding_window
+from medmae.inference.interruption import ShouldStop
+from medmae.inference.out_of_memory import WindowTooLarge, is_out_of_memory
+from medmae.inference.predictor import WindowPredictor
+from medmae.inference.sliding_window import OnProgress, finished_planes
+from medmae.networks.voxel_head import Features
 
 
-@torch.no_grad()
-def slice_logits(network: nn.Module, array: np.ndarray, window: Sequence[int], *, context: int = 0,
+def slice_logits(network: Features, array: np.ndarray, window: Sequence[int], *, context: int = 0,
                  overlap: float = 0.5, batch: int = 1, device: torch.device, precision: Precision = "fp32",
                  on_progress: OnProgress | None = None,
                  should_stop: ShouldStop | None = None) -> Iterator[torch.Tensor]:
-    """Yield the logits (K, n, rows, columns) float32 of the slices of a volume in order, a few slices at a time.
+    """Yield the logits (K, n, rows, columns) of the slices of a volume; for the arguments see `finished_slices`."""
+    predictor = WindowPredictor(network, device, precision, batch=batch)
+    return finished_slices(predictor, array, window, context=context, overlap=overlap, on_progress=on_progress,
+                           should_stop=should_stop)
+
+
+@torch.no_grad()
+def finished_slices(predictor: WindowPredictor, array: np.ndarray, window: Sequence[int], *, context: int = 0,
+                    overlap: float = 0.5, wanted: Sequence[slice] | None = None,
+                    on_progress: OnProgress | None = None,
+                    should_stop: ShouldStop | None = None) -> Iterator[torch.Tensor]:
+    """Yield the outputs (F, n, rows, columns) float32 of the slices of a volume in order, a few slices at a time.
 
     Slices that fit the window are padded to it, the image in the middle, and go through the network together. Over
-    larger ones the window slides. The logits of the whole volume never exist together.
+    larger ones the window slides. The outputs for the whole volume never exist together.
 
     Args:
-        network: in eval mode, on `device`; maps (B, C * (2 * context + 1), *window) to (B, K, *window).
+        predictor: the network on its device; it sees (B, C * (2 * context + 1), *window).
         array: (C, k, rows, columns), prepared.
         window: the network's input size (rows, columns).
         context: neighbouring slices on each side that the network sees as channels.
         overlap: part of the window that neighbours share, where it slides.
-        batch: slices (windows) a forward pass.
-        device: where the network is.
-        precision: arithmetic of the network.
+        wanted: the box (k, rows, columns) whose outputs are wanted; other slices are not computed. Default: all.
         on_progress: called with (slices done, slices in all).
         should_stop: asked between batches.
 
     Raises:
         Stopped: `should_stop` said so.
+        WindowTooLarge: memory does not hold one window.
     """
-    count, sides = array.shape[1], array.shape[2:]
+    depth, rows, columns = wanted or [slice(0, length) for length in array.shape[1:]]
+    sides = array.shape[2:]
     fits = all(length <= extent for length, extent in zip(sides, window, strict=True))
-    predictor = WindowPredictor(network, device, precision)
     top, left = (max(0, extent - length) // 2 for extent, length in zip(window, sides, strict=True))
-    step = batch if fits else 1
-    for start in range(0, count, step):
+    start = depth.start
+    while start < depth.stop:
         if should_stop is not None and should_stop():
             raise Stopped("Stopped on request.")
+        stop = min(start + predictor.batch, depth.stop) if fits else start + 1
         if fits:
-            stacks = pad_centred(slice_stacks(array, range(start, min(start + step, count)), context), window)
-            logits = predictor(torch.from_numpy(stacks))
-            yield logits[:, :, top:top + sides[0], left:left + sides[1]].transpose(0, 1)
+            stacks = pad_centred(slice_stacks(array, range(start, stop), context), window)
+            outputs = _predicted(predictor, torch.from_numpy(stacks))
+            yield torch.stack([output[:, top + rows.start:top + rows.stop, left + columns.start:left + columns.stop]
+                               .float() for output in outputs], 1)
         else:
-            yield sliding_window(network, torch.from_numpy(slice_stack(array, start, context)), window,
-                                 overlap=overlap, batch=batch, device=device, precision=precision,
-                                 should_stop=should_stop)[:, None]
+            stack = torch.from_numpy(slice_stack(array, start, context))
+            yield torch.cat(list(finished_planes(predictor, stack, window, overlap=overlap, wanted=(rows, columns),
+                                                 should_stop=should_stop)), 1)[:, None]
         if on_progress is not None:
-            on_progress(min(start + step, count), count)
+            on_progress(stop - depth.start, depth.stop - depth.start)
+        start = stop
+
+
+def _predicted(predictor: WindowPredictor, windows: torch.Tensor) -> list[torch.Tensor]:
+    try:
+        return predictor(windows)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise WindowTooLarge("Memory does not hold one slice of this model.") from error

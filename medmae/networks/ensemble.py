@@ -41,7 +41,13 @@ class Ensemble(nn.Module):
         if own != {"channels": channels, "classes": classes}:
             raise ValueError(f"the members must have {channels} channels and {classes} classes, but have {own}")
         self.multi_label = multi_label
+        self.classes = classes
         self.members = nn.ModuleList(build_network(member) for _ in range(members))
+
+    @property
+    def takes_any_window(self) -> bool:
+        """Whether all members are as good on smaller windows."""
+        return all(getattr(member, "takes_any_window", False) for member in self.members)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *spatial) to the logits of the mean probabilities, in the shape of a member's logits."""

@@ -22,6 +22,8 @@ class HybridUnet(nn.Module):
         deep_supervision: how many coarser levels have a head of their own, for `deep_logits`.
     """
 
+    takes_any_window = True  # positions are computed
+
     def __init__(self, *, channels: int, classes: int, stem_widths: Sequence[int] = (16, 32, 64), width: int = 192,
                  depth: int = 4, heads: int = 6, decoder_depth: int = 2, deep_supervision: int = 0) -> None:
         super().__init__()
@@ -39,9 +41,13 @@ class HybridUnet(nn.Module):
         _, tokens, skips = self.encoder(padded)
         return self.decoder(tokens, skips, self.encoder.grid(padded.shape[2:]))
 
+    def voxel_features(self, volumes: Tensor) -> Tensor:
+        """What the head sees: volumes (B, C, k, j, i) of any size to (B, stem_widths[0], k, j, i)."""
+        return crop_to(self._levels(volumes)[0], volumes.shape[2:])
+
     def forward(self, volumes: Tensor) -> Tensor:
         """Volumes (B, C, k, j, i) of any size to logits (B, classes, k, j, i); padded inside to the patch."""
-        return crop_to(self.head(self._levels(volumes)[0]), volumes.shape[2:])
+        return self.head(self.voxel_features(volumes))
 
     def deep_logits(self, volumes: Tensor) -> list[Tensor]:
         """Logits for training with deep supervision: those of `forward` first, then one map a coarser level.

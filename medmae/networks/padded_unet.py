@@ -14,6 +14,8 @@ class PaddedUnet(nn.Module):
     It has no encoder of ours, so that nothing pretrained can be carried into it.
     """
 
+    takes_any_window = True
+
     def __init__(self, unet: nn.Module, levels: int) -> None:
         super().__init__()
         self.unet = unet

@@ -23,6 +23,8 @@ class SwinUnet(nn.Module):
         patch, width, depths, heads, window, drop_path, masked_padding: see `SwinEncoder`.
     """
 
+    takes_any_window = True  # it has no absolute positions
+
     def __init__(self, *, channels: int, classes: int, patch: int = 4, width: int = 96,
                  depths: Sequence[int] = (2, 2, 2, 2), heads: Sequence[int] = (3, 6, 12, 24), window: int = 7,
                  drop_path: float = 0.1, masked_padding: bool = True) -> None:
@@ -34,9 +36,13 @@ class SwinUnet(nn.Module):
         self.head = nn.Conv2d(width, classes, kernel_size=1, bias=False)
         self.apply(initialise)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) of any size to logits (B, classes, H, W); padded inside to the encoder's stride."""
+    def voxel_features(self, images: Tensor) -> Tensor:
+        """What the head sees: images (B, C, H, W) of any size to (B, width, H, W)."""
         padded = pad_to_multiple(images, self.encoder.stride)
         inputs, outputs = self.encoder(self.encoder.embed(padded))
         pixels = self.final_expand(self.decoder(outputs[-1], inputs))
-        return crop_to(self.head(pixels.permute(0, 3, 1, 2)), images.shape[2:])
+        return crop_to(pixels.permute(0, 3, 1, 2), images.shape[2:])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of any size to logits (B, classes, H, W); padded inside to the encoder's stride."""
+        return self.head(self.voxel_features(images))

@@ -157,9 +157,18 @@ class Unetr(nn.Module):
         _, tokens, hidden = self.encoder(padded, hidden_after=self.skip_blocks)
         return self.decoder(padded, [as_map(state, grid) for state in hidden], as_map(tokens, grid))
 
+    @property
+    def takes_any_window(self) -> bool:
+        """Whether smaller windows are as good: where positions are computed, not resized from a stored table."""
+        return self.encoder.position_grid is None
+
+    def voxel_features(self, volumes: Tensor) -> Tensor:
+        """What the head sees: volumes (B, C, k, j, i) of any size to (B, feature_size, k, j, i)."""
+        return crop_to(self._levels(volumes)[0], volumes.shape[2:])
+
     def forward(self, volumes: Tensor) -> Tensor:
         """Volumes (B, C, k, j, i) of any size to logits (B, classes, k, j, i); padded inside to the patch."""
-        return crop_to(self.head(self._levels(volumes)[0]), volumes.shape[2:])
+        return self.head(self.voxel_features(volumes))
 
     def deep_logits(self, volumes: Tensor) -> list[Tensor]:
         """Logits for training with deep supervision: those of `forward` first, then one map a coarser level.

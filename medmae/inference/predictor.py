@@ -1,0 +1,97 @@
+"""Runs a network on batches of windows: mirrored where asked, once for windows without contrast, within memory."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from medmae.inference.device import Precision, autocast
+from medmae.inference.out_of_memory import Steps, is_out_of_memory
+from medmae.networks.voxel_head import Features
+
+MOST_KNOWN = 2  # windows without contrast whose outputs are kept: air, and the padding around the image
+
+
+class WindowPredictor:
+    """A network, or the features of one, on windows.
+
+    Args:
+        network: in eval mode, on `device`; maps (B, C, *window) to (B, F, *window).
+        device: where the network is.
+        precision: arithmetic of the network.
+        batch: windows a forward pass; halved by itself when memory does not suffice.
+        mirror: average over the window mirrored along every combination of axes: 2^n forward passes instead of one.
+        steps: where it is noted that the batch was halved.
+
+    Attributes:
+        computed: how many windows went through the network.
+    """
+
+    def __init__(self, network: Features, device: torch.device, precision: Precision, *, batch: int = 1,
+                 mirror: bool = False, steps: Steps | None = None) -> None:
+        self.network = network
+        self.device = device
+        self.precision = precision
+        self.batch = batch
+        self.mirror = mirror
+        self.steps = steps or Steps()
+        self.known: dict[tuple[float, ...], torch.Tensor] = {}
+        self.computed = 0
+
+    def __call__(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        """(B, C, *window) to B outputs (F, *window) in the precision of the network.
+
+        Raises:
+            Exception: `is_out_of_memory`, where not even one window fits.
+        """
+        flat = windows.flatten(2)
+        values, highest = flat.amin(2), flat.amax(2)
+        empty = (values == highest).all(1).tolist()
+        keys = [tuple(value) if is_empty else None for value, is_empty in zip(values.tolist(), empty, strict=True)]
+        needed = [index for index, key in enumerate(keys)
+                  if key is None or (key not in self.known and keys.index(key) == index)]
+        computed = dict(zip(needed, self._run(windows[needed]), strict=True)) if needed else {}
+        for index, output in computed.items():
+            key = keys[index]
+            if key is not None and len(self.known) < MOST_KNOWN:
+                self.known[key] = output.clone()  # not the whole batch
+        self.computed += len(needed)
+        return [self._output(index, key, keys, computed) for index, key in enumerate(keys)]
+
+    def _output(self, index: int, key: tuple[float, ...] | None, keys: list[tuple[float, ...] | None],
+                computed: dict[int, torch.Tensor]) -> torch.Tensor:
+        if index in computed:
+            return computed[index]
+        return self.known[key] if key is not None and key in self.known else computed[keys.index(key)]
+
+    def _run(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        outputs: list[torch.Tensor] = []
+        while len(outputs) < len(windows):
+            part = windows[len(outputs):len(outputs) + self.batch]
+            try:
+                outputs += self._mirrored(part.to(self.device, non_blocking=True))
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(part) == 1:
+                    raise
+            # Outside of the handler, which holds on to the memory of the failed pass
+            self.batch = len(part) // 2
+            self.steps.take(f"{self.batch} window{'s' if self.batch > 1 else ''} a forward pass instead of {len(part)}")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return outputs
+
+    def _mirrored(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, F, *window), the mean over the mirrored windows where wanted."""
+        with autocast(self.device, self.precision):
+            output = self.network(windows)
+            if not self.mirror:
+                return output
+            axes = range(2, windows.ndim)
+            mirrors = [combination for count in range(1, windows.ndim - 1)
+                       for combination in itertools.combinations(axes, count)]
+            total = output.float()
+            for mirrored in mirrors:
+                total += self.network(windows.flip(mirrored)).flip(mirrored)
+        return total.div_(len(mirrors) + 1)
