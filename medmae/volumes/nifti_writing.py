@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medmae.volumes.compression import write_gzip
 from medmae.volumes.geometry import Geometry
 
 _TYPES = {"uint8": 2, "int16": 4, "int32": 8, "float32": 16, "uint16": 512}
@@ -23,16 +23,12 @@ def write_nifti(path: Path, array: NDArray, geometry: Geometry) -> None:
 
     Raises:
         ValueError: the type of the voxels, or a side of more than 32767 voxels, does not exist in NIfTI-1.
+        OSError: the disk is full or the file cannot be written.
     """
     if array.dtype.name not in _TYPES or max(array.shape) > _LONGEST_SIDE:
         raise ValueError(f"NIfTI-1 cannot hold {array.dtype} voxels {array.shape}.")
-    compressor = zlib.compressobj(level=1, wbits=31)  # 31: with a gzip header
-    little = array.dtype.newbyteorder("<")
     with open(path, "wb") as file:
-        file.write(compressor.compress(_header(array, geometry)))
-        for plane in array:
-            file.write(compressor.compress(np.ascontiguousarray(plane, little).reshape(-1).view(np.uint8).data))
-        file.write(compressor.flush())
+        write_gzip(file, array, before=_header(array, geometry))
 
 
 def _header(array: NDArray, geometry: Geometry) -> bytes:

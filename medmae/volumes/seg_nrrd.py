@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medmae.errors import BadInput
@@ -91,9 +90,3 @@ def _reference_geometry(geometry: Geometry) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def unnamed_labels(labels: NDArray, segments: Sequence[Segment]) -> list[int]:
-    """The non-zero values in `labels` that no segment names."""
-    named = {segment.value for segment in segments}
-    return [int(value) for value in np.unique(labels) if value and int(value) not in named]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medmae.volumes.terminology import color_of, terminology_of
 
@@ -63,3 +66,20 @@ def default_segments(labels: Mapping[str, int]) -> list[Segment]:
         color = usual if usual is not None and usual not in taken else default_color(number)
         segments.append(Segment(name, value, color, terminology_of(name)))
     return segments
+
+
+def complete_segments(labels: NDArray, segments: Sequence[Segment]) -> list[Segment]:
+    """`segments`, and "Label <value>" for each value but 0 in `labels` (k, j, i) that none of them names."""
+    named = {segment.value for segment in segments}
+    return [*segments, *(Segment(f"Label {value}", value, default_color(value))
+                         for value in values_in(labels) if value and value not in named)]
+
+
+def values_in(labels: NDArray) -> list[int]:
+    """The values of a label map (k, j, i), rising, found plane by plane: sorting all voxels would take seconds."""
+    if labels.dtype in (np.uint8, np.uint16):
+        present = np.zeros(int(np.iinfo(labels.dtype).max) + 1, bool)
+        for plane in labels:
+            present[:int(plane.max()) + 1] |= np.bincount(plane.ravel()).astype(bool)
+        return np.flatnonzero(present).tolist()
+    return sorted({int(value) for plane in labels for value in np.unique(plane)})

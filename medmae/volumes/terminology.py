@@ -17,6 +17,7 @@ _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 _STRUCTURE = ["SCT", "123037004", "Anatomical Structure"]
 _TISSUE = ["SCT", "85756007", "Tissue"]
 _ALTERED = ["SCT", "49755003", "Morphologically Altered Structure"]
+UNSPECIFIED: Terminology = {"category": _TISSUE, "type": _TISSUE}  # as in new segments of Slicer
 _SIDES = {"left": ["SCT", "7771000", "Left"], "right": ["SCT", "24028007", "Right"]}
 
 # name: (category, code, meaning, colour 0..255); colours are near those that Slicer recommends for the structure.
@@ -95,8 +96,8 @@ def color_of(name: str) -> tuple[float, float, float] | None:
 
 
 def to_slicer_text(terminology: Mapping[str, Any] | None) -> str:
-    """Slicer's serialised terminology entry; without terms plain "Tissue", as in new segments of Slicer."""
-    terminology = terminology or {"category": _TISSUE, "type": _TISSUE}
+    """Slicer's serialised terminology entry; without terms plain "Tissue"."""
+    terminology = terminology or UNSPECIFIED
     category, kind, modifier, region, region_modifier = (
         "^".join(_clean(part) for part in terminology.get(key) or ("", "", ""))
         for key in ("category", "type", "type_modifier", "region", "region_modifier"))
@@ -114,7 +115,7 @@ def from_slicer_text(text: str) -> Terminology | None:
     terminology = {key: term for key, term in terms.items() if len(term) == 3 and term[1]}
     if "category" not in terminology or "type" not in terminology:
         return None
-    return None if terminology == {"category": _TISSUE, "type": _TISSUE} else terminology
+    return None if terminology == UNSPECIFIED else terminology
 
 
 def _look_up(name: str) -> tuple[tuple[list[str], str, str, tuple[int, int, int]], str | None] | None:

@@ -12,10 +12,9 @@ from medmae.errors import BadInput
 from medmae.files import atomic_path
 from medmae.volumes.geometry import Geometry
 from medmae.volumes.nifti_writing import write_nifti
-from medmae.volumes.nifti_writing import write_nifti
 from medmae.volumes.nrrd_header import write_nrrd
-from medmae.volumes.seg_nrrd import segmentation_fields, unnamed_labels
-from medmae.volumes.segments import Segment, default_color
+from medmae.volumes.seg_nrrd import segmentation_fields
+from medmae.volumes.segments import Segment, complete_segments
 
 LABEL_FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
 
@@ -53,7 +52,8 @@ def write_label(path: Path | str, labels: NDArray, geometry: Geometry, segments:
         if format == "nii.gz":
             write_nifti(temporary, stored, geometry)
         else:
-            fields = segmentation_fields(stored, geometry, _complete(stored, segments)) if format == "seg.nrrd" else {}
+            fields = (segmentation_fields(stored, geometry, complete_segments(stored, segments))
+                      if format == "seg.nrrd" else {})
             write_nrrd(temporary, stored, geometry, fields)
     return Path(path)
 
