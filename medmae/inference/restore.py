@@ -10,16 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from medmae.datasets.prepared import Prepared
 from medmae.networks.voxel_head import DISAGREE, VoxelHead, largest
 from medmae.volumes import Geometry
 
 RowSink = Callable[[int, torch.Tensor], None]
 VALUES_AT_ONCE = 2**21  # features and logits of the points that are interpolated together
 MIXED = DISAGREE  # in place of a class: several may win here
+
+
+@runtime_checkable
+class PlacedSink(Protocol):
+    """A `RowSink` that is told first where in the image its rows lie."""
+
+    def begin(self, prepared: Prepared) -> None:
+        """Rows of ``prepared.target`` follow, in order."""
+
+    def __call__(self, row: int, logits: torch.Tensor) -> None:
+        """Take the logits (K, j, i) float32 of a row."""
 
 
 def restore_labels(planes: Iterable[torch.Tensor], head: VoxelHead, source: Geometry, target: Geometry,

@@ -18,7 +18,7 @@ from medmae.inference.loaded_model import LoadedModel, load_members
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
 from medmae.inference.predictor import WindowPredictor
 from medmae.inference.region import Region, region_of_box
-from medmae.inference.restore import RowSink, covering_box, restore_labels
+from medmae.inference.restore import PlacedSink, RowSink, covering_box, restore_labels
 from medmae.inference.slices import finished_slices
 from medmae.inference.sliding_window import OnProgress, finished_planes
 from medmae.networks.voxel_head import VoxelHead, joined
@@ -90,8 +90,8 @@ class Segmenter:
             image: the image; of several, the first gives the grid.
             roi: R0, R1, A0, A1, S0, S1 in RAS mm: only voxels with their centre in this box are labelled.
             base: labels (k, j, i) on the image's grid to keep outside of `roi`; None: background.
-            sink: see `restore_labels`; its rows are those of the region that is labelled, in the model's orientation.
-                They begin again at the first one where memory ran out on the way.
+            sink: see `restore_labels`, or a `PlacedSink`; its rows are those of the region that is labelled, in the
+                model's orientation. They begin again at the first one where memory ran out on the way.
             on_progress: called with (windows done, windows in all).
             should_stop: asked between windows, and on a processor between layers too.
 
@@ -106,6 +106,8 @@ class Segmenter:
         first = image if isinstance(image, Volume) else image[0]
         region = None if roi is None else region_of_box(roi, first.geometry)
         prepared = self.model.preprocessing.prepare(image, region)
+        if isinstance(sink, PlacedSink):
+            sink.begin(prepared)
         labels, view = prepared.blank(_type_for(self.values, base), self._outside(base, region, first.geometry))
         self._restore(prepared, view, sink, on_progress, should_stop)
         if region is not None:
