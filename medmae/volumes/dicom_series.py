@@ -268,7 +268,10 @@ def _read_voxels(headers: list[SliceHeader]) -> NDArray:
 
 
 def _compact(array: NDArray) -> NDArray:
-    """Readers widen CT to 32 bits because of the rescale intercept; go back to 16 where nothing is lost."""
-    if array.dtype in (np.int32, np.int64) and array.min() >= -32768 and array.max() <= 32767:
-        return array.astype(np.int16)
-    return array
+    """Readers widen CT to 32 or 64 bits because of the rescale intercept; go back to 16 or 32 where nothing is lost."""
+    if array.dtype not in (np.int32, np.int64):
+        return array
+    low, high = array.min(), array.max()
+    kind = next((kind for kind in (np.int16, np.int32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max),
+                array.dtype)
+    return array.astype(kind, copy=False)

@@ -1,0 +1,73 @@
+"""Sizes as people write them, and what the process holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medmae.errors import BadInput
+from medmae.inference.memory import (
+    available_bytes,
+    format_memory,
+    parse_memory,
+    peak_bytes,
+    resident_bytes,
+    return_freed_memory,
+)
+
+
+@pytest.mark.parametrize("text, size", [
+    ("4GB", 4 * 10**9), ("3.5 gb", 3_500_000_000), ("800MB", 800 * 10**6), ("2GiB", 2 * 2**30), ("1.5 MiB", 3 * 2**19),
+    ("12345", 12345), (" 16G ", 16 * 10**9), (".5gb", 5 * 10**8),
+])
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "four GB", "4 XB", "-1GB", "0GB", "1,5GB", "nan", "1e9"])
+def test_other_texts_are_refused_with_an_example(text):
+    with pytest.raises(BadInput, match="for example 4GB"):
+        parse_memory(text)
+
+
+def test_sizes_are_written_so_that_they_can_be_read_back_and_are_never_too_low_by_much():
+    for size in (1, 999_999, 640 * 10**6, 999_400_000, 2_149_000_000, 31_000_000_000):
+        assert abs(parse_memory(format_memory(size)) - size) <= max(size * 0.05, 10**6)
+    assert format_memory(2_100_000_000) == "2.1 GB" and format_memory(640 * 10**6) == "640 MB"
+
+
+def test_the_process_sees_what_it_takes_and_its_peak():
+    before = resident_bytes()
+    array = np.ones(40_000_000, np.uint8)
+    held = resident_bytes()
+    assert 35_000_000 < held - before < 60_000_000
+    del array
+    assert peak_bytes() >= held - 1_000_000
+    assert available_bytes() is None or available_bytes() > 10**8
+
+
+CHURN = """
+import sys
+import numpy as np
+from medmae.inference import memory
+if sys.argv[1] == "returned":
+    assert memory.return_freed_memory()
+rng, kept = np.random.default_rng(0), []
+for round in range(60):
+    block = np.ones(int(rng.integers(2, 30)) * 1_000_000, np.uint8)
+    kept.append(np.ones(20_000, np.uint8))  # small ones in between keep the heap from shrinking
+    del block
+print(memory.resident_bytes())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is that of Linux")
+def test_freed_blocks_go_back_to_the_system():
+    if not return_freed_memory():
+        pytest.skip("this Linux has another C library than glibc, to which the setting belongs")
+    held = {way: int(subprocess.run([sys.executable, "-c", CHURN, way], check=True, capture_output=True).stdout)
+            for way in ("kept", "returned")}
+    assert held["returned"] < held["kept"] - 10_000_000
