@@ -1,0 +1,100 @@
+"""Probability maps, uncertainty and confidence, taken row by row, against the probabilities of the whole image."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from inference_helpers import segmentation_model
+from test_inference_segmenter import levels
+from test_preprocessing import ORIENTATIONS, oblique
+
+from medmae.errors import BadInput
+from medmae.inference.outputs import row_outputs
+from medmae.inference.outputs.confidence import Confidence
+from medmae.inference.outputs.mapped import mapped_array, release
+from medmae.inference.outputs.probability_maps import ProbabilityMaps, file_names
+from medmae.inference.outputs.row_outputs import RowOutputs
+from medmae.inference.outputs.uncertainty import UncertaintyMap, normalised_entropy
+from medmae.inference.segmenter import Segmenter
+from medmae.volumes.region import region_of_box
+
+
+def outputs_of(segmenter, image, folder, roi=None):
+    maps, uncertainty, confidence = ProbabilityMaps(folder), UncertaintyMap(), Confidence()
+    labels = segmenter.segment(image, roi=roi, sink=RowOutputs([maps, uncertainty, confidence]))
+    region = None if roi is None else region_of_box(roi, image.geometry)
+    return labels, [one.copy() for one in maps.finished(region)], uncertainty.finished(region), confidence.finished()
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS[::5])
+@pytest.mark.parametrize(("dims", "spacing"), [(3, None), (3, [1.5, 1.5, 1.5]), (2, None)])
+def test_rows_make_the_maps_of_the_whole_image(tmp_path, monkeypatch, axes, dims, spacing):
+    monkeypatch.setattr(row_outputs, "VALUES_AT_ONCE", 50)
+    image = levels(oblique((6, 11, 9), (3.0, 0.9, 1.2), axes))
+    segmenter = Segmenter(segmentation_model(dims=dims, spacing=spacing, values=(0, 7, 300)))
+    labels, maps, uncertainty, confidence = outputs_of(segmenter, image, tmp_path)
+    expected = segmenter.probabilities(image)
+    for found, wanted in zip(maps, expected[1:], strict=True):
+        assert np.abs(found - 255 * wanted).max() <= 0.51
+    entropy = -(expected * np.log(np.maximum(expected, 1e-30))).sum(0) / np.log(3)
+    assert np.abs(uncertainty - 255 * entropy).max() <= 0.51
+    for index, value in enumerate((0, 7, 300)):
+        assert confidence[index] == pytest.approx(expected[index][labels == value].mean(), abs=1e-4)
+    assert not list(tmp_path.iterdir())  # the temporary file has no name
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PSR"])
+def test_maps_are_zero_outside_of_the_region(tmp_path, axes):
+    image = levels(oblique((9, 11, 10), (2.0, 1.0, 1.5), axes))
+    centre = image.geometry.center_mm
+    roi = tuple(float(value) for axis in range(3) for value in (centre[axis] - 4, centre[axis] + 3))
+    segmenter = Segmenter(segmentation_model())
+    _, maps, uncertainty, _ = outputs_of(segmenter, image, tmp_path, roi)
+    _, whole, whole_uncertainty, _ = outputs_of(segmenter, image, tmp_path)
+    world = image.geometry.to_world(np.stack(np.meshgrid(*map(np.arange, image.geometry.shape), indexing="ij"), -1))
+    inside = np.all([(world[..., axis] >= roi[2 * axis]) & (world[..., axis] <= roi[2 * axis + 1])
+                     for axis in range(3)], axis=0)
+    assert inside.any()
+    for found, full in [*zip(maps, whole, strict=True), (uncertainty, whole_uncertainty)]:
+        assert np.array_equal(found, np.where(inside, full, 0))
+
+
+def test_rows_that_come_again_count_once(tmp_path):
+    image = levels(oblique((4, 5, 6), (1.0, 1.0, 1.0), "RAS"))
+    prepared = segmentation_model().preprocessing.prepare(image)
+    confidence = Confidence()
+    sink = RowOutputs([confidence])
+    sink.begin(prepared)
+    logits = torch.tensor([0.0, 2.0]).view(2, 1, 1).expand(2, 5, 6)
+    for row in (0, 1, 0, 1, 2, 3):
+        sink(row, logits)
+    assert confidence.finished() == [None, pytest.approx(float(torch.softmax(torch.tensor([0.0, 2.0]), 0)[1]))]
+
+
+def test_entropy_is_0_where_one_is_certain_and_1_where_all_are_alike():
+    found = normalised_entropy(torch.tensor([[1.0, 0.25, 0.5], [0.0, 0.25, 0.5], [0.0, 0.25, 0.0], [0.0, 0.25, 0.0]]))
+    assert found.tolist() == pytest.approx([0.0, 1.0, 0.5])
+
+
+def test_file_names_of_labels_are_safe_and_unique():
+    names = file_names(["liver", "Liver", "a/b", "a\\b", "../..", "", "kidney left", "Läsion", "x" * 200, "liver_2"])
+    assert names == ["liver", "Liver_2", "a_b", "a_b_2", "label", "label_2", "kidney_left", "Läsion", "x" * 60,
+                     "liver_2_2"]
+
+
+def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(BadInput, match="Probability maps need .* of room"):
+        mapped_array((10, 10, 10), np.uint8, tmp_path, "Probability maps")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_released_from_memory_stays(tmp_path):
+    array = mapped_array((3, 5000), np.uint8, tmp_path, "Maps")
+    array[1] = 7
+    release(array)
+    assert (array[1] == 7).all() and not array[0].any() and not array[2].any()

@@ -1,0 +1,80 @@
+"""The probability of each label at each voxel, in 8 bits: 0 to 255 stand for 0 to 1."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medmae.datasets.prepared import Prepared
+from medmae.inference.outputs.mapped import mapped_array, release
+from medmae.volumes.region import Region
+
+RELEASE_BYTES = 2**26
+LONGEST_NAME = 60
+
+
+class ProbabilityMaps:
+    """Takes probabilities into one map for each foreground class, in a temporary file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prepared: Prepared | None = None
+        self.maps: np.memmap | None = None
+        self.views: list[np.ndarray] = []
+        self.written = 0
+
+    def begin(self, prepared: Prepared) -> None:
+        """Forget what was taken before; the maps are made with the first row, which tells the number of classes."""
+        self.prepared, self.maps, self.views, self.written = prepared, None, [], 0
+
+    def take(self, row: int, lines: slice, probabilities: torch.Tensor) -> None:
+        """Round to 8 bits; see `Taker`."""
+        if self.maps is None:
+            self._make(len(probabilities) - 1)
+        assert self.maps is not None
+        rounded = as_bytes(probabilities[1:])
+        for view, values in zip(self.views, rounded, strict=True):
+            view[row, lines] = values
+        self.written += rounded.size
+        if self.written > RELEASE_BYTES:
+            release(self.maps)
+            self.written = 0
+
+    def _make(self, count: int) -> None:
+        assert self.prepared is not None
+        shape = (count, *self.prepared.source_geometry.shape)
+        self.maps = mapped_array(shape, np.uint8, self.folder, "Probability maps")
+        self.views = [self.prepared.target_view(one) for one in self.maps]
+
+    def finished(self, region: Region | None) -> Iterator[np.ndarray]:
+        """The map (k, j, i) uint8 of each foreground class, on the image's grid; 0 outside of the region."""
+        assert self.maps is not None and self.prepared is not None
+        for one in self.maps:
+            if region is not None:
+                region.keep_outside(one, self.prepared.source_geometry)
+            yield one
+            release(self.maps)
+
+
+def as_bytes(values: torch.Tensor) -> np.ndarray:
+    """Values in 0..1 as 0..255, rounded."""
+    return (values * 255).round_().to(torch.uint8).cpu().numpy()
+
+
+def file_names(labels: Sequence[str]) -> list[str]:
+    """A short text for each label that any file system takes, none like another, also where case does not count."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for label in labels:
+        safe = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", label)).strip("._")[:LONGEST_NAME] or "label"
+        name, number = safe, 2
+        while name.casefold() in taken:
+            name, number = f"{safe}_{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
