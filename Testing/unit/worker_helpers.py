@@ -41,11 +41,12 @@ def volume(shape=(20, 24, 28), seed=0, dtype=np.int16):
 class Conversation:
     """A worker that is spoken to line by line, as any program in any language could."""
 
-    def __init__(self, *arguments, command=(sys.executable, "-m", "medmae.worker"), **options):
+    def __init__(self, *arguments, command=(sys.executable, "-m", "medmae.worker"), reads=True, **options):
         self.process = subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, env=environment_of_worker(), **options)
         self.lines: SimpleQueue = SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        if reads:
+            threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self):
         return self
