@@ -15,10 +15,10 @@ from test_preprocessing import oblique
 from medmae import run as run_module
 from medmae.config import to_json
 from medmae.errors import BadInput
+from medmae.inference.cases import find_cases
 from medmae.inference.config import ClassifyConfig, EvaluateConfig, SegmentConfig
 from medmae.inference.evaluate_run import dataset_values, matched_names
 from medmae.inference.loaded_model import LoadedModel
-from medmae.inference.segment_run import find_cases
 from medmae.inference.segmenter import Segmenter
 from medmae.models import save_model
 from medmae.networks import architecture_for, build_network

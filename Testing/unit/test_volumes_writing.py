@@ -3,10 +3,11 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from volume_builders import geometries
+from volume_builders import AXIS_ORDERS, geometries, turned
 
 from medmae.errors import BadInput
 from medmae.volumes import Geometry, Segment, default_segments, read_label, read_segments, write_label
+from medmae.volumes.nifti_header import read_nifti_header
 from medmae.volumes.simpleitk_images import affine_of
 
 GEOMETRY = Geometry.of((4, 5, 6), (3, 2, 1), axes="PSR", origin_mm=(10.123456789, -20, 30))
@@ -107,3 +108,19 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         write_label(tmp_path / "a.nrrd", labels(), GEOMETRY, [Segment("a", 1, (1, 0, 0)), Segment("b", 1, (1, 0, 0))],
                     "nrrd")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("axes", AXIS_ORDERS)
+def test_nifti_places_labels_as_simpleitk_does(tmp_path, axes):
+    """Also where the affine is a little sheared, as real ones are after rounding: the rows count, not the rotation."""
+    geometry = turned(Geometry.of((3, 4, 5), (2.5, 0.7, 0.9), axes=axes, origin_mm=(12, -300, 44)), (0.3, -0.2, 0.4))
+    affine = geometry.affine.copy()
+    affine[:3, 0] += 3e-4 * affine[:3, 1]
+    geometry = Geometry(geometry.shape, affine)
+    array = np.arange(60, dtype=np.int16).reshape(geometry.shape)
+    path = write_label(tmp_path / "a.nii.gz", array, geometry, [], "nii.gz")
+    image = sitk.ReadImage(str(path))
+    assert np.array_equal(sitk.GetArrayFromImage(image), array)
+    assert affine_of(image.GetSpacing(), image.GetOrigin(), image.GetDirection()) == pytest.approx(affine, abs=1e-4)
+    header = read_nifti_header(path)
+    assert header.sform == pytest.approx(affine, abs=1e-4) and header.qform == pytest.approx(affine, abs=2e-3)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from medmae.errors import BadInput, PartialFailure, Stopped
@@ -25,18 +26,32 @@ class CaseFailure:
     is_bad_input: bool
 
 
-def for_each_case(run: RunFolder, stage: str, cases: Sequence[str],
-                  work: Callable[[int, OnProgress], None], failures: list[CaseFailure]) -> None:
+def for_each_case(run: RunFolder, stage: str, cases: Sequence[str], work: Callable[[int, OnProgress], None],
+                  failures: list[CaseFailure], *, sizes: Sequence[float] | None = None,
+                  done_before: Collection[int] = ()) -> None:
     """Call ``work(index, on_progress)`` for every case and add those that fail to `failures`.
 
     `on_progress` takes (parts done, parts in all) of the case. A progress record counts 100 steps a case, so that one
-    large case shows its progress too.
+    large case shows its progress too. The time left follows from the sizes of the cases and the time that those done
+    so far have taken.
+
+    Args:
+        run: takes progress; is asked whether to stop.
+        stage: name of the work in records.
+        cases: what the cases are called.
+        work: what to do.
+        failures: takes the cases that fail.
+        sizes: how much work each case is, in any unit (voxels); None: all the same.
+        done_before: indices of cases that are finished already.
 
     Raises:
         Stopped: a stop was asked for; earlier cases are done.
     """
-    progress = _Progress(run, stage, cases)
+    progress = _Progress(run, stage, cases, sizes or [1.0] * len(cases), done_before)
     for index, case in enumerate(cases):
+        if index in done_before:
+            progress.report(index, 1.0)
+            continue
         progress.report(index, 0.0)
         try:
             if run.stop_requested:
@@ -73,10 +88,13 @@ def raise_failures(failures: Sequence[CaseFailure], total: int) -> None:
 
 
 class _Progress:
-    def __init__(self, run: RunFolder, stage: str, cases: Sequence[str]) -> None:
+    def __init__(self, run: RunFolder, stage: str, cases: Sequence[str], sizes: Sequence[float],
+                 done_before: Collection[int]) -> None:
         self.run = run
         self.stage = stage
         self.cases = cases
+        self.work = [0.0 if index in done_before else size for index, size in enumerate(sizes)]
+        self.work_before = [0.0, *itertools.accumulate(self.work)]
         self.started = time.monotonic()
         self.written = float("-inf")
 
@@ -91,7 +109,12 @@ class _Progress:
         seconds = now - self.started
         record = {"stage": self.stage, "step": step, "total": total, "case": index + 1, "cases": len(self.cases),
                   "message": self.cases[index], "seconds": round(seconds, 3),
-                  "eta_s": round(seconds / step * (total - step), 1) if step else None}
+                  "eta_s": self._seconds_left(index, fraction, seconds)}
         self.run.append_progress(record)
         self.run.write_state(step=step, total=total)
         self.written = now
+
+    def _seconds_left(self, index: int, fraction: float, seconds: float) -> float | None:
+        done = self.work_before[index] + fraction * self.work[index]
+        left = self.work_before[-1] - done
+        return round(seconds / done * left, 1) if done else None

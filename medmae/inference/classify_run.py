@@ -14,9 +14,10 @@ from typing import Any
 from medmae.config import from_json
 from medmae.files import write_json, write_text
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
+from medmae.inference.cases import find_cases
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import ClassifyConfig
-from medmae.inference.segment_run import failures_to_json, find_cases, required_inputs, table_text
+from medmae.inference.segment_run import failures_to_json, required_inputs, table_text
 from medmae.inference.sliding_window import OnProgress
 from medmae.run_folder import RunFolder
 from medmae.volumes import read_image

@@ -1,42 +1,45 @@
 """Run kind "segment": label maps for images.
 
-inputs: ``model`` (name or path), ``images`` (files, folders, patterns; a list within the list is a multi-channel case),
-``out`` (folder). Writes ``OUT/<path without extension>.<format>``, ``OUT/summary.csv`` and the run's ``result.json``.
+inputs: ``model`` (name or path, or a list of them: an ensemble), ``images`` (files, folders, patterns; a list within
+the list is a multi-channel case), ``out`` (folder), ``resume`` (go on with what is in ``out``), ``base`` (labels to
+keep outside of the region of interest: a file, or a folder with a file for each case). Writes
+``OUT/<path without extension>.<format>`` and the other outputs beside it, ``OUT/summary.csv``, ``OUT/manifest.jsonl``
+(what is finished) and the run's ``result.json``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medmae.config import from_json
+from medmae.config import from_json, to_json
 from medmae.errors import BadInput
 from medmae.files import write_json, write_text
+from medmae.inference.base_labels import BaseLabels
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
+from medmae.inference.cases import find_cases, sizes_of
 from medmae.inference.config import SegmentConfig
+from medmae.inference.manifest import Manifest, options_of
+from medmae.inference.memory import peak_bytes, reset_peak
+from medmae.inference.outputs.components import clean_inside, steps_for
+from medmae.inference.outputs.measurements import measure_labels
+from medmae.inference.segment_outputs import CaseOutputs
 from medmae.inference.segmenter import Segmenter
 from medmae.inference.sliding_window import OnProgress
+from medmae.inference.stopwatch import Stopwatch
 from medmae.models import ModelInfo
 from medmae.run_folder import RunFolder
-from medmae.volumes import Volume, find_images, read_image
+from medmae.volumes import Volume, read_image
+from medmae.volumes.dicom_seg import refuse_unless_dicom, require_highdicom
+from medmae.volumes.region import region_of_box
 from medmae.volumes.segments import Segment
 
-COLUMNS = ("image", "output", "label", "value", "voxels", "ml", "seconds", "error")
-
-
-@dataclass(frozen=True)
-class FoundCase:
-    """Images of one case (one a channel) and the name of its output, without extension."""
-
-    images: tuple[Path, ...]
-    output_name: str
+COLUMNS = ("image", "output", "label", "value", "voxels", "ml", "seconds", "error", "area_mm2", "confidence")
 
 
 def execute(run: RunFolder) -> None:
@@ -49,24 +52,91 @@ def execute(run: RunFolder) -> None:
     """
     config = from_json(SegmentConfig, run.spec["config"], "configuration of segment")
     inputs = required_inputs(run, ("model", "images", "out"))
-    out = Path(inputs["out"])
-    cases = find_cases(inputs["images"])
-    segmenter = Segmenter(inputs["model"], device=config.device, precision=config.precision, overlap=config.overlap,
-                          batch=config.batch)
-    results: list[dict[str, Any]] = []
-
-    def work(index: int, on_progress: OnProgress) -> None:
-        results.append(_segment(run, cases[index], segmenter, config, out, on_progress))
-
+    if config.format == "dicom-seg":
+        require_highdicom()
+    batch = _Batch(run, config, inputs)
     failures: list[CaseFailure] = []
     try:
-        for_each_case(run, "segment", [str(case.images[0]) for case in cases], work, failures)
+        for_each_case(run, "segment", [str(case.images[0]) for case in batch.cases], batch.work, failures,
+                      sizes=sizes_of(batch.cases), done_before=batch.done_before)
     finally:
+        results = [batch.results[index] for index in sorted(batch.results)]
         if results:
-            write_text(out / "summary.csv", _summary(results, failures))
-        write_json(run.path / "result.json", {"task": "segmentation", "model": segmenter.info.name, "out": str(out),
-                                              "cases": results, "failed": failures_to_json(failures)})
-    raise_failures(failures, len(cases))
+            write_text(batch.out / "summary.csv", _summary(results, failures))
+        write_json(run.path / "result.json", {
+            "task": "segmentation", "model": batch.segmenter.info.name, "out": str(batch.out), "cases": results,
+            "failed": failures_to_json(failures), "models": [one.info.name for one in batch.segmenter.members],
+            "finished_before": len(batch.done_before)})
+    raise_failures(failures, len(batch.cases))
+
+
+class _Batch:
+    """The cases of a run, and how one of them is done."""
+
+    def __init__(self, run: RunFolder, config: SegmentConfig, inputs: Mapping[str, Any]) -> None:
+        self.run = run
+        self.config = config
+        self.out = Path(inputs["out"])
+        self.cases = find_cases(inputs["images"])
+        self.base = BaseLabels(inputs.get("base"), len(self.cases), config.roi)
+        self.segmenter = segmenter_for(inputs["model"], config)
+        base = str(Path(inputs["base"]).absolute()) if inputs.get("base") else None
+        infos = [member.info for member in self.segmenter.members]
+        self.manifest = Manifest(self.out, options_of("segment", to_json(config), infos, base=base),
+                                 resume=bool(inputs.get("resume")))
+        found = {index: self.manifest.finished(case) for index, case in enumerate(self.cases)}
+        self.results: dict[int, dict[str, Any]] = {index: result for index, result in found.items() if result}
+        self.done_before = set(self.results)
+
+    def work(self, index: int, on_progress: OnProgress) -> None:
+        """Segment a case and note its result."""
+        case, config, clock = self.cases[index], self.config, Stopwatch()
+        reset_peak()
+        if config.format == "dicom-seg":
+            refuse_unless_dicom(case.images[0])
+        images = [read_image(path, frame=config.frame) for path in case.images]
+        base = self.base.of(case, images[0].geometry)
+        clock.lap("read")
+        self.manifest.begin()
+        outputs = CaseOutputs(config, self.segmenter.info, self.out / case.output_name)
+        labels = self.segmenter.segment(images, roi=config.roi, base=base.labels, sink=outputs.sink,
+                                        on_progress=on_progress, should_stop=lambda: self.run.stop_requested)
+        clock.lap("segment")
+        region = None if config.roi is None else region_of_box(config.roi, images[0].geometry)
+        steps = steps_for(self.segmenter.info, self.segmenter.values.tolist(), model=config.postprocess == "model",
+                          largest_component=config.largest_component, fill_holes=config.fill_holes)
+        background = int(self.segmenter.values[0])
+        cleaned = clean_inside(labels, steps, region, images[0].geometry, background=background)
+        clock.lap("postprocess")
+        sizes = label_sizes(labels, images[0], self.segmenter.info, outputs.confidence(), cleaned)
+        clock.lap("measure")
+        segments = base.added_to(segments_of(self.segmenter.info, self.segmenter.values))
+        written = outputs.write(labels, images[0].geometry, segments, region, case.images[0])
+        clock.lap("write")
+        result = {"image": str(case.images[0]), **written, "seconds": clock.total, "labels": sizes,
+                  **({"channels": [str(path) for path in case.images]} if len(case.images) > 1 else {}),
+                  "stage_seconds": clock.laps, "peak_bytes": peak_bytes(), **run_facts(self.segmenter)}
+        self.manifest.add(case, outputs.files, result)
+        self.results[index] = result
+
+
+def segmenter_for(model: Any, config: Any, **options: Any) -> Segmenter:
+    """The segmenter of a `SegmentConfig` or `EvaluateConfig`.
+
+    Args:
+        model: name or path, a loaded model, or a list of them.
+        config: device, precision, overlap, batch, mirror and so on.
+        options: further arguments of `Segmenter`.
+    """
+    return Segmenter(model, device=config.device, precision=config.precision, overlap=config.overlap,
+                     batch=config.batch, mirror=config.mirror, **options)
+
+
+def run_facts(segmenter: Segmenter) -> dict[str, Any]:
+    """What the last image took, for result.json."""
+    facts = segmenter.last_run
+    return {"windows": facts.windows, "windows_skipped": max(0, facts.windows - facts.computed), "passes": facts.passes,
+            "memory_steps": list(facts.steps)}
 
 
 def required_inputs(run: RunFolder, names: Sequence[str]) -> dict[str, Any]:
@@ -82,27 +152,6 @@ def required_inputs(run: RunFolder, names: Sequence[str]) -> dict[str, Any]:
     return inputs
 
 
-def find_cases(images: Sequence[str | Sequence[str]]) -> list[FoundCase]:
-    """Cases of the images named: patterns give one case a file, a list within the list one multi-channel case.
-
-    Raises:
-        BadInput: nothing is found, or an element of a multi-channel case is not exactly one image.
-    """
-    cases: list[FoundCase] = []
-    single = [str(entry) for entry in images if isinstance(entry, (str, Path))]
-    if single or not images:
-        cases += [FoundCase((found.path,), found.output_name) for found in find_images(single)]
-    for entry in images:
-        if isinstance(entry, (str, Path)):
-            continue
-        channels = [find_images([channel]) for channel in entry]
-        if any(len(found) != 1 for found in channels):
-            raise BadInput("Each channel of a multi-channel case must be one image, which does not hold for "
-                           f"{', '.join(map(str, entry))}.")
-        cases.append(FoundCase(tuple(found[0].path for found in channels), channels[0][0].output_name))
-    return cases
-
-
 def segments_of(info: ModelInfo, values: np.ndarray) -> list[Segment]:
     """The model's foreground labels as segments for label files; `values` holds the stored value of each class."""
     return [Segment(name=str(label["name"]), value=int(value), color=tuple(label["color"]),
@@ -110,16 +159,29 @@ def segments_of(info: ModelInfo, values: np.ndarray) -> list[Segment]:
             for label, value in zip(info.labels[1:], values[1:], strict=True) if value != values[0] and value > 0]
 
 
-def label_sizes(labels: np.ndarray, image: Volume, info: ModelInfo) -> dict[str, dict[str, Any]]:
-    """Voxels and millilitres (None where the spacing is unknown) of each foreground label."""
-    values, counts = np.unique(labels, return_counts=True)
-    voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    voxel_ml = image.geometry.voxel_volume_ml if image.spacing_known else None
+def label_sizes(labels: np.ndarray, image: Volume, info: ModelInfo, confidence: Mapping[str, float] | None = None,
+                cleaned: Mapping[int, int] | None = None) -> dict[str, dict[str, Any]]:
+    """Voxels, millilitres and surface (None where the spacing is unknown) of each foreground label.
+
+    Args:
+        labels: (k, j, i) on the grid of `image`.
+        image: says how large voxels are.
+        info: the model's labels.
+        confidence: mean probability by label name, where it is known.
+        cleaned: by label value, how many voxels cleaning gave (or took, negative).
+    """
+    measured = measure_labels(labels, image.geometry, [int(label["value"]) for label in info.labels[1:]],
+                              background=int(info.labels[0]["value"]), spacing_known=image.spacing_known,
+                              is_2d=image.is_2d)
     sizes: dict[str, dict[str, Any]] = {}
     for label in info.labels[1:]:
-        count = voxels.get(int(label["value"]), 0)
-        sizes[str(label["name"])] = {"value": int(label["value"]), "voxels": count,
-                                     "ml": None if voxel_ml is None else round(count * voxel_ml, 6)}
+        name, value = str(label["name"]), int(label["value"])
+        one = measured[value]
+        sizes[name] = {"value": value, "voxels": one.voxels, "ml": one.ml, "area_mm2": one.area_mm2}
+        if confidence:
+            sizes[name]["confidence"] = confidence.get(name)
+        if cleaned and value in cleaned:
+            sizes[name]["cleaned_voxels"] = cleaned[value]
     return sizes
 
 
@@ -137,24 +199,11 @@ def table_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str
     return text.getvalue()
 
 
-def _segment(run: RunFolder, case: FoundCase, segmenter: Segmenter, config: SegmentConfig, out: Path,
-             on_progress: OnProgress) -> dict[str, Any]:
-    from medmae.volumes import write_label
-
-    started = time.monotonic()
-    images = [read_image(path, frame=config.frame) for path in case.images]
-    labels = segmenter.segment(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
-    output = out / f"{case.output_name}.{config.format}"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_label(output, labels, images[0].geometry, segments_of(segmenter.info, segmenter.values), config.format)
-    return {"image": str(case.images[0]), "output": str(output), "seconds": round(time.monotonic() - started, 3),
-            "labels": label_sizes(labels, images[0], segmenter.info)}
-
-
 def _summary(results: Sequence[Mapping[str, Any]], failures: Sequence[CaseFailure]) -> str:
     rows: list[dict[str, Any]] = []
     for result in results:
         shared = {name: result[name] for name in ("image", "output", "seconds")}
-        rows += [{**shared, "label": name, **size} for name, size in result["labels"].items()]
+        rows += [{**shared, "label": name, **{key: value for key, value in size.items() if key in COLUMNS}}
+                 for name, size in result["labels"].items()]
     rows += [{"image": failure.case, "error": failure.reason} for failure in failures]
     return table_text(COLUMNS, rows)

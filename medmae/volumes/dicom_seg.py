@@ -60,7 +60,7 @@ def write_dicom_seg(path: Path | str, labels: NDArray, source: Path | str, segme
         BadInput: highdicom is missing, or `source` is not a DICOM series with a place in the patient.
         ValueError: labels do not fit the series.
     """
-    highdicom = _highdicom()
+    highdicom = require_highdicom()
     datasets, order, geometry = _source(Path(source))
     segments = complete_segments(labels, segments)
     if labels.shape != geometry.shape:
@@ -90,14 +90,19 @@ def refuse_unless_dicom(source: Path | str) -> None:
     Raises:
         BadInput: highdicom is missing, or `source` is no DICOM.
     """
-    _highdicom()
+    require_highdicom()
     path = Path(source)
     if not (is_dicom_file(path) if path.is_file() else path.is_dir()):
         raise BadInput(f"{path} is not DICOM, but a DICOM segmentation must refer to the series it was made from. "
                        "Segment the DICOM folder, or choose another format (nii.gz, nrrd, seg.nrrd).")
 
 
-def _highdicom() -> Any:
+def require_highdicom() -> Any:
+    """The highdicom module.
+
+    Raises:
+        BadInput: it is not installed.
+    """
     try:
         import highdicom
         import highdicom.seg
@@ -169,7 +174,7 @@ def _numbers(labels: NDArray, segments: Sequence[Segment]) -> NDArray:
 
 
 def _description(number: int, segment: Segment, algorithm: Algorithm) -> Any:
-    highdicom = _highdicom()
+    highdicom = require_highdicom()
     from highdicom.sr.coding import CodedConcept
     from pydicom.sr.codedict import codes
 

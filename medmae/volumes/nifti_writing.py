@@ -13,7 +13,7 @@ from medmae.volumes.geometry import Geometry
 
 _TYPES = {"uint8": 2, "int16": 4, "int32": 8, "float32": 16, "uint16": 512}
 _HEADER_BYTES, _VOXELS_AT = 348, 352
-_ALIGNED = 2  # code of coordinates that are aligned with another scan's; so other programs write derived images
+_SCANNER = 1  # code of the coordinates, as ITK writes it; with others ITK reads the rotation and not the rows
 _MILLIMETRES = 2
 _LONGEST_SIDE = 32767  # sizes are signed 16-bit numbers
 
@@ -44,7 +44,7 @@ def _header(array: NDArray, geometry: Geometry) -> bytes:
     struct.pack_into("<8f", header, 76, flip, *geometry.spacing_mm[::-1], 1, 1, 1, 1)
     struct.pack_into("<3f", header, 108, _VOXELS_AT, 1, 0)
     struct.pack_into("<B", header, 123, _MILLIMETRES)
-    struct.pack_into("<2h", header, 252, _ALIGNED, _ALIGNED)
+    struct.pack_into("<2h", header, 252, _SCANNER, _SCANNER)
     struct.pack_into("<6f", header, 256, b, c, d, *geometry.origin_mm)
     struct.pack_into("<12f", header, 280, *geometry.affine[:3].ravel())
     header[344:348] = b"n+1\0"

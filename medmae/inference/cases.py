@@ -1,0 +1,87 @@
+"""The cases that a run works on: which images, what their results are called, how large they are."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medmae.errors import BadInput
+from medmae.volumes import find_images
+from medmae.volumes.contents import read_geometry
+
+MOST_LOOKED_INTO = 500  # headers; of more cases the mean is taken
+VOXELS_OF_A_SLICE = 2**18  # of a DICOM file that nobody opened yet
+
+
+@dataclass(frozen=True)
+class FoundCase:
+    """Images of one case (one a channel) and the name of its output, without extension."""
+
+    images: tuple[Path, ...]
+    output_name: str
+
+    def stamp(self) -> list[list[int]]:
+        """Size and time of change of each image, in whole numbers; of a folder, the number of files and the newest."""
+        return [_stamp(path) for path in self.images]
+
+
+def find_cases(images: Sequence[str | Sequence[str]]) -> list[FoundCase]:
+    """Cases of the images named: patterns give one case a file, a list within the list one multi-channel case.
+
+    Raises:
+        BadInput: nothing is found, an element of a multi-channel case is not exactly one image, or two cases would have
+            the same output.
+    """
+    cases: list[FoundCase] = []
+    single = [str(entry) for entry in images if isinstance(entry, (str, Path))]
+    if single or not images:
+        cases += [FoundCase((found.path,), found.output_name) for found in find_images(single)]
+    for entry in images:
+        if isinstance(entry, (str, Path)):
+            continue
+        channels = [find_images([channel]) for channel in entry]
+        if any(len(found) != 1 for found in channels):
+            raise BadInput("Each channel of a multi-channel case must be one image, which does not hold for "
+                           f"{', '.join(map(str, entry))}.")
+        cases.append(FoundCase(tuple(found[0].path for found in channels), channels[0][0].output_name))
+    twice = [name for name, count in Counter(case.output_name for case in cases).items() if count > 1]
+    if twice:
+        raise BadInput(f"Several cases would be written to {', '.join(twice)}. Segment them in runs of their own.")
+    return cases
+
+
+def sizes_of(cases: Sequence[FoundCase]) -> list[float]:
+    """About how many voxels each case has, from the headers of its first images; for telling the time that is left.
+
+    Whatever cannot be told counts as the mean of the others: reading it will say what is wrong.
+    """
+    known = [_voxels(case.images[0]) for case in cases[:MOST_LOOKED_INTO]]
+    told = [voxels for voxels in known if voxels]
+    mean = sum(told) / len(told) if told else 1.0
+    return [voxels or mean for voxels in known] + [mean] * (len(cases) - len(known))
+
+
+def _voxels(path: Path) -> float:
+    """0 where it is not known."""
+    try:
+        if path.is_dir():
+            return float(VOXELS_OF_A_SLICE * sum(1 for _ in path.iterdir()))
+        geometry = read_geometry(path)
+    except (BadInput, OSError):
+        return 0.0
+    if geometry is None:
+        return 0.0
+    k, j, i = geometry.shape
+    return float(k * j * i)
+
+
+def _stamp(path: Path) -> list[int]:
+    if path.is_dir():
+        with os.scandir(path) as entries:
+            times = [entry.stat().st_mtime_ns for entry in entries if entry.is_file()]
+        return [len(times), max(times, default=0)]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
