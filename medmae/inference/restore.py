@@ -21,6 +21,7 @@ from medmae.volumes import Geometry
 
 RowSink = Callable[[int, torch.Tensor], None]
 VALUES_AT_ONCE = 2**21  # features and logits of the points that are interpolated together
+LERP_ALL_FROM = 8  # from every eighth point on it is faster to interpolate all of a plane along k than single points
 MIXED = DISAGREE  # in place of a class: several may win here
 
 
@@ -141,11 +142,14 @@ class _InPlane:
         labels = known.clone() if self.identity else known.index_select(0, self.low_j).index_select(1, self.low_i)
         flat = labels.view(-1)
         mixed = (flat == MIXED).nonzero()[:, 0]
+        features = low.features
+        if high is not None and len(mixed) > features[0].numel() // LERP_ALL_FROM:
+            features, high = torch.lerp(features, high.features, fraction), None
         for points in mixed.split(max(1, VALUES_AT_ONCE // (4 * low.head.features + low.head.classes))):
-            features = self._at(points, low.features)
+            values = self._at(points, features)
             if high is not None:
-                features.lerp_(self._at(points, high.features), fraction)
-            flat[points] = largest(low.head.logits(features))
+                values.lerp_(self._at(points, high.features), fraction)
+            flat[points] = largest(low.head.logits(values))
         return labels
 
     def _at(self, points: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from medmae.datasets.prepared import Prepared
 from medmae.errors import Stopped
 from medmae.inference.config import Precision
 from medmae.inference.device import resolve_precision
+from medmae.inference.foreground import Foreground, foreground
 from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
@@ -33,7 +34,7 @@ class RunFacts:
 
     Attributes:
         windows: windows (slices) that the wanted part needs.
-        computed: those that went through the network; windows without contrast do so once.
+        computed: those that went through the network; of windows without contrast one does for all.
         passes: forward passes of each of them (mirroring, members).
         window: the network's window, smaller than the model's where memory asked for it.
         steps: what was given up for memory's sake, in order.
@@ -61,6 +62,8 @@ class Segmenter:
         batch: windows (slices) a forward pass; None: what suits the device.
         values: stored label value of each class; None: those of the model's training data.
         mirror: average over windows mirrored along every combination of axes (8 passes in 3-D, 4 in 2-D).
+        skip_empty: leave out what is outside of the body (CT) or constant background (others): it is background, and
+            windows in which there is nothing else count as air, which is computed once.
 
     Attributes:
         last_run: facts about the last image.
@@ -71,13 +74,14 @@ class Segmenter:
 
     def __init__(self, model: Model | Sequence[Model], *, device: str = "auto", precision: Precision = "auto",
                  overlap: float = 0.5, batch: int | None = None, values: Sequence[int] | None = None,
-                 mirror: bool = False) -> None:
+                 mirror: bool = False, skip_empty: bool = True) -> None:
         self.members = load_members(model, task="segmentation", device=device, precision=precision)
         self.model = self.members[0]
         self.info = self.model.info
         self.overlap = overlap
         self.batch = batch or self.model.windows_at_once
         self.mirror = mirror
+        self.skip_empty = skip_empty
         self.values = stored_values([int(label["value"]) for label in self.info.labels] if values is None else values)
         self.last_run = RunFacts()
 
@@ -104,14 +108,17 @@ class Segmenter:
             WindowTooLarge: memory does not hold one window, whatever is given up.
         """
         first = image if isinstance(image, Volume) else image[0]
-        region = None if roi is None else region_of_box(roi, first.geometry)
-        prepared = self.model.preprocessing.prepare(image, region)
-        if isinstance(sink, PlacedSink):
-            sink.begin(prepared)
-        labels, view = prepared.blank(_type_for(self.values, base), self._outside(base, region, first.geometry))
-        self._restore(prepared, view, sink, on_progress, should_stop)
-        if region is not None:
-            region.keep_outside(labels, first.geometry, base)
+        box = None if roi is None else region_of_box(roi, first.geometry)
+        found = self._foreground(image)
+        region = box if found is None else found.region if box is None else box.intersection(found.region)
+        labels = self._blank(first.geometry, base, box)
+        if region is not None or found is None:
+            prepared = self.model.preprocessing.prepare(image, region)
+            if isinstance(sink, PlacedSink):
+                sink.begin(prepared)
+            self._restore(prepared, prepared.target_view(labels), found, sink, on_progress, should_stop)
+        if box is not None:
+            box.keep_outside(labels, first.geometry, base)
         return labels
 
     def probabilities(self, image: Volume | Sequence[Volume]) -> np.ndarray:
@@ -122,17 +129,28 @@ class Segmenter:
         def sink(row: int, logits: torch.Tensor) -> None:
             values[:, row] = torch.softmax(logits, 0).cpu().numpy()
 
-        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), sink, None, None)
+        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), None, sink, None, None)
         return prepared.to_source_axes(values)
 
-    def _outside(self, base: np.ndarray | None, region: Region | None, geometry: Geometry) -> np.ndarray | None:
-        """What is outside of the region: `base`, or the background, where its value is not 0."""
-        if base is not None or region is None or not self.values[0]:
-            return base
-        return np.broadcast_to(self.values[0], geometry.shape)
+    def _foreground(self, image: Volume | Sequence[Volume]) -> Foreground | None:
+        """Where there is something in the image; None: everywhere, or not to be told."""
+        volumes = [image] if isinstance(image, Volume) else image
+        if not self.skip_empty or len(volumes) > 1 or volumes[0].is_2d:
+            return None
+        return foreground(volumes[0], str(self.info.channels[0].get("modality", "")))
 
-    def _restore(self, prepared: Prepared, labels: np.ndarray, sink: RowSink | None, on_progress: OnProgress | None,
-                 should_stop: ShouldStop | None) -> None:
+    def _blank(self, geometry: Geometry, base: np.ndarray | None, box: Region | None) -> np.ndarray:
+        """Background (k, j, i), and around `box` what `base` says."""
+        labels = np.zeros(geometry.shape, _type_for(self.values, base))
+        if base is not None and box is not None:
+            labels[...] = base
+            labels[box.slices] = 0
+        if self.values[0]:
+            labels[... if box is None or base is None else box.slices] = self.values[0]
+        return labels
+
+    def _restore(self, prepared: Prepared, labels: np.ndarray, found: Foreground | None, sink: RowSink | None,
+                 on_progress: OnProgress | None, should_stop: ShouldStop | None) -> None:
         """Fill `labels` on ``prepared.target``; where memory runs out, again with less."""
         device, steps = self.model.device, Steps()
         networks = [member.network for member in self.members]
@@ -153,7 +171,8 @@ class Segmenter:
 
             try:
                 with interruptible(networks, device, should_stop):
-                    planes = self._planes(predictor, prepared, window, wanted, blending, head, count, should_stop)
+                    planes = self._planes(predictor, prepared, window, wanted, blending, head, found, count,
+                                          should_stop)
                     restore_labels(_stoppable(planes, should_stop), head, source, prepared.target, labels, self.values,
                                    sink=sink)
                 return
@@ -177,16 +196,20 @@ class Segmenter:
         return len(self.members) * (2 ** self.model.preprocessing.spatial_dims if self.mirror else 1)
 
     def _planes(self, predictor: WindowPredictor, prepared: Prepared, window: Sequence[int], wanted: Sequence[slice],
-                blending: torch.device, head: VoxelHead, on_progress: OnProgress,
+                blending: torch.device, head: VoxelHead, found: Foreground | None, on_progress: OnProgress,
                 should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
         """Features (F, n, j, i) of the `wanted` part of the prepared image in order along k."""
+
+        def is_empty(start: Sequence[int], shape: Sequence[int]) -> bool:
+            return found is not None and found.is_empty(prepared.geometry, start, shape)
+
         if self.model.preprocessing.spatial_dims == 2:
             return finished_slices(predictor, prepared.array, window, context=self.model.preprocessing.context,
-                                   overlap=self.overlap, wanted=wanted, on_progress=on_progress,
-                                   should_stop=should_stop)
+                                   overlap=self.overlap, wanted=wanted, is_empty=is_empty,
+                                   on_progress=on_progress, should_stop=should_stop)
         return finished_planes(predictor, torch.from_numpy(prepared.array), window, overlap=self.overlap, wanted=wanted,
-                               blending_device=blending, dtype=self._sum_type(head), on_progress=on_progress,
-                               should_stop=should_stop)
+                               is_empty=is_empty, blending_device=blending, dtype=self._sum_type(head),
+                               on_progress=on_progress, should_stop=should_stop)
 
     def _sum_type(self, head: VoxelHead) -> torch.dtype:
         """Half precision for features (which norms keep small) of networks that round more coarsely themselves."""

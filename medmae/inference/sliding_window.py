@@ -19,7 +19,7 @@ from medmae.inference.device import Precision
 from medmae.inference.interruption import ShouldStop
 from medmae.inference.out_of_memory import WindowTooLarge, is_out_of_memory
 from medmae.inference.predictor import WindowPredictor
-from medmae.inference.windows import axes_of, cut
+from medmae.inference.windows import IsEmpty, axes_of, cut
 from medmae.networks.voxel_head import Features
 
 OnProgress = Callable[[int, int], None]
@@ -37,8 +37,9 @@ def sliding_window(network: Features, image: torch.Tensor, window: Sequence[int]
 
 @torch.no_grad()
 def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Sequence[int], *, overlap: float = 0.5,
-                    wanted: Sequence[slice] | None = None, blending_device: torch.device | None = None,
-                    dtype: torch.dtype = torch.float32, on_progress: OnProgress | None = None,
+                    wanted: Sequence[slice] | None = None, is_empty: IsEmpty | None = None,
+                    blending_device: torch.device | None = None, dtype: torch.dtype = torch.float32,
+                    on_progress: OnProgress | None = None,
                     should_stop: ShouldStop | None = None) -> Iterator[torch.Tensor]:
     """Yield the blended outputs (F, n, *rest) float32 in order along the first spatial axis, until all are out.
 
@@ -49,6 +50,7 @@ def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Seq
         overlap: part of the window that neighbours share, 0 <= overlap < 1.
         wanted: the box of the image whose outputs are wanted (default: all); windows that do not touch it are not
             computed.
+        is_empty: says of windows that there is only air in them; they count as constant at the image's least value.
         blending_device: where outputs are blended (default: where they are computed).
         dtype: of the open sums, see `Blend`.
         on_progress: called with (windows done, windows in all).
@@ -59,6 +61,11 @@ def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Seq
         WindowTooLarge: memory does not hold one window and the open planes.
     """
     axes = axes_of(image.shape[1:], window, overlap, wanted)
+    air = image.flatten(1).amin(1).view(-1, *[1] * len(window)).expand(-1, *window)
+
+    def seen(position: Sequence[int]) -> torch.Tensor:
+        return air if is_empty is not None and is_empty(position, window) else cut(image, position, window)
+
     layers = axes[0].starts
     total, done = math.prod(len(axis.starts) for axis in axes), 0
     try:
@@ -69,7 +76,7 @@ def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Seq
                 if should_stop is not None and should_stop():
                     raise Stopped("Stopped on request.")
                 now, positions = positions[:predictor.batch], positions[predictor.batch:]
-                outputs = predictor(torch.stack([cut(image, position, window) for position in now]))
+                outputs = predictor(torch.stack([seen(position) for position in now]))
                 for output, position in zip(outputs, now, strict=True):
                     blend.add(output, position)
                 del outputs

@@ -5,12 +5,13 @@ Windows and weights are those of MONAI's `sliding_window_inference` (mode "gauss
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 SMALLEST_WEIGHT = 1e-3
+IsEmpty = Callable[[Sequence[int], Sequence[int]], bool]  # whether there is only air in a box: start and size (k, j, i)
 
 
 @dataclass(frozen=True)
