@@ -150,3 +150,13 @@ def test_no_second_copy_of_the_image_is_made(axes):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < prepared.array.nbytes + 20 * 120 * 140 * 4  # a few planes; a copy in float32 would be 6.7 MB more
+
+
+@settings(max_examples=30)
+@given(regions(), st.booleans())
+def test_the_layout_is_known_before_anything_is_computed(case, context):
+    preprocessing, image, region = case
+    layout = preprocessing.layout(image, region, context=context)
+    prepared = preprocessing.prepare(image, region, context=context)
+    assert layout.array.shape == prepared.array.shape and set(layout.array.strides) == {0}
+    assert layout.geometry.is_close(prepared.geometry) and layout.target.is_close(prepared.target)

@@ -112,6 +112,25 @@ class Preprocessing:
             BadInput: the channels do not fit the model or do not overlap, a 2-D image meets a 3-D model, or the
                 resampled grid would be unreasonably large.
         """
+        volumes, layout, whole = self._laid_out(image, region, context=context)
+        array = allocate(layout.array.shape, np.dtype(np.float32))
+        begin = tuple(np.rint(whole.to_indices(layout.geometry.origin_mm)).astype(int).tolist())
+        done = 0
+        for volume in volumes:
+            stop = done + volume.channels
+            intensities = self.intensity if len(self.intensity) == 1 else self.intensity[done:stop]
+            self._fill(array[done:stop], volume, intensities, whole, begin)
+            done = stop
+        return dataclasses.replace(layout, array=array)
+
+    def layout(self, image: Volume | Sequence[Volume], region: Region | None = None, *,
+               context: bool = True) -> Prepared:
+        """What `prepare` would give, before anything is computed: its `array` has the shape, but no memory."""
+        return self._laid_out(image, region, context=context)[1]
+
+    def _laid_out(self, image: Volume | Sequence[Volume], region: Region | None, *,
+                  context: bool) -> tuple[list[Volume], Prepared, Geometry]:
+        """The channels, the prepared image without its voxels, and the grid of the whole prepared image."""
         volumes = [image] if isinstance(image, Volume) else list(image)
         first = volumes[0]
         if self.spatial_dims == 3 and first.is_2d:
@@ -124,17 +143,11 @@ class Preprocessing:
         start, shape = change.box(region.lower, region.shape, first.geometry.shape)
         target = grid.cropped(start, shape) if shape != grid.shape else grid
         begin, size = ((0, 0, 0), whole.shape) if target is grid else self._covering(target, whole, context=context)
-        geometry = whole.cropped(begin, size) if size != whole.shape else whole
-        array = allocate((sum(volume.channels for volume in volumes), *size), np.dtype(np.float32))
-        done = 0
-        for volume in volumes:
-            stop = done + volume.channels
-            intensities = self.intensity if len(self.intensity) == 1 else self.intensity[done:stop]
-            self._fill(array[done:stop], volume, intensities, whole, begin)
-            done = stop
-        return Prepared(array=array, geometry=geometry, grid=grid, target=target, target_start=start, change=change,
-                        source_geometry=first.geometry, is_2d=first.is_2d, spacing_known=first.spacing_known,
-                        source=first.source)
+        nothing = np.broadcast_to(np.float32(0), (sum(volume.channels for volume in volumes), *size))
+        return volumes, Prepared(
+            array=nothing, geometry=whole.cropped(begin, size) if size != whole.shape else whole, grid=grid,
+            target=target, target_start=start, change=change, source_geometry=first.geometry, is_2d=first.is_2d,
+            spacing_known=first.spacing_known, source=first.source), whole
 
     def prepare_label(self, label: Volume, prepared: Prepared, index_of: Mapping[int, int]) -> np.ndarray:
         """Bring a label map to the prepared image's grid: (k, j, i) uint8 class indices.
