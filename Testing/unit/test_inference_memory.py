@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from medmae.errors import BadInput
+from medmae.inference import memory
 from medmae.inference.memory import (
+    Growth,
     available_bytes,
     format_memory,
     parse_memory,
@@ -47,6 +49,25 @@ def test_the_process_sees_what_it_takes_and_its_peak():
     del array
     assert peak_bytes() >= held - 1_000_000
     assert available_bytes() is None or available_bytes() > 10**8
+
+
+@pytest.mark.parametrize("can_reset", [True, False])
+def test_growth_of_a_piece_of_work_is_measured_and_the_peak_of_all_is_kept(can_reset, monkeypatch):
+    if not can_reset:
+        monkeypatch.setattr(memory, "_reset_system_peak", lambda: False)
+    large = np.ones(150_000_000, np.uint8)  # above the 32 MiB that an allocator may keep
+    peak = peak_bytes()
+    del large
+    with Growth() as growth:
+        for _ in range(3):
+            array = np.ones(60_000_000, np.uint8)
+            np.sort(array[:2_000_000])  # time for a look
+            del array
+    assert 50_000_000 < growth.bytes < 90_000_000
+    assert peak_bytes() >= peak
+    with Growth() as growth:
+        pass
+    assert growth.bytes < 5_000_000
 
 
 CHURN = """

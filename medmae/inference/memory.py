@@ -10,7 +10,9 @@ import math
 import os
 import re
 import sys
+import threading
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from medmae.errors import BadInput
@@ -22,6 +24,8 @@ _STATUS = Path("/proc/self/status")
 # glibc's mallopt, from malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _RETURNED_BYTES = 2**20
+
+_earlier_peak = 0  # from before the system's counter was reset
 
 
 def parse_memory(text: str) -> int:
@@ -55,23 +59,54 @@ def resident_bytes() -> int:
 
 def peak_bytes() -> int:
     """The most that the process has held in memory at once, since it began or since `reset_peak`."""
-    if sys.platform.startswith("linux"):
-        return _status_bytes("VmHWM")
-    if sys.platform == "win32":
-        return int(_windows_counters().PeakWorkingSetSize)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+    return max(_earlier_peak, _system_peak())
 
 
-def reset_peak() -> bool:
-    """Let `peak_bytes` count from now on, where the system can do that (Linux); says whether it could."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
+def reset_peak() -> None:
+    """Let `peak_bytes` count from now on, where the system can do that (Linux)."""
+    global _earlier_peak
+    if _reset_system_peak():
+        _earlier_peak = 0
+
+
+class Growth:
+    """How much memory a piece of work takes at most, beyond what was held before it.
+
+    On Linux the system's own counter tells exactly; elsewhere a thread looks at the process every millisecond, which
+    works because the operators of torch let other threads run.
+
+    Attributes:
+        bytes: the most that was held within the ``with`` block, minus what was held before; 0 or more.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __enter__(self) -> Growth:
+        global _earlier_peak
+        peak = peak_bytes()
+        self._before = self._highest = resident_bytes()
+        self._ended: threading.Event | None = None
+        if _reset_system_peak():
+            _earlier_peak = peak
+        else:
+            self._ended = threading.Event()
+            self._watcher = threading.Thread(target=self._watch, args=(self._ended,), daemon=True)
+            self._watcher.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._ended is None:
+            self._highest = _system_peak()
+        else:
+            self._ended.set()
+            self._watcher.join()
+        self.bytes = max(0, self._highest - self._before)
+
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.wait(0.001):
+            self._highest = max(self._highest, resident_bytes())
 
 
 def available_bytes() -> int | None:
@@ -103,6 +138,28 @@ def return_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library than glibc
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES) and mallopt(_M_TRIM_THRESHOLD, _RETURNED_BYTES))
+
+
+def _system_peak() -> int:
+    if sys.platform.startswith("linux"):
+        return _status_bytes("VmHWM")
+    if sys.platform == "win32":
+        return int(_windows_counters().PeakWorkingSetSize)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _reset_system_peak() -> bool:
+    """Let the system count the peak from now on; says whether it can."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # some containers forbid it
+        return False
+    return True
 
 
 def _status_bytes(name: str) -> int:
