@@ -69,7 +69,7 @@ def test_segment_writes_one_result_an_image_named_as_its_path(
                           "images/xray_001.png", "--out", str(out), "--device", "cpu")
     assert code == 0 and not result["failed"]
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
-        "images/xray_000.nii.gz", "images/xray_001.nii.gz", "summary.csv"]
+        "images/xray_000.nii.gz", "images/xray_001.nii.gz", "manifest.jsonl", "summary.csv"]
     with open(out / "summary.csv", newline="") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {"images/xray_000.png", "images/xray_001.png"}
 

@@ -19,12 +19,15 @@ WORST = 3
 
 
 @options.command("evaluate", "Dice, HD95, AUC on labelled cases.")
-@options.combine(
-    options.model, options.dataset, options.split,
-    options.out("Also write the predictions to this folder.", required=False),
-    options.device, options.inference_precision, options.overrides, options.as_json)
-def command(model: str, dataset: Path | None, split: str, out: Path | None, device: str | None, precision: str | None,
-            overrides: tuple[str, ...], as_json: bool) -> None:
+@options.in_group(
+    "What", options.models, options.dataset, options.split,
+    options.out("Also write the predictions to this folder.", required=False), options.as_json)
+@options.in_group(
+    "Quality, speed, memory (segmentation; as medmae segment)", options.mirror, options.overlap, options.skip_empty,
+    options.memory, options.batch, options.postprocess, options.device, options.inference_precision)
+@options.combine(options.overrides)
+def command(models: tuple[str, ...], dataset: Path | None, split: str, out: Path | None, overrides: tuple[str, ...],
+            as_json: bool, **chosen: Any) -> None:
     """Score a model on the labelled cases of a dataset list.
 
     Segmentation: Dice and HD95 of every label, per case. Classification: AUC, accuracy, sensitivity, specificity with
@@ -34,11 +37,13 @@ def command(model: str, dataset: Path | None, split: str, out: Path | None, devi
     Examples:
       medmae evaluate --model runs/n8 --dataset dataset.json
       medmae evaluate --model runs/n8 --dataset dataset.json --split validation --json > scores.json
+      medmae evaluate --model fold1 fold2 --mirror --dataset dataset.json
     """
     if dataset is None:
         raise click.UsageError("Missing option '--dataset'.")
-    inputs = {"dataset": str(dataset), "split": split, "model": model, "out": None if out is None else str(out)}
-    config = inference_config("evaluate", runs.given(device=device, precision=precision), overrides)
+    inputs = {"dataset": str(dataset), "split": split, "model": models[0] if len(models) == 1 else list(models),
+              "out": None if out is None else str(out)}
+    config = inference_config("evaluate", runs.given(**chosen), overrides)
     if out is not None:
         runs.refuse_filled(out)
     with runs.clean_output(out), runs.temporary_run("evaluate", config, inputs) as run:

@@ -31,9 +31,19 @@ def inference_config(kind: InferenceKind, given: Mapping[str, Any], overrides: S
     return to_json(with_overrides(config, overrides, what))
 
 
-def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str, images: Sequence[str],
-                    out: Path) -> dict[str, Any]:
+def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str | Sequence[str],
+                    images: Sequence[str | Sequence[str]], out: Path, *, resume: bool = False,
+                    **inputs: Any) -> dict[str, Any]:
     """Run `kind` over images into `out` and return its result, with the images that failed under "failed".
+
+    Args:
+        kind: segment or classify.
+        config: the resolved configuration.
+        model: a model, or several.
+        images: as typed; a sequence within it is a case of several channels.
+        out: the folder of the results.
+        resume: go on with what is in `out`.
+        inputs: further inputs of the run.
 
     Raises:
         BadInput: nothing was done; `out` is as it was.
@@ -41,8 +51,9 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str, 
     """
     if not images:
         raise click.UsageError("Missing option '--images'.")
-    runs.refuse_filled(out)
-    inputs = {"model": model, "images": list(images), "out": str(out)}
+    if not resume:
+        runs.refuse_filled(out)
+    inputs = {"model": model, "images": list(images), "out": str(out), "resume": resume, **inputs}
     with runs.clean_output(out), runs.temporary_run(kind, config, inputs) as run:
         try:
             runs.execute(run, kind)
@@ -53,8 +64,27 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str, 
             shutil.copyfile(run.log_file, out / "log.txt")
         state = run.state()
         if state["state"] == "stopped":
-            say(str(state.get("reason")))
-        return read_json(run.path / "result.json", "result")
+            say(f"{state.get('reason')} The same command with --resume goes on.")
+        result = read_json(run.path / "result.json", "result")
+    if result.get("finished_before"):
+        say(f"{result['finished_before']} of the cases were finished before and are not done again.")
+    return result
+
+
+def cases_of(images: Sequence[str], channels: Sequence[Sequence[str]]) -> list[Any]:
+    """What ``--images`` and ``--channel`` name, as the input "images" of a run.
+
+    Raises:
+        BadInput: the channels do not go together.
+        UsageError: both are given.
+    """
+    if not channels:
+        return list(images)
+    if images:
+        raise click.UsageError("Give either --images (one file a case) or --channel (once for each channel).")
+    from medmae.inference.channels import cases_of_channels
+
+    return [[str(path) for path in case] for case in cases_of_channels(channels)]
 
 
 def raise_failures(result: Mapping[str, Any], out: Path) -> None:

@@ -15,17 +15,52 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 PRESETS = preset_names()
 FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
+SEGMENT_FORMATS = (*FORMATS, "dicom-seg")
 PRECISIONS = ("fp32", "bf16", "fp16")
+TOGETHER = "\0"  # between the values of one use of an option; no argument of a program can hold it
+
+
+class TogetherOption(click.Option):
+    """A repeatable option of which each use takes several values that belong together."""
+
+    def type_cast_value(self, context: click.Context, value: Any) -> Any:
+        """A tuple of the values of each use."""
+        return tuple(tuple(use.split(TOGETHER)) for use in super().type_cast_value(context, value) or ())
 
 
 class Command(click.Command):
-    """A command whose repeatable options take several values at once, as shells expand globs: ``--images a b c``."""
+    """A command whose repeatable options take several values at once, as shells expand globs: ``--images a b c``.
+
+    Options that were declared `in_group` are listed under its heading in the help.
+    """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Spread ``--images a b c`` to ``--images a --images b --images c`` before parsing."""
-        many = {name for option in self.params if isinstance(option, click.Option) and option.multiple
-                for name in option.opts}
-        return super().parse_args(context, _spread(args, many))
+        given = [option for option in self.params if isinstance(option, click.Option) and option.multiple]
+        many = {name for option in given if not isinstance(option, TogetherOption) for name in option.opts}
+        together = {name for option in given if isinstance(option, TogetherOption) for name in option.opts}
+        return super().parse_args(context, _joined(_spread(args, many), together))
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options by group, in the order in which groups first come; those without one last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(context):
+            record = option.get_help_record(context)
+            if record is not None:
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
+        for group in sorted(groups, key="Options".__eq__):
+            with formatter.section(group):
+                formatter.write_dl(groups[group])
+
+
+def in_group(group: str, *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """`combine`, under a heading in the help."""
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+            function.__click_params__[-1].group = group  # type: ignore[attr-defined]
+        return function
+    return decorate
 
 
 def _spread(args: Sequence[str], many: set[str]) -> list[str]:
@@ -42,6 +77,23 @@ def _spread(args: Sequence[str], many: set[str]) -> list[str]:
             first = False
         spread.append(token)
     return spread
+
+
+def _joined(args: Sequence[str], together: set[str]) -> list[str]:
+    """The values after each use of an option of `together` as one."""
+    joined: list[str] = []
+    begun = values = False
+    for token in args:
+        if token.startswith("-") and len(token) > 1:
+            name, equals, _ = token.partition("=")
+            begun, values = name in together, bool(equals)
+            joined.append(token)
+        elif begun and values:
+            joined[-1] += TOGETHER + token
+        else:
+            joined.append(token)
+            values = True
+    return joined
 
 
 def command(name: str, summary: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -67,6 +119,12 @@ encoder = click.option("--encoder", metavar="MODEL|none",
                             "'none' starts from scratch (with --method and --preset).")
 model = click.option("--model", required=True, metavar="MODEL",
                      help="A model folder, a run folder or a name in the registry (medmae model list).")
+models = click.option("--model", "models", required=True, multiple=True, metavar="MODEL...",
+                      help="A model folder, a run folder or a name in the registry; several answer together as an "
+                           "ensemble.")
+channels = click.option("--channel", "channels", cls=TogetherOption, multiple=True, metavar="PATH...",
+                        help="For models of several channels, once for each channel in the model's order, instead of "
+                             "--images: its images, case after case.")
 method = click.option("--method", type=click.Choice(method_names()), help="vis-mae: 2-D; gl-mae: 3-D.")
 preset = click.option("--preset", type=click.Choice(PRESETS),
                       help="Size of the network. base: as published; tiny: useful on two CPU cores in minutes. "
@@ -89,6 +147,20 @@ inference_precision = click.option("--precision", type=click.Choice(("auto", *PR
                                    help="Arithmetic of the network.  "
                                         "[default: auto: bf16 where the device computes it]")
 frame = click.option("--frame", type=click.IntRange(min=0), metavar="N", help="The frame of 4-D images, from 0.")
+resume_cases = click.option("--resume", is_flag=True, help="Repeat a command that was stopped or killed: finished "
+                            "cases are skipped, failed ones tried again.")
+overlap = click.option("--overlap", type=click.FloatRange(0, 1, max_open=True), metavar="PART",
+                       help="How much neighbouring windows share; more is slower and smoother.  [default: 0.5]")
+mirror = click.option("--mirror", is_flag=True, default=None, help="Average over mirrored images too: 8 times the work "
+                      "(2-D: 4 times), often a little better.")
+skip_empty = click.option("--skip-empty/--no-skip-empty", default=None, help="Leave out windows with nothing but air "
+                          "or padding.  [default: skip]")
+memory = click.option("--memory", metavar="SIZE", help="The most memory to take, for example 4GB; slower where it is "
+                      "little.  [default: what is free]")
+batch = click.option("--batch", type=click.IntRange(min=1), metavar="N",
+                     help="Windows a forward pass.  [default: what suits the device]")
+postprocess = click.option("--postprocess", type=click.Choice(("model", "none")),
+                           help="Clean labels as the model asks for, or not.  [default: model]")
 resume = click.option("--resume", is_flag=True, help="Continue the run in --out where it was stopped or killed.")
 overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE...",
                          help="Override any key of the configuration, e.g. --set batch_size=4 (a wrong key lists all).")

@@ -3,39 +3,76 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from medmae.cli import options, runs, tables
-from medmae.cli.inference import apply_to_images, inference_config, raise_failures
+from medmae.cli.app import say
+from medmae.cli.inference import apply_to_images, cases_of, inference_config, raise_failures
 
 
 @options.command("segment", "Label maps for images, on their exact grids.")
-@options.combine(
-    options.model, options.images, options.out("The folder for the results; must be new or empty."),
-    click.option("--format", "file_format", type=click.Choice(options.FORMATS), help="Of the results; seg.nrrd keeps "
-                 "names and colours and opens as a segmentation in 3D Slicer.  [default: nii.gz]"),
-    options.frame, options.device, options.inference_precision, options.overrides, options.as_json)
-def command(model: str, images: tuple[str, ...], out: Path, file_format: str | None, frame: int | None,
-            device: str | None, precision: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+@options.in_group(
+    "What", options.models, options.images, options.channels, options.frame,
+    click.option("--roi", type=float, nargs=6, default=None, metavar="R0 R1 A0 A1 S0 S1",
+                 help="Label only what lies in this box of patient coordinates (RAS, mm)."),
+    click.option("--base", type=click.Path(path_type=Path), metavar="LABELS",
+                 help="Labels to keep outside of --roi: a file, or the folder of an earlier run."))
+@options.in_group(
+    "Results", options.out("The folder for the results; must be new or empty."), options.resume_cases,
+    click.option("--format", "file_format", type=click.Choice(options.SEGMENT_FORMATS),
+                 help="Of the labels. seg.nrrd: a segmentation in 3D Slicer, with names and colours; dicom-seg: refers "
+                      "to the DICOM series.  [default: nii.gz]"),
+    click.option("--probabilities", is_flag=True, default=None, help="Also write the probability of each label, in 8 "
+                 "bits."),
+    click.option("--uncertainty", is_flag=True, default=None, help="Also write where the model is unsure, in 8 bits."),
+    options.postprocess,
+    click.option("--largest-component", is_flag=True, default=None, help="Keep only the largest part of each label."),
+    click.option("--fill-holes", is_flag=True, default=None, help="Fill what a label encloses."), options.as_json)
+@options.in_group(
+    "Quality, speed, memory", options.mirror, options.overlap, options.skip_empty, options.memory, options.batch,
+    options.device, options.inference_precision)
+@options.combine(options.overrides)
+def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tuple[str, ...], ...], out: Path,
+            base: Path | None, resume: bool, file_format: str | None, overrides: tuple[str, ...], as_json: bool,
+            **chosen: Any) -> None:
     """Segment images; every result lies exactly on the grid of its image.
 
-    Writes OUT/<image path without extension>.<format> and OUT/summary.csv. An image that cannot be used is reported
-    and does not keep the others from being segmented (exit code 1).
+    Writes OUT/<image path without extension>.<format> and OUT/summary.csv (volume and surface of each label). An image
+    that cannot be used is reported and does not keep the others from being segmented (exit code 1).
+    Everything about the options and files: docs/segmenting.md.
 
     \b
     Examples:
       medmae segment --model runs/n8 --images scan.nii.gz --out results
       medmae segment --model liver --images study/ more/*.nrrd --format seg.nrrd --out results
+      medmae segment --model fold1 fold2 --mirror --images scan.nrrd --out careful
+      medmae segment --model tumour --channel t1/*.nii.gz --channel t2/*.nii.gz --out results
+      medmae segment --model liver --images archive/ --out results --resume
     """
-    given = runs.given(format=file_format, frame=frame, device=device, precision=precision)
-    result = apply_to_images("segment", inference_config("segment", given, overrides), model, images, out)
+    config = inference_config("segment", runs.given(format=file_format, **chosen), overrides)
+    result = apply_to_images("segment", config, models[0] if len(models) == 1 else list(models),
+                             cases_of(images, channels), out, resume=resume, base=None if base is None else str(base))
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif result["cases"]:
-        tables.show(["image", "label", "voxels", "ml", "seconds"],
-                    [[case["image"], name, size["voxels"], size["ml"], case["seconds"]]
-                     for case in result["cases"] for name, size in case["labels"].items()])
+        _show(result)
         click.echo(f"Results: {out}")
     raise_failures(result, out)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """The labels of each image, and what the work took."""
+    sure = any("confidence" in size for case in result["cases"] for size in case["labels"].values())
+    tables.show(["image", "label", "voxels", "ml", "mm2", *(["confidence"] if sure else []), "seconds"],
+                [[case["image"], name, size["voxels"], size["ml"], size.get("area_mm2"),
+                  *([size.get("confidence")] if sure else []), case["seconds"]]
+                 for case in result["cases"] for name, size in case["labels"].items()])
+    peak = max((case.get("peak_bytes") or 0 for case in result["cases"]), default=0)
+    if peak:
+        from medmae.inference.memory import format_memory
+
+        say(f"Peak memory: {format_memory(peak)}.")

@@ -1,7 +1,8 @@
 """Run kind "classify": class probabilities for images.
 
-inputs: ``model``, ``images`` (as for segment), ``out`` (folder). Writes ``OUT/classes.csv`` (with a column p(CLASS) for
-each class), ``OUT/classes.json`` and the same object as the run's ``result.json``.
+inputs: ``model``, ``images`` and ``resume`` (as for segment), ``out`` (folder). Writes ``OUT/classes.csv`` (with a
+column p(CLASS) for each class), ``OUT/classes.json`` and the same object as the run's ``result.json``, and
+``OUT/manifest.jsonl`` (what is finished).
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmae.config import from_json
+from medmae.config import from_json, to_json
 from medmae.files import write_json, write_text
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
-from medmae.inference.cases import find_cases
+from medmae.inference.cases import find_cases, sizes_of
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import ClassifyConfig
+from medmae.inference.manifest import Manifest, options_of
 from medmae.inference.segment_run import failures_to_json, required_inputs, table_text
 from medmae.inference.sliding_window import OnProgress
 from medmae.run_folder import RunFolder
@@ -37,31 +39,39 @@ def execute(run: RunFolder) -> None:
     classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, batch=config.batch,
                             pooling=config.pooling)
     several = classifier.info.multi_label
-    results: list[dict[str, Any]] = []
+    out = Path(inputs["out"])
+    manifest = Manifest(out, options_of("classify", to_json(config), [classifier.info]),
+                        resume=bool(inputs.get("resume")))
+    before = {index: manifest.finished(case) for index, case in enumerate(cases)}
+    results: dict[int, dict[str, Any]] = {index: result for index, result in before.items() if result}
+    done_before = set(results)
 
     def work(index: int, on_progress: OnProgress) -> None:
         started = time.monotonic()
         images = [read_image(path, frame=config.frame) for path in cases[index].images]
         found = classifier.classify(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
-        results.append({"image": str(cases[index].images[0]), "label": found.label,
-                        **({"labels": list(found.labels)} if several else {}),
-                        "probabilities": found.probabilities,
-                        "deciding_slice": found.deciding_slice and _place(found.deciding_slice),
-                        "deciding_slices": {name: _place(one) for name, one in found.deciding_slices.items()} or None,
-                        "seconds": round(time.monotonic() - started, 3)})
+        result = {"image": str(cases[index].images[0]), "label": found.label,
+                  **({"labels": list(found.labels)} if several else {}),
+                  "probabilities": found.probabilities,
+                  "deciding_slice": found.deciding_slice and _place(found.deciding_slice),
+                  "deciding_slices": {name: _place(one) for name, one in found.deciding_slices.items()} or None,
+                  "seconds": round(time.monotonic() - started, 3)}
+        manifest.add(cases[index], [], result)
+        results[index] = result
 
     failures: list[CaseFailure] = []
     try:
-        for_each_case(run, "classify", [str(case.images[0]) for case in cases], work, failures)
+        for_each_case(run, "classify", [str(case.images[0]) for case in cases], work, failures,
+                      sizes=sizes_of(cases), done_before=done_before)
     finally:
-        found = {"task": "classification", "model": classifier.info.name, "classes": classifier.names,
+        found: dict[str, Any] = {"task": "classification", "model": classifier.info.name, "classes": classifier.names,
                  "multi_label": several, "pooling": classifier.pooling, "calibrated": classifier.is_calibrated,
                  "calibration": classifier.info.calibration, "calibration_told": classifier.calibration_told,
-                 "cases": results, "failed": failures_to_json(failures)}
+                 "cases": [results[index] for index in sorted(results)], "failed": failures_to_json(failures),
+                 "finished_before": len(done_before)}
         write_json(run.path / "result.json", found)
         if results:
-            out = Path(inputs["out"])
-            write_text(out / "classes.csv", _table(classifier.names, results, failures))
+            write_text(out / "classes.csv", _table(classifier.names, found["cases"], failures))
             write_json(out / "classes.json", found)
     raise_failures(failures, len(cases))
 

@@ -1,7 +1,7 @@
 """Run kind "evaluate": a model's scores on a list of a dataset.
 
-inputs: ``dataset``, ``split`` (default test), ``model``, ``out`` (folder for predictions and scores, or None). The
-run's ``result.json`` is the object that ``medmae evaluate --json`` prints.
+inputs: ``dataset``, ``split`` (default test), ``model`` (or a list of them: an ensemble that segments), ``out`` (folder
+for predictions and scores, or None). The run's ``result.json`` is the object that ``medmae evaluate --json`` prints.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from medmae.files import write_json
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import EvaluateConfig
-from medmae.inference.loaded_model import LoadedModel
-from medmae.inference.segment_run import failures_to_json, required_inputs, segments_of
-from medmae.inference.segmenter import Segmenter
+from medmae.inference.loaded_model import LoadedModel, load_members
+from medmae.inference.outputs.components import clean, steps_for
+from medmae.inference.segment_run import failures_to_json, required_inputs, segmenter_for, segments_of
 from medmae.inference.sliding_window import OnProgress
 from medmae.metrics import (
     ClassificationCase,
@@ -52,7 +52,10 @@ def execute(run: RunFolder) -> None:
     dataset = load_dataset(inputs["dataset"])
     cases = labelled_cases(dataset, inputs.get("split") or "test")
     assert dataset.task is not None
-    model = LoadedModel.load(inputs["model"], task=dataset.task, device=config.device, precision=config.precision)
+    models = load_members(inputs["model"], task=dataset.task, device=config.device, precision=config.precision)
+    model = models[0]
+    if len(models) > 1 and dataset.task == "classification":
+        raise BadInput("Several models answer together for segmentation only. Name one model to score classes.")
     out = Path(inputs["out"]) if inputs.get("out") else None
     check_labels(dataset, model.info)
     if dataset.task == "classification":
@@ -60,7 +63,7 @@ def execute(run: RunFolder) -> None:
     run.append_progress({"stage": "check", "message": f"checking {len(cases)} cases"})
     validate_cases(dataset, cases, labels=True)
     failures: list[CaseFailure] = []
-    scores = score_cases(run, dataset, cases, model, config, out, failures)
+    scores = score_cases(run, dataset, cases, models, config, out, failures)
     if failures:
         scores["failed"] = failures_to_json(failures)
     if len(failures) < len(cases):
@@ -70,16 +73,18 @@ def execute(run: RunFolder) -> None:
     raise_failures(failures, len(cases))
 
 
-def score_cases(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel, config: EvaluateConfig,
-                out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
-    """The result object of a model that fits the dataset, on cases that were checked; those that fail are added to
-    `failures`. Predictions are written to `out` where it is given.
+def score_cases(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel | Sequence[LoadedModel],
+                config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+    """The result object of a model (or of several that answer together) that fits the dataset, on cases that were
+    checked; those that fail are added to `failures`. Predictions are written to `out` where it is given.
 
     Raises:
         Stopped: a stop was asked for.
     """
-    evaluate = _segmentation if dataset.task == "segmentation" else _classification
-    return evaluate(run, dataset, cases, model, config, out, failures)
+    models = [model] if isinstance(model, LoadedModel) else list(model)
+    if dataset.task == "segmentation":
+        return _segmentation(run, dataset, cases, models, config, out, failures)
+    return _classification(run, dataset, cases, models[0], config, failures)
 
 
 def labelled_cases(dataset: Dataset, split: str) -> list[Case]:
@@ -162,12 +167,14 @@ def image_name(dataset: Dataset, case: Case) -> str:
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
-def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel, config: EvaluateConfig,
-                  out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], models: list[LoadedModel],
+                  config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
     from medmae.volumes import write_label
 
-    segmenter = Segmenter(model, overlap=config.overlap, batch=config.batch,
-                          values=dataset_values(dataset, model.info))
+    info = models[0].info
+    values = dataset_values(dataset, info)
+    segmenter = segmenter_for(models, config, values=values)
+    steps = steps_for(info, values, model=config.postprocess == "model")
     scored: list[SegmentationCase] = []
 
     def work(index: int, on_progress: OnProgress) -> None:
@@ -176,10 +183,11 @@ def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model
         images, label = [read_image(path) for path in case.images], read_label(case.label)
         check_same_grid(label.geometry, images[0].geometry, label.source)
         found = segmenter.segment(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
+        clean(found, steps, background=values[0])
         if out is not None:
             output = out / f"{case.id}.{config.format}"
             output.parent.mkdir(parents=True, exist_ok=True)
-            write_label(output, found, images[0].geometry, segments_of(model.info, segmenter.values), config.format)
+            write_label(output, found, images[0].geometry, segments_of(info, segmenter.values), config.format)
         spacing = images[0].geometry.spacing_mm if images[0].spacing_known else None
         scored.append(score_segmentation(image_name(dataset, case), label.array[0], found, dataset.labels, spacing,
                                          case.subject))
@@ -189,7 +197,7 @@ def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model
 
 
 def _classification(run: RunFolder, dataset: Dataset, cases: Sequence[Case], model: LoadedModel,
-                    config: EvaluateConfig, out: Path | None, failures: list[CaseFailure]) -> dict[str, Any]:
+                    config: EvaluateConfig, failures: list[CaseFailure]) -> dict[str, Any]:
     classifier = Classifier(model, batch=config.batch, pooling=config.pooling)
     scored: list[ClassificationCase] = []
     index_of = dataset.class_of_value
