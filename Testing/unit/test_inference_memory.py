@@ -64,7 +64,7 @@ def test_growth_of_a_piece_of_work_is_measured_and_the_peak_of_all_is_kept(can_r
             np.sort(array[:2_000_000])  # time for a look
             del array
     assert 50_000_000 < growth.bytes < 90_000_000
-    assert peak_bytes() >= peak
+    assert peak_bytes() >= peak - 2_000_000  # the system counts pages of each thread in batches
     with Growth() as growth:
         pass
     assert growth.bytes < 5_000_000
