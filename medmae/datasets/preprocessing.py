@@ -96,7 +96,8 @@ class Preprocessing:
                 "intensity": intensities[0] if len(intensities) == 1 else {"channels": intensities}}
 
     def prepare(self, image: Volume | Sequence[Volume], region: Region | None = None, *,
-                context: bool = True, allocate: Allocate = np.empty) -> Prepared:
+                context: bool = True, allocate: Allocate = np.empty,
+                forget: Callable[[], None] | None = None) -> Prepared:
         """Make the network's view of an image, or of the aligned images of a case (one a channel, the first's grid).
 
         Intensities are those of the whole image, whatever the region.
@@ -107,6 +108,7 @@ class Preprocessing:
                 of the whole image's prepared grid that covers the region.
             context: cover half a window around the region too, so that results inside hardly depend on where it ends.
             allocate: makes the prepared array of a shape and type, for instance in a file.
+            forget: called now and then while it is filled, so that an array in a file need not stay in memory.
 
         Raises:
             BadInput: the channels do not fit the model or do not overlap, a 2-D image meets a 3-D model, or the
@@ -119,7 +121,7 @@ class Preprocessing:
         for volume in volumes:
             stop = done + volume.channels
             intensities = self.intensity if len(self.intensity) == 1 else self.intensity[done:stop]
-            self._fill(array[done:stop], volume, intensities, whole, begin)
+            self._fill(array[done:stop], volume, intensities, whole, begin, forget)
             done = stop
         return dataclasses.replace(layout, array=array)
 
@@ -206,7 +208,7 @@ class Preprocessing:
         return (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
     def _fill(self, result: np.ndarray, volume: Volume, intensities: Sequence[Intensity], whole: Geometry,
-              begin: Index) -> None:
+              begin: Index, forget: Callable[[], None] | None) -> None:
         """Normalise and resample a volume into `result` (C, k, j, i), the part of the grid `whole` from `begin` on."""
         change = axis_change(volume.geometry, self.orientation)
         grid = reoriented_geometry(volume.geometry, change)
@@ -220,7 +222,7 @@ class Preprocessing:
             source, intensity = volume.array[channel], intensities[channel % len(intensities)]
             planes = _NormalisedPlanes(source, intensity, least)
             fill = None if way.is_inside else min(float(planes(index).min()) for index in range(len(source)))
-            stream_planes(planes, way, target, fill)
+            stream_planes(planes, way, target, fill, forget)
 
 
 def fitted_geometry(geometry: Geometry, longest_side: int) -> Geometry:

@@ -46,6 +46,8 @@ class Work:
         wants_rows: whether whole rows of logits are asked for (maps of probability or uncertainty).
         further_bytes: what the caller will hold besides.
         blends_on_processor: False where sums lie in the memory of a GPU.
+        can_spill: whether arrays in files help: only where the image is stored slice by slice as the network sees it,
+            so that work on it touches one part of a file after the other.
     """
 
     held_bytes: int
@@ -65,6 +67,7 @@ class Work:
     wants_rows: bool = False
     further_bytes: int = 0
     blends_on_processor: bool = True
+    can_spill: bool = True
 
     @property
     def passes(self) -> int:
@@ -187,7 +190,7 @@ def _ways(work: Work, window: tuple[int, ...]) -> list[_Way]:
     batches = [work.batch]
     while batches[-1] > 1:
         batches.append(batches[-1] // 2)
-    return [*(_Way(window, batch, False) for batch in batches), _Way(window, 1, True)]
+    return [*(_Way(window, batch, False) for batch in batches), *([_Way(window, 1, True)] if work.can_spill else [])]
 
 
 def _may_fit(work: Work, window: tuple[int, ...], measured: dict[tuple[int, ...], int], limit: int) -> bool:
@@ -195,7 +198,7 @@ def _may_fit(work: Work, window: tuple[int, ...], measured: dict[tuple[int, ...]
     """
     known = next(reversed(measured))
     expected = measured[known] * math.prod(window) // math.prod(known)
-    return estimated_peak(work, window, 1, expected, spill=True) <= limit
+    return estimated_peak(work, window, 1, expected, spill=work.can_spill) <= limit
 
 
 def _plan_of(work: Work, way: _Way, forward_bytes: int, limit: int | None) -> Plan:
