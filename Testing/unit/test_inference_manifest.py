@@ -77,6 +77,13 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
         Manifest(tmp_path / "out", OPTIONS, resume=True)
 
 
+def test_a_run_killed_before_its_first_result_can_be_resumed(tmp_path):
+    (tmp_path / "out" / "scans").mkdir(parents=True)
+    (tmp_path / "out" / "scans" / ".partial-x-a.nii.gz").write_bytes(b"half")
+    assert finished(tmp_path, "a").finished(case(tmp_path)) is None
+    assert finished(tmp_path).finished(case(tmp_path)) == {"image": "a"}
+
+
 def test_the_result_of_another_image_is_not_replaced(tmp_path):
     finished(tmp_path, "a")
     other = tmp_path / "elsewhere"

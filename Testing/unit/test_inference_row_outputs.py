@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from test_preprocessing import ORIENTATIONS, oblique
 from medmae.errors import BadInput
 from medmae.inference.outputs import row_outputs
 from medmae.inference.outputs.confidence import Confidence
-from medmae.inference.outputs.mapped import mapped_array, release
 from medmae.inference.outputs.probability_maps import ProbabilityMaps, file_names
 from medmae.inference.outputs.row_outputs import RowOutputs
 from medmae.inference.outputs.uncertainty import UncertaintyMap, normalised_entropy
@@ -85,16 +82,21 @@ def test_file_names_of_labels_are_safe_and_unique():
                      "liver_2_2"]
 
 
-def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medmae.inference.spilling._reserve", full)
+    image = levels(oblique((4, 5, 6), (1.0, 1.0, 1.0), "RAS"))
     with pytest.raises(BadInput, match="Probability maps need .* of room"):
-        mapped_array((10, 10, 10), np.uint8, tmp_path, "Probability maps")
+        outputs_of(Segmenter(segmentation_model()), image, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_released_from_memory_stays(tmp_path):
-    array = mapped_array((3, 5000), np.uint8, tmp_path, "Maps")
-    array[1] = 7
-    release(array)
-    assert (array[1] == 7).all() and not array[0].any() and not array[2].any()
+def test_maps_whose_memory_is_given_back_on_the_way_are_the_same(tmp_path, monkeypatch):
+    image = levels(oblique((6, 11, 9), (3.0, 0.9, 1.2), "PSR"))
+    segmenter = Segmenter(segmentation_model())
+    _, expected, _, _ = outputs_of(segmenter, image, tmp_path)
+    monkeypatch.setattr("medmae.inference.outputs.probability_maps.RELEASE_BYTES", 1)
+    _, found, _, _ = outputs_of(segmenter, image, tmp_path)
+    assert np.array_equal(found, expected) and np.any(found)

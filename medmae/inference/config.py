@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from medmae.inference.memory import parse_memory
 from medmae.models.info import is_pooling
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -45,7 +46,7 @@ class SegmentConfig:
     fill_holes: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.overlap, self.batch)
+        _check(self.overlap, self.batch, self.memory)
         _check_roi(self.roi)
 
 
@@ -84,7 +85,7 @@ class EvaluateConfig:
     postprocess: Postprocess = "model"
 
     def __post_init__(self) -> None:
-        _check(self.overlap, self.batch)
+        _check(self.overlap, self.batch, self.memory)
         check_pooling(self.pooling)
 
 
@@ -98,11 +99,13 @@ def check_pooling(pooling: str | None) -> None:
         raise ValueError(f"pooling must be mean, max or topN% (N from 1 to 100, for instance top25%), not {pooling}")
 
 
-def _check(overlap: float, batch: int | None) -> None:
+def _check(overlap: float, batch: int | None, memory: str | None = None) -> None:
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap {overlap} must be at least 0 and below 1")
     if batch is not None and batch < 1:
         raise ValueError(f"batch {batch} must be at least 1")
+    if memory is not None:
+        parse_memory(memory)
 
 
 def _check_roi(roi: tuple[float, ...] | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from medmae import __version__
 from medmae.errors import BadInput
-from medmae.files import remove_partial
+from medmae.files import PARTIAL, remove_partial
 from medmae.inference.cases import FoundCase
 
 MANIFEST = "manifest.jsonl"
@@ -86,6 +86,8 @@ class Manifest:
 
     def _read(self) -> None:
         if not self.file.is_file():
+            if not any(path.is_file() and not path.name.startswith(PARTIAL) for path in self.out.rglob("*")):
+                return  # ended before the first case was finished
             raise BadInput(f"{self.out} is not empty and has no {MANIFEST}, so there is nothing in it to resume. "
                            "Choose another --out.")
         records = []

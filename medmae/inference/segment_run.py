@@ -25,7 +25,7 @@ from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failure
 from medmae.inference.cases import find_cases, sizes_of
 from medmae.inference.config import SegmentConfig
 from medmae.inference.manifest import Manifest, options_of
-from medmae.inference.memory import peak_bytes, reset_peak
+from medmae.inference.memory import parse_memory, peak_bytes, reset_peak
 from medmae.inference.outputs.components import clean_inside, steps_for
 from medmae.inference.outputs.measurements import measure_labels
 from medmae.inference.segment_outputs import CaseOutputs
@@ -96,13 +96,12 @@ class _Batch:
             refuse_unless_dicom(case.images[0])
         images = [read_image(path, frame=config.frame) for path in case.images]
         base = self.base.of(case, images[0].geometry)
+        region = None if config.roi is None else region_of_box(config.roi, images[0].geometry)
         clock.lap("read")
-        self.manifest.begin()
         outputs = CaseOutputs(config, self.segmenter.info, self.out / case.output_name)
         labels = self.segmenter.segment(images, roi=config.roi, base=base.labels, sink=outputs.sink,
                                         on_progress=on_progress, should_stop=lambda: self.run.stop_requested)
         clock.lap("segment")
-        region = None if config.roi is None else region_of_box(config.roi, images[0].geometry)
         steps = steps_for(self.segmenter.info, self.segmenter.values.tolist(), model=config.postprocess == "model",
                           largest_component=config.largest_component, fill_holes=config.fill_holes)
         background = int(self.segmenter.values[0])
@@ -110,6 +109,7 @@ class _Batch:
         clock.lap("postprocess")
         sizes = label_sizes(labels, images[0], self.segmenter.info, outputs.confidence(), cleaned)
         clock.lap("measure")
+        self.manifest.begin()
         segments = base.added_to(segments_of(self.segmenter.info, self.segmenter.values))
         written = outputs.write(labels, images[0].geometry, segments, region, case.images[0])
         clock.lap("write")
@@ -128,8 +128,9 @@ def segmenter_for(model: Any, config: Any, **options: Any) -> Segmenter:
         config: device, precision, overlap, batch, mirror and so on.
         options: further arguments of `Segmenter`.
     """
+    limit: dict[str, Any] = {} if config.memory is None else {"memory_limit": parse_memory(config.memory)}
     return Segmenter(model, device=config.device, precision=config.precision, overlap=config.overlap,
-                     batch=config.batch, mirror=config.mirror, **options)
+                     batch=config.batch, mirror=config.mirror, skip_empty=config.skip_empty, **limit, **options)
 
 
 def run_facts(segmenter: Segmenter) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 
 from medmae.datasets.prepared import Prepared
-from medmae.inference.outputs.mapped import mapped_array, release
+from medmae.errors import BadInput
+from medmae.inference.memory import format_memory
+from medmae.inference.spilling import SpilledArrays
 from medmae.volumes.region import Region
 
 RELEASE_BYTES = 2**26
@@ -24,16 +27,22 @@ class ProbabilityMaps:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.prepared: Prepared | None = None
-        self.maps: np.memmap | None = None
+        self.pages = SpilledArrays(folder)
+        self.maps: np.ndarray | None = None
         self.views: list[np.ndarray] = []
         self.written = 0
 
     def begin(self, prepared: Prepared) -> None:
         """Forget what was taken before; the maps are made with the first row, which tells the number of classes."""
-        self.prepared, self.maps, self.views, self.written = prepared, None, [], 0
+        self.prepared, self.pages, self.maps = prepared, SpilledArrays(self.folder), None
+        self.views, self.written = [], 0
 
     def take(self, row: int, lines: slice, probabilities: torch.Tensor) -> None:
-        """Round to 8 bits; see `Taker`."""
+        """Round to 8 bits; see `Taker`.
+
+        Raises:
+            BadInput: the disk has no room for the maps.
+        """
         if self.maps is None:
             self._make(len(probabilities) - 1)
         assert self.maps is not None
@@ -42,13 +51,21 @@ class ProbabilityMaps:
             view[row, lines] = values
         self.written += rounded.size
         if self.written > RELEASE_BYTES:
-            release(self.maps)
+            self.pages.forget()
             self.written = 0
 
     def _make(self, count: int) -> None:
         assert self.prepared is not None
         shape = (count, *self.prepared.source_geometry.shape)
-        self.maps = mapped_array(shape, np.uint8, self.folder, "Probability maps")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.maps = self.pages.empty(shape, np.uint8)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise
+            raise BadInput(f"Probability maps need {format_memory(float(np.prod(shape)))} of room in {self.folder} "
+                           "while they are made, and less is free. Free some, choose another --out, or leave them "
+                           "out.") from None
         self.views = [self.prepared.target_view(one) for one in self.maps]
 
     def finished(self, region: Region | None) -> Iterator[np.ndarray]:
@@ -58,7 +75,7 @@ class ProbabilityMaps:
             if region is not None:
                 region.keep_outside(one, self.prepared.source_geometry)
             yield one
-            release(self.maps)
+            self.pages.forget()
 
 
 def as_bytes(values: torch.Tensor) -> np.ndarray:
