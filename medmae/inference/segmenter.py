@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +17,16 @@ from medmae.inference.device import resolve_precision
 from medmae.inference.foreground import Foreground, foreground
 from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
+from medmae.inference.memory import resident_bytes
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
+from medmae.inference.pass_memory import pass_bytes
+from medmae.inference.plan import Plan, Work, plan
 from medmae.inference.predictor import WindowPredictor
 from medmae.inference.region import Region, region_of_box
 from medmae.inference.restore import PlacedSink, RowSink, covering_box, restore_labels
 from medmae.inference.slices import finished_slices
 from medmae.inference.sliding_window import OnProgress, finished_planes
+from medmae.inference.spilling import SpilledArrays
 from medmae.networks.voxel_head import VoxelHead, joined
 from medmae.volumes import Geometry, Volume
 
@@ -47,6 +52,26 @@ class RunFacts:
     steps: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """Which part of an image is labelled: that of a box in mm, and of it where there is something."""
+
+    box: Region | None
+    found: Foreground | None
+
+    @property
+    def region(self) -> Region | None:
+        """None: all of the image, or, without content, nothing."""
+        if self.found is None:
+            return self.box
+        return self.found.region if self.box is None else self.box.intersection(self.found.region)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is something to label."""
+        return self.found is None or self.region is not None
+
+
 class Segmenter:
     """A segmentation model, or several that answer together, that turns images into label maps.
 
@@ -64,6 +89,8 @@ class Segmenter:
         mirror: average over windows mirrored along every combination of axes (8 passes in 3-D, 4 in 2-D).
         skip_empty: leave out what is outside of the body (CT) or constant background (others): it is background, and
             windows in which there is nothing else count as air, which is computed once.
+        memory_limit: bytes of main memory that the process may hold; what does not fit is given up step by step, see
+            `plan`. None: no limit; then the same is done where memory really runs out.
 
     Attributes:
         last_run: facts about the last image.
@@ -74,7 +101,7 @@ class Segmenter:
 
     def __init__(self, model: Model | Sequence[Model], *, device: str = "auto", precision: Precision = "auto",
                  overlap: float = 0.5, batch: int | None = None, values: Sequence[int] | None = None,
-                 mirror: bool = False, skip_empty: bool = True) -> None:
+                 mirror: bool = False, skip_empty: bool = True, memory_limit: int | None = None) -> None:
         self.members = load_members(model, task="segmentation", device=device, precision=precision)
         self.model = self.members[0]
         self.info = self.model.info
@@ -82,6 +109,7 @@ class Segmenter:
         self.batch = batch or self.model.windows_at_once
         self.mirror = mirror
         self.skip_empty = skip_empty
+        self.memory_limit = memory_limit
         self.values = stored_values([int(label["value"]) for label in self.info.labels] if values is None else values)
         self.last_run = RunFacts()
 
@@ -103,23 +131,46 @@ class Segmenter:
             (k, j, i) on the image's own grid, with the label values that the model's training data stored.
 
         Raises:
-            BadInput: the image does not fit the model, or the box misses the image.
+            BadInput: the image does not fit the model, the box misses the image, or the limit is too small.
             Stopped: `should_stop` said so.
             WindowTooLarge: memory does not hold one window, whatever is given up.
         """
         first = image if isinstance(image, Volume) else image[0]
-        box = None if roi is None else region_of_box(roi, first.geometry)
-        found = self._foreground(image)
-        region = box if found is None else found.region if box is None else box.intersection(found.region)
-        labels = self._blank(first.geometry, base, box)
-        if region is not None or found is None:
-            prepared = self.model.preprocessing.prepare(image, region)
-            if isinstance(sink, PlacedSink):
-                sink.begin(prepared)
-            self._restore(prepared, prepared.target_view(labels), found, sink, on_progress, should_stop)
-        if box is not None:
-            box.keep_outside(labels, first.geometry, base)
+        scope = self._scope(image, roi)
+        chosen = None if self.memory_limit is None else self._plan(image, scope, base, sink is not None)
+        with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
+            labels = self._blank(first.geometry, base, scope.box, spilled)
+            if scope.has_content:
+                prepared = self.model.preprocessing.prepare(image, scope.region,
+                                                            allocate=np.empty if spilled is None else spilled.empty)
+                if isinstance(sink, PlacedSink):
+                    sink.begin(prepared)
+
+                def report(done: int, total: int) -> None:
+                    if spilled is not None:
+                        spilled.forget()
+                    if on_progress is not None:
+                        on_progress(done, total)
+
+                self._restore(prepared, prepared.target_view(labels), scope.found, sink, report, should_stop, chosen)
+        if scope.box is not None:
+            scope.box.keep_outside(labels, first.geometry, base)
         return labels
+
+    def plan(self, image: Volume | Sequence[Volume], *, roi: Sequence[float] | None = None,
+             base: np.ndarray | None = None, wants_rows: bool = False) -> Plan:
+        """What `segment` would take, with what would be given up for the limit of memory.
+
+        The memory of a forward pass is measured by one, once for each model.
+
+        Args:
+            image, roi, base: as for `segment`.
+            wants_rows: whether there will be a sink.
+
+        Raises:
+            BadInput: as for `segment`.
+        """
+        return self._plan(image, self._scope(image, roi), base, wants_rows)
 
     def probabilities(self, image: Volume | Sequence[Volume]) -> np.ndarray:
         """Class probabilities (K, k, j, i) float32 on the image's own grid, for single images: K times its size."""
@@ -129,19 +180,41 @@ class Segmenter:
         def sink(row: int, logits: torch.Tensor) -> None:
             values[:, row] = torch.softmax(logits, 0).cpu().numpy()
 
-        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), None, sink, None, None)
+        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), None, sink, None, None, None)
         return prepared.to_source_axes(values)
 
-    def _foreground(self, image: Volume | Sequence[Volume]) -> Foreground | None:
-        """Where there is something in the image; None: everywhere, or not to be told."""
+    def _scope(self, image: Volume | Sequence[Volume], roi: Sequence[float] | None) -> _Scope:
         volumes = [image] if isinstance(image, Volume) else image
+        box = None if roi is None else region_of_box(roi, volumes[0].geometry)
         if not self.skip_empty or len(volumes) > 1 or volumes[0].is_2d:
-            return None
-        return foreground(volumes[0], str(self.info.channels[0].get("modality", "")))
+            return _Scope(box, None)
+        return _Scope(box, foreground(volumes[0], str(self.info.channels[0].get("modality", ""))))
 
-    def _blank(self, geometry: Geometry, base: np.ndarray | None, box: Region | None) -> np.ndarray:
+    def _plan(self, image: Volume | Sequence[Volume], scope: _Scope, base: np.ndarray | None,
+              wants_rows: bool) -> Plan:
+        model, networks = self.model, [member.network for member in self.members]
+        layout = model.preprocessing.layout(image, scope.region)
+        head = joined(networks, len(self.values))[1]
+        channels, *prepared = layout.array.shape
+        work = Work(
+            held_bytes=resident_bytes(), prepared=(channels, *prepared), stored=layout.source_geometry.shape,
+            wanted=covering_box(layout.geometry, layout.target), target=layout.target.shape,
+            window=tuple(model.window), overlap=self.overlap, batch=self.batch, members=len(self.members),
+            mirror=self.mirror, features=head.features, classes=head.classes,
+            sum_bytes=self._sum_type(head).itemsize, label_bytes=_type_for(self.values, base).itemsize,
+            wants_rows=wants_rows, blends_on_processor=model.device.type == "cpu")
+
+        def measured(window: Sequence[int], batch: int) -> int:
+            return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
+                              model.device, model.precision)
+
+        return plan(work, measured, limit=self.memory_limit, smaller=lambda window: smaller_window(networks, window))
+
+    def _blank(self, geometry: Geometry, base: np.ndarray | None, box: Region | None,
+               spilled: SpilledArrays | None) -> np.ndarray:
         """Background (k, j, i), and around `box` what `base` says."""
-        labels = np.zeros(geometry.shape, _type_for(self.values, base))
+        dtype = _type_for(self.values, base)
+        labels = np.zeros(geometry.shape, dtype) if spilled is None else spilled.empty(geometry.shape, dtype)
         if base is not None and box is not None:
             labels[...] = base
             labels[box.slices] = 0
@@ -150,14 +223,17 @@ class Segmenter:
         return labels
 
     def _restore(self, prepared: Prepared, labels: np.ndarray, found: Foreground | None, sink: RowSink | None,
-                 on_progress: OnProgress | None, should_stop: ShouldStop | None) -> None:
+                 on_progress: OnProgress | None, should_stop: ShouldStop | None, chosen: Plan | None) -> None:
         """Fill `labels` on ``prepared.target``; where memory runs out, again with less."""
         device, steps = self.model.device, Steps()
         networks = [member.network for member in self.members]
-        window, blending = tuple(self.model.window), device
+        window, batch, blending = tuple(self.model.window), self.batch, device
+        if chosen is not None:
+            window, batch = chosen.window, chosen.batch
+            steps.taken += chosen.given_up
         while True:
             features, head = joined(networks, len(self.values))
-            predictor = WindowPredictor(features, device, self.model.precision, batch=self.batch, mirror=self.mirror,
+            predictor = WindowPredictor(features, device, self.model.precision, batch=batch, mirror=self.mirror,
                                         steps=steps)
             wanted = covering_box(prepared.geometry, prepared.target)
             source = prepared.geometry.cropped([part.start for part in wanted],
