@@ -10,6 +10,7 @@ import click
 
 from medmae.cli import options, tables
 from medmae.cli.app import say
+from medmae.cli.model_edit import edit_command
 from medmae.cli.model_export import export_command
 from medmae.cli.model_import import check_command, import_command
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from medmae.models import ModelInfo
 
 
-@click.group("model", short_help="List, show, check, install, remove, import and export models.")
+@click.group("model", short_help="List, show, check, edit, install, remove, import and export models.")
 def command() -> None:
-    """List, show, check, install, remove, import and export models.
+    """List, show, check, edit, install, remove, import and export models.
 
     Wherever a command takes a model, a folder, a run folder or a name from this list will do.
     """
@@ -73,6 +74,7 @@ def show_command(model: str, as_json: bool) -> None:
         "spacing (k, j, i)": None if info.spacing_mm is None else " x ".join(f"{s:g}" for s in info.spacing_mm) + " mm",
         "input size": " x ".join(map(str, info.input_size)), "orientation": info.orientation,
         "channels": ", ".join(str(channel.get("name")) for channel in info.channels),
+        **{f"labels: {step.replace('_', ' ')}": ", ".join(names) for step, names in info.postprocessing.items()},
         **{f"trained: {name}": _short(value) for name, value in info.training.items()},
         **{f"score: {name}": _short(value) for name, value in info.scores.items()},
         "licence": info.licence, "citation": info.citation, "made by": f"MedMAE {info.medmae}, {info.created}",
@@ -120,6 +122,7 @@ def remove_command(name: str, yes: bool) -> None:
 command.add_command(import_command)
 command.add_command(export_command)
 command.add_command(check_command)
+command.add_command(edit_command)
 
 
 def _report(as_json: bool, result: dict[str, Any], sentence: str) -> None:

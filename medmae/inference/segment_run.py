@@ -82,8 +82,8 @@ class _Batch:
         self.segmenter = segmenter_for(inputs["model"], config)
         base = str(Path(inputs["base"]).absolute()) if inputs.get("base") else None
         infos = [member.info for member in self.segmenter.members]
-        self.manifest = Manifest(self.out, options_of("segment", to_json(config), infos, base=base),
-                                 resume=bool(inputs.get("resume")))
+        options = options_of("segment", to_json(config), infos, base=base, cleaned=infos[0].postprocessing)
+        self.manifest = Manifest(self.out, options, resume=bool(inputs.get("resume")))
         found = {index: self.manifest.finished(case) for index, case in enumerate(self.cases)}
         self.results: dict[int, dict[str, Any]] = {index: result for index, result in found.items() if result}
         self.done_before = set(self.results)

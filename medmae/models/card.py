@@ -43,6 +43,9 @@ def model_card(info: ModelInfo, *, has_preview: bool) -> str:
     if info.labels:
         parts += ["## Labels", _table(("label", "stored value"), [
             (label["name"], label["value"]) for label in info.labels])]
+    if info.postprocessing:
+        parts.append("Labels are cleaned: " + "; ".join(
+            f"{step.replace('_', ' ')} of {', '.join(names)}" for step, names in info.postprocessing.items()) + ".")
     for title, content in (("Scores", info.scores), ("Training", info.training)):
         if content:
             parts += [f"## {title}", _table(("", ""), list(content.items()))]
