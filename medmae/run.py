@@ -35,6 +35,7 @@ KINDS = {
     "evaluate": "medmae.inference.evaluate_run",
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2
+APPLIES_MODEL = ("segment", "classify", "evaluate")
 REPORTED = ("pretrain", "finetune", "curve")
 HEARTBEAT_SECONDS = 20.0
 
@@ -60,6 +61,8 @@ def execute(folder: Path | str) -> int:
             run.stop_file.unlink(missing_ok=True)
         run.write_state(state="running", reason=None, remedy=None)
         remove_partial(run.path)  # of an earlier attempt that was killed
+    if spec["kind"] in APPLIES_MODEL:
+        _begin_to_read(spec["inputs"].get("model"))
     with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):
         code, outcome = _outcome(run, spec["kind"])
         if is_main and outcome["state"] == "done":
@@ -67,6 +70,15 @@ def execute(folder: Path | str) -> int:
     if is_main:
         run.write_state(**outcome)
     return code
+
+
+def _begin_to_read(model: Any) -> None:
+    """Read the weights while torch is imported; for several models, those of the first."""
+    from medmae.models.registry import begin_to_verify
+
+    first = model[0] if isinstance(model, list) and model else model
+    if isinstance(first, str):
+        begin_to_verify(first)
 
 
 def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:

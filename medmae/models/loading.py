@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from medmae.errors import BadInput
+from medmae.models.info import ModelInfo
 from medmae.models.model_files import WEIGHTS, ModelFiles
 from medmae.models.registry import resolve_model
 from medmae.networks.build import build_network
@@ -51,10 +53,7 @@ def fitting_state(path: str | Path) -> dict[str, Tensor]:
         BadInput: as for `load_state`, or the weights do not fit.
     """
     info, state = ModelFiles(resolve_model(path)).info(), load_state(path)
-    problem = difference(info.architecture, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    if problem:
-        raise BadInput(f"The weights of the model {info.name} do not fit its architecture: {problem}. "
-                       "Copy or download the model again.")
+    _refuse_unfitting(info, _empty_network(info), state)
     return state
 
 
@@ -71,24 +70,41 @@ def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.
     Raises:
         BadInput: there is no model, its weights are damaged, or they do not fit its architecture.
     """
-    info = ModelFiles(resolve_model(path)).info()
-    state = fitting_state(path)
-    with torch.device("meta"):  # no time for initial values that are replaced at once
-        network = build_network(info.architecture)
+    info, state = ModelFiles(resolve_model(path)).info(), load_state(path)
+    network = _empty_network(info)
+    _refuse_unfitting(info, network, state)
     if info.task == "encoder" and not hasattr(network, "features"):
         raise BadInput(f"The model {info.name} says that it is an encoder, but its architecture "
                        f"{info.architecture['name']} is none. Copy or download the model again.")
-    # Copied, because the file is mapped into memory and must stay free to be replaced while the network lives
-    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    # The file is mapped into memory and used in place: a copy would take as long again as verifying it. Windows lets
+    # nobody replace a file that is mapped, so there it is copied.
+    weights = {name: tensor.to(torch.float32, copy=os.name == "nt") for name, tensor in state.items()}
     network.load_state_dict(weights, assign=True)
     network = network.to(device)
     return (FeatureMaps(network) if info.task == "encoder" else network).eval()
 
 
+def _empty_network(info: ModelInfo) -> nn.Module:
+    """The model's network without memory for its weights: no time for initial values that are replaced at once."""
+    with torch.device("meta"):
+        return build_network(info.architecture)
+
+
+def _refuse_unfitting(info: ModelInfo, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    problem = _difference(network, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    if problem:
+        raise BadInput(f"The weights of the model {info.name} do not fit its architecture: {problem}. "
+                       "Copy or download the model again.")
+
+
 def difference(architecture: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
     """How weights of these names and shapes differ from what an architecture needs; empty when they fit."""
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in build_network(architecture).state_dict().items()}
+        return _difference(build_network(architecture), shapes)
+
+
+def _difference(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     problems = [f"{name} is missing" for name in wanted if name not in shapes]
     problems += [f"{name} is not part of it" for name in shapes if name not in wanted]
     problems += [f"{name} has the shape {shapes[name]} instead of {wanted[name]}"

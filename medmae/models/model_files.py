@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from medmae.config import from_json
 from medmae.errors import BadInput
-from medmae.files import sha256_of
+from medmae.models.early_hash import begin_to_hash, known_sha256
 from medmae.models.info import ModelInfo
 
 INFO, WEIGHTS, PREVIEW, CARD = "model.json", "weights.safetensors", "preview.png", "README.md"
@@ -92,6 +93,12 @@ class ModelFiles:
             raise BadInput(f"The {where} is not a JSON object, so it does not describe a model.")
         return from_json(ModelInfo, data, where)
 
+    def begin_to_verify(self) -> None:
+        """Let `verified_weights`, which is called soon, find its work begun; faults show there."""
+        with contextlib.suppress(OSError):
+            if self._zip_prefix is None:
+                begin_to_hash(self.path / WEIGHTS)
+
     def verified_weights(self, info: ModelInfo) -> Path | bytes:
         """The weights, as a path where they lie in a folder, after comparing their SHA-256 with ``model.json``.
 
@@ -99,8 +106,9 @@ class ModelFiles:
             BadInput: they are missing, empty, or not the ones that the model was saved with.
         """
         if self._zip_prefix is None and (self.path / WEIGHTS).is_file():
-            content: Path | bytes = self.path / WEIGHTS
-            size, found = (self.path / WEIGHTS).stat().st_size, sha256_of(self.path / WEIGHTS)
+            content: Path | bytes
+            content = file = self.path / WEIGHTS
+            size, found = file.stat().st_size, known_sha256(file)
         else:
             content = self.read(WEIGHTS)
             size, found = len(content), hashlib.sha256(content).hexdigest()

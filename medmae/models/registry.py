@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -53,6 +54,15 @@ def load_info(path: str | Path) -> ModelInfo:
         BadInput: there is no model, or its description is damaged.
     """
     return ModelFiles(resolve_model(path)).info()
+
+
+def begin_to_verify(path: str | Path) -> None:
+    """Begin to read a model that is loaded soon, while torch is imported; `path` as for `resolve_model`.
+
+    Returns at once. What is wrong with the model shows when it is loaded.
+    """
+    with contextlib.suppress(BadInput):
+        ModelFiles(resolve_model(path)).begin_to_verify()
 
 
 def list_models() -> list[tuple[str, ModelInfo]]:

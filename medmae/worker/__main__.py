@@ -27,7 +27,9 @@ def main() -> None:
     call_when_gone(arguments.parent, lambda: ending.ask("the parent has ended", is_orphan=True))
     replies = Replies(answers, lambda: ending.ask("the answers cannot be written", is_orphan=True))
     listed: list[dict[str, Any]] = []
-    server = Server(replies, ending, lambda: list(listed))
+    engine_is_there = threading.Event()
+    server = Server(replies, ending, lambda: list(listed),
+                    lambda work: None if engine_is_there.is_set() else _read_ahead(work))
     server.say("ready", None, **greeting())
     threading.Thread(target=server.read, args=(requests_of(requests),), name="requests", daemon=True).start()
 
@@ -35,6 +37,7 @@ def main() -> None:
     from medmae.worker.model_store import ModelStore
     from medmae.worker.work import perform
 
+    engine_is_there.set()
     store = ModelStore(arguments.models_memory * 2**20)
 
     def work(request: Any, on_progress: Any, should_stop: Any) -> dict[str, Any]:
@@ -46,6 +49,16 @@ def main() -> None:
     server.work(work)
     replies.close(EXIT_WITHIN_SECONDS)
     ending.finish()
+
+
+def _read_ahead(work: Any) -> None:
+    """Read the weights for the first request while torch is imported."""
+    from medmae.models.registry import begin_to_verify
+
+    model = getattr(work, "model", None)
+    first = model[0] if isinstance(model, list) and model else model
+    if isinstance(first, str):
+        begin_to_verify(first)
 
 
 def _arguments() -> argparse.Namespace:

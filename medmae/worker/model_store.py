@@ -12,6 +12,8 @@ from typing import Any
 from medmae.inference.device import Precision, resolve_device
 from medmae.inference.loaded_model import LoadedModel
 from medmae.models import load_info, resolve_model
+from medmae.models.early_hash import identity_of
+from medmae.models.model_files import WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ class ModelStore:
         """
         folder, where = resolve_model(model).resolve(), str(resolve_device(device))
         info = load_info(folder)
-        key = (folder, info.weights_sha256, where)
+        # Weights are used where they lie on disk: what changed there must not be used half as it was.
+        key = (folder, f"{info.weights_sha256} {identity_of(_weights_file(folder))}", where)
         is_warm = key in self._models
         if not is_warm:
             started = time.monotonic()
@@ -79,6 +82,11 @@ class ModelStore:
             log.info("unloaded %s to stay within %d bytes", model.info.name, self.most_bytes)
             del model
             _return_memory()
+
+
+def _weights_file(model: Path) -> Path:
+    """The file that holds the weights: the model's own, or the zip."""
+    return model / WEIGHTS if (model / WEIGHTS).is_file() else model
 
 
 def network_bytes(model: LoadedModel) -> int:

@@ -54,11 +54,14 @@ class Server:
         replies: where answers go.
         ending: what ends the worker.
         models: what is loaded, for status messages.
+        on_queued: told about work as it arrives, from the thread that reads.
     """
 
-    def __init__(self, replies: Replies, ending: Ending, models: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(self, replies: Replies, ending: Ending, models: Callable[[], list[dict[str, Any]]],
+                 on_queued: Callable[[Work], None] = lambda work: None) -> None:
         self._replies = replies
         self._models = models
+        self._on_queued = on_queued
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
@@ -127,6 +130,7 @@ class Server:
             self._waiting.append(job)
             self.say("queued", job.number, waiting=len(open_jobs))
             self._changed.notify_all()
+        self._on_queued(job.work)
 
     def _cancel(self, number: int | str) -> bool:
         """Whether there was such a request. One that waits is answered here and now."""
