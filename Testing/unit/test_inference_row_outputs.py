@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from medmae.inference.outputs.probability_maps import ProbabilityMaps, file_name
 from medmae.inference.outputs.row_outputs import RowOutputs
 from medmae.inference.outputs.uncertainty import UncertaintyMap, normalised_entropy
 from medmae.inference.segmenter import Segmenter
+from medmae.volumes import Geometry, Volume
 from medmae.volumes.region import region_of_box
 
 
@@ -23,7 +26,10 @@ def outputs_of(segmenter, image, folder, roi=None):
     maps, uncertainty, confidence = ProbabilityMaps(folder), UncertaintyMap(), Confidence()
     labels = segmenter.segment(image, roi=roi, sink=RowOutputs([maps, uncertainty, confidence]))
     region = None if roi is None else region_of_box(roi, image.geometry)
-    return labels, [one.copy() for one in maps.finished(region)], uncertainty.finished(region), confidence.finished()
+    geometry = image.geometry
+    count = len(segmenter.values) - 1
+    return (labels, [one.copy() for one in maps.finished(region, geometry, count)],
+            uncertainty.finished(region, geometry), confidence.finished())
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS[::5])
@@ -69,6 +75,21 @@ def test_rows_that_come_again_count_once(tmp_path):
     for row in (0, 1, 0, 1, 2, 3):
         sink(row, logits)
     assert confidence.finished() == [None, pytest.approx(float(torch.softmax(torch.tensor([0.0, 2.0]), 0)[1]))]
+
+
+def test_a_region_of_nothing_but_air_has_empty_maps(tmp_path):
+    """Nothing goes through the network, and no rows come."""
+    geometry = Geometry.of((30, 60, 60), (4.0, 4.0, 4.0))
+    array = np.full((1, 30, 60, 60), -1000, np.float32)
+    array[0, 5:25, 5:25, 5:25] = 40
+    model = segmentation_model()
+    ct = replace(model, info=replace(model.info, channels=[{"name": "CT", "modality": "CT"}]))
+    segmenter = Segmenter(ct)
+    labels, maps, uncertainty, confidence = outputs_of(segmenter, Volume(array, geometry, modality="CT"), tmp_path,
+                                                       (200, 230, 200, 230, 20, 100))
+    assert segmenter.last_run.computed == 0 and confidence == []
+    assert not labels.any() and len(maps) == 2 and not np.any(maps) and not uncertainty.any()
+    assert maps[0].shape == uncertainty.shape == geometry.shape
 
 
 def test_entropy_is_0_where_one_is_certain_and_1_where_all_are_alike():

@@ -71,8 +71,8 @@ def _show(result: Mapping[str, Any]) -> None:
                 [[case["image"], name, size["voxels"], size["ml"], size.get("area_mm2"),
                   *([size.get("confidence")] if sure else []), case["seconds"]]
                  for case in result["cases"] for name, size in case["labels"].items()])
-    peak = max((case.get("peak_bytes") or 0 for case in result["cases"]), default=0)
-    if peak:
-        from medmae.inference.memory import format_memory
+    from medmae.inference.memory import format_memory
 
-        say(f"Peak memory: {format_memory(peak)}.")
+    largest = max(result["cases"], key=lambda case: case["peak_bytes"])
+    say(f"Peak memory: {format_memory(largest['peak_bytes'])} (estimated before: "
+        f"{format_memory(largest['estimated_peak_bytes'])}).")

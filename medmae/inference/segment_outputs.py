@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,8 +58,13 @@ class CaseOutputs:
         if self.sink is None:
             return {}
         means = self._confidence.finished()[1:]
-        return {str(label["name"]): round(mean, 4) for label, mean in zip(self.info.labels[1:], means, strict=True)
+        return {str(label["name"]): round(mean, 4) for label, mean in zip(self.info.labels[1:], means, strict=False)
                 if mean is not None}
+
+    def further_bytes(self, geometry: Geometry) -> int:
+        """Memory that these outputs take besides the labels."""
+        voxels = math.prod(geometry.shape)
+        return voxels * ((self._uncertainty is not None) + (3 if self.config.format == "dicom-seg" else 0))
 
     def write(self, labels: np.ndarray, geometry: Geometry, segments: Sequence[Segment], region: Region | None,
               source: Path) -> dict[str, Any]:
@@ -88,12 +94,12 @@ class CaseOutputs:
         if self._maps is not None:
             names = [str(label["name"]) for label in self.info.labels[1:]]
             files = [self._named(f"probability-{safe}.nii.gz") for safe in file_names(names)]
-            for file, values in zip(files, self._maps.finished(region), strict=True):
+            for file, values in zip(files, self._maps.finished(region, geometry, len(names)), strict=True):
                 self._write_map(file, values, geometry)
             paths["probabilities"] = dict(zip(names, map(str, files), strict=True))
         if self._uncertainty is not None:
             file = self._named("uncertainty.nii.gz")
-            self._write_map(file, self._uncertainty.finished(region), geometry)
+            self._write_map(file, self._uncertainty.finished(region, geometry), geometry)
             paths["uncertainty"] = str(file)
         return paths
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from medmae.errors import BadInput
 from medmae.files import write_json, write_text
 from medmae.inference.base_labels import BaseLabels
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
-from medmae.inference.cases import find_cases, sizes_of
+from medmae.inference.cases import FoundCase, find_cases, sizes_of
 from medmae.inference.config import SegmentConfig
+from medmae.inference.interruption import interruptible
 from medmae.inference.manifest import Manifest, options_of
 from medmae.inference.memory import parse_memory, peak_bytes, reset_peak
 from medmae.inference.outputs.components import clean_inside, steps_for
@@ -39,6 +42,7 @@ from medmae.volumes.dicom_seg import refuse_unless_dicom, require_highdicom
 from medmae.volumes.region import region_of_box
 from medmae.volumes.segments import Segment
 
+log = logging.getLogger(__name__)
 COLUMNS = ("image", "output", "label", "value", "voxels", "ml", "seconds", "error", "area_mm2", "confidence")
 
 
@@ -87,6 +91,7 @@ class _Batch:
         found = {index: self.manifest.finished(case) for index, case in enumerate(self.cases)}
         self.results: dict[int, dict[str, Any]] = {index: result for index, result in found.items() if result}
         self.done_before = set(self.results)
+        self.was_told = False
 
     def work(self, index: int, on_progress: OnProgress) -> None:
         """Segment a case and note its result."""
@@ -99,6 +104,8 @@ class _Batch:
         region = None if config.roi is None else region_of_box(config.roi, images[0].geometry)
         clock.lap("read")
         outputs = CaseOutputs(config, self.segmenter.info, self.out / case.output_name)
+        planned = self._plan(case, images, base.labels, outputs)
+        clock.lap("plan")
         labels = self.segmenter.segment(images, roi=config.roi, base=base.labels, sink=outputs.sink,
                                         on_progress=on_progress, should_stop=lambda: self.run.stop_requested)
         clock.lap("segment")
@@ -115,9 +122,23 @@ class _Batch:
         clock.lap("write")
         result = {"image": str(case.images[0]), **written, "seconds": clock.total, "labels": sizes,
                   **({"channels": [str(path) for path in case.images]} if len(case.images) > 1 else {}),
-                  "stage_seconds": clock.laps, "peak_bytes": peak_bytes(), **run_facts(self.segmenter)}
+                  "stage_seconds": clock.laps, "estimated_peak_bytes": planned,
+                  "peak_bytes": peak_bytes(), **run_facts(self.segmenter)}
         self.manifest.add(case, outputs.files, result)
         self.results[index] = result
+
+    def _plan(self, case: FoundCase, images: Sequence[Volume], base: np.ndarray | None, outputs: CaseOutputs) -> int:
+        """Tell what the case will take, and return how much memory; a stop is obeyed while a pass is measured."""
+        networks = [member.network for member in self.segmenter.members]
+        with interruptible(networks, self.segmenter.model.device, lambda: self.run.stop_requested):
+            plan = self.segmenter.plan(images, roi=self.config.roi, base=base, wants_rows=outputs.sink is not None)
+        peak = plan.estimated_peak_bytes + outputs.further_bytes(images[0].geometry)
+        plan = replace(plan, estimated_peak_bytes=peak)
+        log.info("%s: %s", case.images[0], plan)
+        if not self.was_told or plan.given_up:
+            self.run.append_progress({"stage": "plan", "message": f"{case.images[0].name}: {plan}"})
+            self.was_told = True
+        return peak
 
 
 def segmenter_for(model: Any, config: Any, **options: Any) -> Segmenter:

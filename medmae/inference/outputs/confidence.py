@@ -27,6 +27,8 @@ class Confidence:
         self.sums[row, lines.start] = torch.stack([sums, counts.double()]).cpu().numpy()
 
     def finished(self) -> list[float | None]:
-        """The mean of each class, background first; None for classes that won nowhere."""
+        """The mean of each class, background first; None for classes that won nowhere; nothing where no rows came."""
+        if not self.sums:
+            return []
         sums, counts = np.sum(list(self.sums.values()), axis=0)
         return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]

@@ -15,6 +15,7 @@ from medmae.datasets.prepared import Prepared
 from medmae.errors import BadInput
 from medmae.inference.memory import format_memory
 from medmae.inference.spilling import SpilledArrays
+from medmae.volumes import Geometry
 from medmae.volumes.region import Region
 
 RELEASE_BYTES = 2**26
@@ -68,12 +69,17 @@ class ProbabilityMaps:
                            "out.") from None
         self.views = [self.prepared.target_view(one) for one in self.maps]
 
-    def finished(self, region: Region | None) -> Iterator[np.ndarray]:
-        """The map (k, j, i) uint8 of each foreground class, on the image's grid; 0 outside of the region."""
-        assert self.maps is not None and self.prepared is not None
+    def finished(self, region: Region | None, geometry: Geometry, count: int) -> Iterator[np.ndarray]:
+        """The map (k, j, i) uint8 of each of `count` foreground classes, on the image's grid; 0 outside of the region.
+
+        Of an image without anything to segment no rows came: 0 everywhere.
+        """
+        if self.maps is None:
+            yield from (np.zeros(geometry.shape, np.uint8) for _ in range(count))
+            return
         for one in self.maps:
             if region is not None:
-                region.keep_outside(one, self.prepared.source_geometry)
+                region.keep_outside(one, geometry)
             yield one
             self.pages.forget()
 

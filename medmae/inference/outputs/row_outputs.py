@@ -13,7 +13,7 @@ import torch
 
 from medmae.datasets.prepared import Prepared
 
-VALUES_AT_ONCE = 2**23
+VALUES_AT_ONCE = 2**21
 
 
 class Taker(Protocol):

@@ -13,6 +13,7 @@ import torch
 
 from medmae.datasets.prepared import Prepared
 from medmae.inference.outputs.probability_maps import as_bytes
+from medmae.volumes import Geometry
 from medmae.volumes.region import Region
 
 
@@ -20,23 +21,24 @@ class UncertaintyMap:
     """Takes probabilities into a map of their normalised entropy."""
 
     def __init__(self) -> None:
-        self.prepared: Prepared | None = None
-        self.map = self.view = np.empty((0, 0, 0), np.uint8)
+        self.map: np.ndarray | None = None
+        self.view = np.empty((0, 0, 0), np.uint8)
 
     def begin(self, prepared: Prepared) -> None:
         """Make a new map."""
-        self.prepared = prepared
         self.map, self.view = prepared.blank(np.uint8)
 
     def take(self, row: int, lines: slice, probabilities: torch.Tensor) -> None:
         """See `Taker`."""
         self.view[row, lines] = as_bytes(normalised_entropy(probabilities))
 
-    def finished(self, region: Region | None) -> np.ndarray:
-        """The map (k, j, i) uint8 on the image's grid; 0 outside of the region."""
-        assert self.prepared is not None
+    def finished(self, region: Region | None, geometry: Geometry) -> np.ndarray:
+        """The map (k, j, i) uint8 on the image's grid; 0 outside of the region, and where there is nothing to segment.
+        """
+        if self.map is None:
+            return np.zeros(geometry.shape, np.uint8)
         if region is not None:
-            region.keep_outside(self.map, self.prepared.source_geometry)
+            region.keep_outside(self.map, geometry)
         return self.map
 
 
