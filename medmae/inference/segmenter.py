@@ -137,6 +137,7 @@ class Segmenter:
         """
         first = image if isinstance(image, Volume) else image[0]
         scope = self._scope(image, roi)
+        self.last_run = RunFacts(passes=self._passes, window=tuple(self.model.window))
         chosen = None if self.memory_limit is None else self._plan(image, scope, base, sink is not None)
         with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
             labels = self._blank(first.geometry, base, scope.box, spilled)
