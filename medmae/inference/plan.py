@@ -17,7 +17,7 @@ from medmae.inference.memory import format_memory
 from medmae.inference.windows import axes_of
 
 # What no sum sees: small arrays, code that is loaded on the way, pages of an allocator. Towards the safe side.
-RESERVE_BYTES = 40_000_000
+RESERVE_BYTES = 20_000_000
 RESERVE_SHARE = 0.03
 # Points between classes that restoring computes at once, with their features, neighbours and logits
 RESTORING_BYTES = 64_000_000
@@ -77,10 +77,25 @@ class Work:
     @property
     def windows(self) -> int:
         """Windows that touch the wanted part; of 2-D networks those of all slices."""
+        return self._slices * math.prod(self._windows_by_axis)
+
+    @property
+    def largest_batch(self) -> int:
+        """Windows that can go through the network together: those of a layer; slices where each is one window."""
+        if len(self.window) == 3:
+            return math.prod(self._windows_by_axis[1:])
+        in_slice = math.prod(self._windows_by_axis)
+        return self._slices if in_slice == 1 else self._windows_by_axis[1]
+
+    @property
+    def _windows_by_axis(self) -> list[int]:
         spatial = len(self.window)
         axes = axes_of(self.prepared[4 - spatial:], self.window, self.overlap, self.wanted[3 - spatial:])
-        slices = self.wanted[0].stop - self.wanted[0].start if spatial == 2 else 1
-        return slices * math.prod(len(axis.starts) for axis in axes)
+        return [len(axis.starts) for axis in axes]
+
+    @property
+    def _slices(self) -> int:
+        return self.wanted[0].stop - self.wanted[0].start if len(self.window) == 2 else 1
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,7 @@ def plan(work: Work, pass_bytes: PassBytes, *, limit: int | None = None,
     Raises:
         BadInput: not even the smallest way fits; the message names the smallest limit that would do.
     """
+    work = dataclasses.replace(work, batch=min(work.batch, work.largest_batch))
     if limit is None:
         return _plan_of(work, _Way(work.window, work.batch, False), pass_bytes(work.window, work.batch), limit)
     measured: dict[tuple[int, ...], int] = {}
