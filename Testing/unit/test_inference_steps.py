@@ -253,3 +253,29 @@ def test_bands_are_where_they_were_whatever_is_switched_on():
     expected = np.abs(image.array - np.array([0, 0.5, 1]).reshape(3, 1, 1, 1)).argmin(0)
     models = [segmentation_model(Bands()), segmentation_model(Bands())]
     assert np.array_equal(Segmenter(models, mirror=True, skip_empty=False, batch=3).segment(image), expected)
+
+
+def test_under_a_limit_of_memory_the_labels_are_the_same_and_too_small_a_limit_is_refused(monkeypatch):
+    from medmae.inference import segmenter as module
+
+    geometry = oblique((30, 40, 35), (2.0, 1.0, 1.0), "LPI")
+    image = Volume(noise(geometry.shape), geometry)
+    model = segmentation_model(convolutions(), size=[16] * 3)
+    expected = Segmenter(model, batch=4).segment(image)
+    monkeypatch.setattr(module, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(module, "pass_bytes", lambda *arguments: 10_000_000 * arguments[4])
+    told = Segmenter(model, batch=4).plan(image)
+    assert (told.windows, told.passes, told.batch, told.spill) == (3 * 4 * 4, 1, 4, False)
+    tight = Segmenter(model, batch=4, memory_limit=1)
+    with pytest.raises(BadInput, match="at least"):
+        tight.segment(image)
+    for limit in range(told.estimated_peak_bytes, 1, -5_000_000):
+        segmenter = Segmenter(model, batch=4, memory_limit=limit)
+        try:
+            chosen = segmenter.plan(image)
+        except BadInput:
+            break
+        assert chosen.estimated_peak_bytes <= limit
+        labels = segmenter.segment(image)
+        assert np.array_equal(labels, expected) and segmenter.last_run.steps == list(chosen.given_up)
+    assert chosen.batch == 1 and chosen.given_up
