@@ -142,8 +142,8 @@ class Segmenter:
         with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
             labels = self._blank(first.geometry, base, scope.box, spilled)
             if scope.has_content:
-                prepared = self.model.preprocessing.prepare(image, scope.region,
-                                                            allocate=np.empty if spilled is None else spilled.empty)
+                allocate, forget = (np.empty, None) if spilled is None else (spilled.empty, spilled.forget)
+                prepared = self.model.preprocessing.prepare(image, scope.region, allocate=allocate, forget=forget)
                 if isinstance(sink, PlacedSink):
                     sink.begin(prepared)
 
@@ -203,7 +203,8 @@ class Segmenter:
             window=tuple(model.window), overlap=self.overlap, batch=self.batch, members=len(self.members),
             mirror=self.mirror, features=head.features, classes=head.classes,
             sum_bytes=self._sum_type(head).itemsize, label_bytes=_type_for(self.values, base).itemsize,
-            wants_rows=wants_rows, blends_on_processor=model.device.type == "cpu")
+            wants_rows=wants_rows, blends_on_processor=model.device.type == "cpu",
+            can_spill=layout.change.order[0] == 0)
 
         def measured(window: Sequence[int], batch: int) -> int:
             return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
