@@ -263,13 +263,13 @@ def test_under_a_limit_of_memory_the_labels_are_the_same_and_too_small_a_limit_i
     model = segmentation_model(convolutions(), size=[16] * 3)
     expected = Segmenter(model, batch=4).segment(image)
     monkeypatch.setattr(module, "resident_bytes", lambda: 0)
-    monkeypatch.setattr(module, "pass_bytes", lambda *arguments: 10_000_000 * arguments[4])
+    monkeypatch.setattr(module, "pass_bytes", lambda *arguments: 100_000_000 * arguments[4])
     told = Segmenter(model, batch=4).plan(image)
     assert (told.windows, told.passes, told.batch, told.spill) == (3 * 4 * 4, 1, 4, False)
     tight = Segmenter(model, batch=4, memory_limit=1)
     with pytest.raises(BadInput, match="at least"):
         tight.segment(image)
-    for limit in range(told.estimated_peak_bytes, 1, -5_000_000):
+    for limit in range(told.estimated_peak_bytes, 1, -50_000_000):
         segmenter = Segmenter(model, batch=4, memory_limit=limit)
         try:
             chosen = segmenter.plan(image)
