@@ -127,7 +127,8 @@ class WorkerClient:
             images: each as `image` makes it, or ``{"path": file}``.
             settings: those of ``medmae segment``: device, precision, overlap, roi, ...
             dtype: of `Request.labels`: uint8, int16, uint16 or int32.
-            output: a file for the labels, instead of `Request.labels`; needed where the first image is a file.
+            output: path, without ending, of files for the labels and for maps that settings ask for, instead of
+                `Request.labels`; needed where the first image is a file.
             base: labels that stay outside of the region of interest, as `image` makes them.
 
         Raises:
@@ -139,7 +140,7 @@ class WorkerClient:
         elif images and "buffer" in images[0]:
             fields["labels"] = self.exchange.space(dtype, _grid(images[0]))
         else:
-            raise ValueError("The size of an image in a file is not known here: give `output`, a file for its labels.")
+            raise ValueError("The size of an image in a file is not known here: give `output`, a path for its labels.")
         if base is not None:
             fields["base"] = base["buffer"]
         return self.send("segment", **fields)

@@ -88,8 +88,9 @@ class Segment:
     """Label an image.
 
     images: one, or one a channel; the first gives the grid. settings: those of ``medmae segment``. labels: a buffer
-    (k, j, i) that takes the label values; output: a file for them, in the format of the settings; one of the two at
-    least. base: a buffer (k, j, i) of the labels that stay outside the region of interest.
+    (k, j, i) that takes the label values; output: the path, without ending, of files for them and for the maps that
+    the settings ask for; one of the two at least. base: a buffer (k, j, i) of the labels that stay outside the
+    region of interest.
     """
 
     model: str | list[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,14 @@ import numpy as np
 from medmae.errors import BadInput
 from medmae.inference.classifier import Classifier
 from medmae.inference.loaded_model import LoadedModel
-from medmae.inference.segment_run import label_sizes, segments_of
-from medmae.inference.segmenter import Segmenter
+from medmae.inference.outputs.components import clean_inside, steps_for
+from medmae.inference.segment_outputs import CaseOutputs
+from medmae.inference.segment_run import label_sizes, run_facts, segmenter_for, segments_of
 from medmae.inference.sliding_window import OnProgress, ShouldStop
-from medmae.volumes import Geometry, Volume, read_image, write_label
+from medmae.inference.stopwatch import Stopwatch
+from medmae.volumes import Geometry, Volume, read_image
+from medmae.volumes.dicom_seg import refuse_unless_dicom, require_highdicom
+from medmae.volumes.region import region_of_box
 from medmae.worker.buffers import opened
 from medmae.worker.model_store import ModelStore
 from medmae.worker.protocol import Buffer, Classify, Image, Load, Segment, Unload, Work
@@ -40,37 +43,61 @@ def perform(work: Work, store: ModelStore, on_progress: OnProgress, should_stop:
 
 
 def _load(work: Load, store: ModelStore) -> Result:
-    clock = _Clock()
+    clock = Stopwatch()
     models, warm = _models(store, work.model, work.device, work.precision)
+    clock.lap("load")
     return {"models": [{"name": model.info.name, "task": model.info.task, "device": str(model.device),
                         "labels": [{"name": label["name"], "value": label["value"]} for label in model.info.labels]}
-                       for model in models], "warm": warm, "seconds": clock.seconds("load")}
+                       for model in models], "warm": warm, "stage_seconds": clock.laps}
 
 
 def _segment(work: Segment, store: ModelStore, on_progress: OnProgress, should_stop: ShouldStop) -> Result:
-    clock, settings = _Clock(), work.settings
+    clock, settings = Stopwatch(), work.settings
+    _refuse_nowhere(work)
     models, warm = _models(store, work.model, settings.device, settings.precision)
-    segmenter = Segmenter(models[0], overlap=settings.overlap, batch=settings.batch)
+    segmenter = segmenter_for(models, settings)
     clock.lap("load")
     with contextlib.ExitStack() as buffers:
         images = [_image(image, settings.frame, buffers) for image in work.images]
         geometry = images[0].geometry
-        target = _target(work.labels, geometry, buffers)
+        target = _labels_buffer(work.labels, geometry, "labels", buffers, writable=True)
+        base = _labels_buffer(work.base, geometry, "base", buffers)
+        region = None if settings.roi is None else region_of_box(settings.roi, geometry)
+        outputs = CaseOutputs(settings, segmenter.info, Path(work.output or "nowhere"))
         clock.lap("read")
-        labels = segmenter.segment(images, on_progress=on_progress, should_stop=should_stop)
+        labels = segmenter.segment(images, roi=settings.roi, base=base, sink=outputs.sink, on_progress=on_progress,
+                                   should_stop=should_stop)
         clock.lap("segment")
+        steps = steps_for(segmenter.info, segmenter.values.tolist(), model=settings.postprocess == "model",
+                          largest_component=settings.largest_component, fill_holes=settings.fill_holes)
+        cleaned = clean_inside(labels, steps, region, geometry, background=int(segmenter.values[0]))
+        sizes = label_sizes(labels, images[0], segmenter.info, outputs.confidence(), cleaned)
+        clock.lap("measure")
         if target is not None:
             _put(labels, target)
+        written: dict[str, Any] = {"output": None}
         if work.output is not None:
-            write_label(Path(work.output), labels, geometry, segments_of(segmenter.info, segmenter.values),
-                        settings.format)
-        sizes = label_sizes(labels, images[0], segmenter.info)
-    return {"task": "segmentation", "model": segmenter.info.name, "warm": warm, "labels": sizes,
-            "output": work.output, "seconds": clock.seconds("write")}
+            segments = segments_of(segmenter.info, segmenter.values)
+            written = outputs.write(labels, geometry, segments, region, Path(work.images[0].path or ""))
+        clock.lap("write")
+    return {"task": "segmentation", "model": segmenter.info.name, "warm": warm, "labels": sizes, **written,
+            "seconds": clock.total, "stage_seconds": clock.laps, **run_facts(segmenter)}
+
+
+def _refuse_nowhere(work: Segment) -> None:
+    """Refuse outputs that have no place to go."""
+    settings = work.settings
+    if (settings.probabilities or settings.uncertainty) and work.output is None:
+        raise BadInput("Maps of probability and uncertainty are files. Name an output for them.")
+    if settings.format == "dicom-seg" and work.output is not None:
+        if work.images[0].path is None:
+            raise BadInput("DICOM segmentations refer to a series, but the image is a buffer. Choose another format.")
+        require_highdicom()
+        refuse_unless_dicom(Path(work.images[0].path))
 
 
 def _classify(work: Classify, store: ModelStore, on_progress: OnProgress, should_stop: ShouldStop) -> Result:
-    clock, settings = _Clock(), work.settings
+    clock, settings = Stopwatch(), work.settings
     models, warm = _models(store, work.model, settings.device, settings.precision)
     classifier = Classifier(models[0], batch=settings.batch, pooling=settings.pooling)
     clock.lap("load")
@@ -78,13 +105,14 @@ def _classify(work: Classify, store: ModelStore, on_progress: OnProgress, should
         images = [_image(image, settings.frame, buffers) for image in work.images]
         clock.lap("read")
         found = classifier.classify(images, on_progress=on_progress, should_stop=should_stop)
+        clock.lap("classify")
     return {"task": "classification", "model": classifier.info.name, "warm": warm, "label": found.label,
             "labels": list(found.labels), "probabilities": found.probabilities,
             "uncalibrated": found.uncalibrated, "calibrated": classifier.is_calibrated,
             "calibration_told": classifier.calibration_told,
             "deciding_slices": {name: {"axis": "kji"[axis], "index": index}
                                 for name, (axis, index) in found.deciding_slices.items()},
-            "seconds": clock.seconds("classify")}
+            "seconds": clock.total, "stage_seconds": clock.laps}
 
 
 def _models(store: ModelStore, model: str | list[str], device: str, precision: Any) -> tuple[list[LoadedModel], bool]:
@@ -111,16 +139,17 @@ def _image(image: Image, frame: int | None, buffers: contextlib.ExitStack) -> Vo
     return Volume(array, geometry, is_2d=image.is_2d, spacing_known=image.spacing_known, source=image.name)
 
 
-def _target(buffer: Buffer | None, geometry: Geometry, buffers: contextlib.ExitStack) -> np.ndarray | None:
-    """The buffer that takes the labels, checked before anything is computed."""
+def _labels_buffer(buffer: Buffer | None, geometry: Geometry, name: str, buffers: contextlib.ExitStack, *,
+                   writable: bool = False) -> np.ndarray | None:
+    """A buffer for labels on the image's grid, checked before anything is computed."""
     if buffer is None:
         return None
     if tuple(buffer.shape) != geometry.shape:
-        raise BadInput(f"The buffer for the labels has the shape {list(buffer.shape)}, but the image has "
+        raise BadInput(f"The buffer {name} has the shape {list(buffer.shape)}, but the image has "
                        f"{list(geometry.shape)} voxels (k, j, i). Give a buffer of that shape.")
     if buffer.dtype.startswith("float"):
-        raise BadInput(f"The buffer for the labels is of type {buffer.dtype}. Give one of whole numbers, as uint8.")
-    return buffers.enter_context(opened(buffer, writable=True))
+        raise BadInput(f"The buffer {name} is of type {buffer.dtype}. Give one of whole numbers, as uint8.")
+    return buffers.enter_context(opened(buffer, writable=writable))
 
 
 def _put(labels: np.ndarray, target: np.ndarray) -> None:
@@ -129,22 +158,3 @@ def _put(labels: np.ndarray, target: np.ndarray) -> None:
         raise BadInput(f"The model's label values from {labels.min()} to {labels.max()} do not fit into a buffer of "
                        f"type {target.dtype.name}. Give a larger type, as int16.")
     target[...] = labels
-
-
-class _Clock:
-    """Seconds of each stage, one after the other."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self._seconds: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        """The stage that began at the last call ends now."""
-        now = time.monotonic()
-        self._seconds[stage] = round(now - self._last, 4)
-        self._last = now
-
-    def seconds(self, last_stage: str) -> dict[str, float]:
-        """Seconds by stage, after the last one has ended."""
-        self.lap(last_stage)
-        return self._seconds
