@@ -101,3 +101,53 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert float(found.stdout) < 100  # MiB; the logits of all classes there are 800 MiB, of one class 8 MiB
+
+
+def slow_labels(features, head, source, target):
+    """Logits (K, k, j, i) of every class at every point of the target, through one axis after the other."""
+    dense = features.double()
+    for axis in range(3):
+        points = np.zeros((target.shape[axis], 3))
+        points[:, axis] = np.arange(target.shape[axis])
+        positions = np.clip(source.to_indices(target.to_world(points))[:, axis], 0, source.shape[axis] - 1)
+        low = np.minimum(np.floor(positions).astype(int), source.shape[axis] - 1)
+        high = np.minimum(low + 1, source.shape[axis] - 1)
+        part = torch.from_numpy(positions - low).view([-1 if other == axis else 1 for other in range(3)])
+        dense = dense.index_select(axis + 1, torch.from_numpy(low)) * (1 - part) + dense.index_select(
+            axis + 1, torch.from_numpy(high)) * part
+    return (head.weight.double() @ dense.flatten(1) + head.bias.double()[:, None]).view(-1, *target.shape).numpy()
+
+
+@settings(max_examples=40)
+@given(features=st.integers(1, 8), classes=st.sampled_from([3, 15, 118]),
+       shape=st.tuples(*[st.integers(1, 9)] * 3), spacing=st.tuples(*[st.sampled_from([0.31, 0.5, 1.0, 1.7, 3.0])] * 3),
+       noisy=st.booleans(), seed=st.integers(0, 99))
+def test_features_and_a_head_give_the_labels_of_all_resampled_classes(features, classes, shape, spacing, noisy, seed):
+    source = Geometry.of(shape, (1.0, 1.0, 1.0), axes="LPS")
+    target = resampled_geometry(source, spacing)
+    torch.manual_seed(seed)
+    head = VoxelHead(features, classes, torch.randn(classes, features), torch.randn(classes))
+    maps = torch.randn(features, *shape) if noisy else smooth_logits(features, shape, seed)
+    values = np.arange(classes, dtype=np.int16) * 7 - 3
+    labels = np.full(target.shape, 9999, np.int16)
+    rows = []
+    restore_labels([maps], head, source, target, labels, values)
+    expected = slow_labels(maps, head, source, target)
+    chosen = np.take_along_axis(expected, ((labels + 3) // 7)[None].astype(int), 0)[0]
+    assert (chosen >= expected.max(0) - 1e-4).all() and np.isin(labels, values).all()
+    if classes < 100:
+        again = np.empty_like(labels)
+        restore_labels([maps], head, source, target, again, values, sink=lambda row, logits: rows.append((row, logits)))
+        assert [row for row, _ in rows] == list(range(target.shape[0]))
+        np.testing.assert_allclose(np.stack([logits.numpy() for _, logits in rows], 1), expected, atol=1e-4)
+        assert (again == labels).mean() > 0.99  # rounding where two classes are equal
+
+
+def test_labels_are_written_into_views_of_any_layout():
+    source, target = Geometry.of((5, 6, 7), (2.0, 2.0, 2.0)), Geometry.of((9, 8, 11), (1.0, 1.3, 1.1))
+    maps = torch.randn(4, 5, 6, 7)
+    plain = restored([maps], source, target)
+    stored = np.zeros((13, 9, 8), np.uint8)
+    view = stored.transpose(1, 2, 0)[::-1, :, 1:12]
+    restore_labels([maps], VoxelHead(4, 4), source, target, view, np.arange(4, dtype=np.uint8))
+    assert np.array_equal(view, plain) and not stored[0].any() and not stored[12].any()
