@@ -255,18 +255,17 @@ class Segmenter:
                                    sink=sink)
                 return
             except WindowTooLarge as error:
-                cause = error
-            # Outside of the handler, which holds on to the memory of the failed pass
-            if blending.type == "cuda":
+                # Nothing of the error is kept, because it holds on to the memory of the failed pass
+                smaller = None if blending.type == "cuda" else smaller_window(networks, window)
+                if smaller is None and blending.type != "cuda":
+                    raise WindowTooLarge(f"{error} {_remedy(device)}") from error
+            if smaller is None:
+                steps.take("windows are blended on the processor")
                 blending = torch.device("cpu")
                 torch.cuda.empty_cache()
-                steps.take("windows are blended on the processor")
-                continue
-            smaller = smaller_window(networks, window)
-            if smaller is None:
-                raise WindowTooLarge(f"{cause} {_remedy(device)}") from cause
-            steps.take(f"windows of {_sides(smaller)} voxels instead of {_sides(window)}")
-            window = smaller
+            else:
+                steps.take(f"windows of {_sides(smaller)} voxels instead of {_sides(window)}")
+                window = smaller
 
     @property
     def _passes(self) -> int:
