@@ -24,9 +24,11 @@ OPTIONS_OF_THE_DESIGN = {
     "pretrain": "--dataset --images --method --preset --steps --seed --device --precision --resume --out --set --json",
     "finetune": "--dataset --encoder --method --preset --cases --subset --steps --seed --device --precision --resume "
                 "--out --set --json",
-    "segment": "--model --images --out --format --device --precision --set --json",
-    "classify": "--model --images --out --pooling --device --precision --set --json",
-    "evaluate": "--model --dataset --split --device --precision --set --json",
+    "segment": "--model --images --channel --frame --roi --base --out --resume --format --probabilities --uncertainty "
+               "--postprocess --largest-component --fill-holes --mirror --overlap --skip-empty --no-skip-empty "
+               "--memory --batch --device --precision --set --json",
+    "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json",
+    "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision --set --json",
     "curve": "--dataset --encoder --steps --device --resume --out --set --json",
     "demo": "--out --json",
     "doctor": "--json",
