@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -50,12 +51,16 @@ class Exchange:
 
         Raises:
             ValueError: another type.
+            OSError: the disk is full.
         """
         if dtype not in LABEL_BYTES:
             raise ValueError(f"labels cannot be of type {dtype!r}: use one of {', '.join(LABEL_BYTES)}")
-        path = self._new_path()
+        path, size = self._new_path(), math.prod(shape) * LABEL_BYTES[dtype]
         with open(path, "wb") as file:
-            file.truncate(math.prod(shape) * LABEL_BYTES[dtype])
+            if size and hasattr(os, "posix_fallocate"):  # its blocks too: a full disk would end the worker later on
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
         return {"path": str(path), "dtype": dtype, "shape": list(shape)}
 
     def remove(self, buffer: dict[str, Any]) -> None:
