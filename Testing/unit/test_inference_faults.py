@@ -28,10 +28,12 @@ from test_volumes_dicom import dicom, write_series
 from volume_builders import write_nifti
 
 from medmae.cli.app import run
+from medmae.inference.spilling import SpilledArrays
 from medmae.models import save_model
 from medmae.networks import architecture_for, build_network
 from medmae.volumes import Geometry, read_image, read_label
 from medmae.volumes.nrrd_header import write_nrrd
+from medmae.worker.exchange import Exchange
 
 SIDE = 16
 SIZES = {"patch": 8, "width": 24, "depth": 3, "heads": 2, "feature_size": 4, "skip_blocks": [1, 2]}
@@ -215,6 +217,18 @@ def test_labels_that_the_disk_does_not_hold_fail_alone_and_leave_no_file(
     assert not [path for path in files_of(tmp_path / "out") if path.name.startswith(".partial-")]
     for path in outputs:
         assert read_label(path).array[0].shape == (8, 8, 8)
+
+
+def test_a_full_disk_is_an_error_where_files_stand_in_for_memory_instead_of_the_end_of_the_process(
+        tmp_path: Path) -> None:
+    """A file without blocks would be given its size, and the process killed when it is filled."""
+    with SpilledArrays(tmp_path) as arrays, files_up_to(10_000):
+        with pytest.raises(OSError, match="too large"):
+            arrays.empty((100, 100, 100), np.float32)
+        arrays.empty((10, 10, 10), np.float32)[:] = 1
+    assert not list(tmp_path.iterdir())
+    with files_up_to(10_000), pytest.raises(OSError, match="too large"):
+        Exchange(tmp_path).space("int16", (100, 100, 100))
 
 
 # Input that cannot be read
