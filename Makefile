@@ -65,12 +65,14 @@ test-all: venv  ## all tests that this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: venv  ## speed, measured side by side with the peers on this machine
-	@for script in Testing/benchmarks/bench_*.py Testing/benchmarks/*_mae_pretraining.py; do [ -e "$$script" ] || continue; $(BIN)/python "$$script" || exit 1; done
+	@$(PIP) install -c constraints.txt -e '.[bench]'
+	@$(BIN)/python Testing/benchmarks/inference.py --quick --out bench/inference
+	@for script in Testing/benchmarks/*_mae_pretraining.py; do $(BIN)/python "$$script" || exit 1; done
 
 lint: venv  ## ruff and mypy
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 
 clean:  ## remove what the tools left behind (not .venv)
-	@rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find medmae Testing $(wildcard MedMAESegment MedMAETrain) -name __pycache__ -type d -prune -exec rm -rf {} +
