@@ -80,10 +80,10 @@ def clean_inside(labels: NDArray, steps: Steps, region: Region | None, geometry:
 
 def boxes_of(labels: NDArray, values: Collection[int]) -> dict[int, Box]:
     """The smallest box of each of `values` that is in `labels` (k, j, i)."""
-    from scipy.ndimage import find_objects
-
     if not values:
         return {}
+    from scipy.ndimage import find_objects  # takes as long to import as half of torch
+
     if min(values) > 0 and max(values) < MOST_LISTED:
         found = find_objects(labels, max(values))
         return {value: found[value - 1] for value in values if found[value - 1] is not None}
