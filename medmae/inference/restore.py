@@ -22,6 +22,7 @@ from medmae.volumes import Geometry
 RowSink = Callable[[int, torch.Tensor], None]
 VALUES_AT_ONCE = 2**21  # features and logits of the points that are interpolated together
 LERP_ALL_FROM = 8  # from every eighth point on it is faster to interpolate all of a plane along k than single points
+ROWS_AT_ONCE = 16  # written together: where rows lie across the stored axes that is five times as fast as one by one
 MIXED = DISAGREE  # in place of a class: several may win here
 
 
@@ -54,6 +55,7 @@ def restore_labels(planes: Iterable[torch.Tensor], head: VoxelHead, source: Geom
     for part in planes:
         for plane in part.unbind(1):
             restorer.add(plane)
+    restorer.flush()
 
 
 def covering_box(source: Geometry, target: Geometry) -> tuple[slice, slice, slice]:
@@ -91,7 +93,9 @@ class _Restorer:
     def __init__(self, head: VoxelHead, source: Geometry, target: Geometry, labels: np.ndarray, values: np.ndarray,
                  sink: RowSink | None) -> None:
         self.head = head
-        self.labels, self.values, self.sink = labels, values, sink
+        self.labels, self.values, self.sink = labels, values.astype(labels.dtype), sink
+        self.block = np.empty((min(ROWS_AT_ONCE, target.shape[0]), *target.shape[1:]), labels.dtype)
+        self.first_row = 0
         self.rows, self.lines, self.columns = (_positions(source, target, axis) for axis in range(3))
         self.source_shape = source.shape
         self.next_row = 0
@@ -122,7 +126,15 @@ class _Restorer:
             winners = largest(logits.flatten(1)).view(logits.shape[1:])
         else:
             winners = self.grid.winners(low, high, fraction)
-        self.labels[self.next_row] = self.values[winners.cpu().numpy()]
+        np.take(self.values, winners.cpu().numpy(), out=self.block[self.next_row - self.first_row], mode="clip")
+        if self.next_row - self.first_row + 1 == len(self.block):
+            self.flush(self.next_row + 1)
+
+    def flush(self, upto: int | None = None) -> None:
+        """Write the rows that are finished; `upto` where the next ones begin (default: as many as there are)."""
+        stop = self.next_row if upto is None else upto
+        self.labels[self.first_row:stop] = self.block[:stop - self.first_row]
+        self.first_row = stop
 
 
 class _InPlane:
