@@ -68,7 +68,7 @@ class VolumeClassifier(nn.Module):
         if pool == "weighted" and weight_grid is not None:
             self.weight_grid = three_sides(weight_grid, "weight_grid")
             k, j, i = self.weight_grid
-            self.place_weights = nn.Parameter(torch.randn(k * j * i, width) * PLACE_WEIGHT_STD)
+            self.place_weights = nn.Parameter(torch.empty(k * j * i, width).normal_(std=PLACE_WEIGHT_STD))
         self.standardise = Standardise(width) if standardise or pool == "weighted" else None
         hidden = [nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()] if head == "mlp" else []
         last = nn.Linear(width, classes)
