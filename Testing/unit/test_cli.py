@@ -28,8 +28,8 @@ OPTIONS_OF_THE_DESIGN = {
                "--postprocess --largest-component --fill-holes --mirror --overlap --skip-empty --no-skip-empty "
                "--memory --batch --device --precision --set --json",
     "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json",
-    "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision --set "
-                "--json",
+    "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision "
+                "--set --json",
     "curve": "--dataset --encoder --steps --device --resume --out --set --json",
     "demo": "--out --json",
     "doctor": "--json",
