@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from medmae.volumes import Geometry
 
-VOXELS_AT_ONCE = 2**22
+VOXELS_AT_ONCE = 2**20
 CORNERS = tuple(itertools.product((0, 1), repeat=3))  # of a cell of 2 x 2 x 2 voxels, (k, j, i)
 
 
