@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_preprocessing import ORIENTATIONS, oblique
 from medmae.errors import BadInput, Stopped
 from medmae.inference.classifier import Classifier
 from medmae.inference.loaded_model import LoadedModel
+from medmae.inference.out_of_memory import WindowTooLarge
 from medmae.inference.pooling import deciding_slices, pool_slices, strongest
 from medmae.volumes import Geometry, Volume
 
@@ -165,3 +167,46 @@ def test_colour_pictures_become_grey_and_a_volume_of_one_slice_has_no_deciding_s
     colour = replace(colour, array=np.repeat(colour.array, 3, axis=0))
     assert classifier(2).classify(colour).label == "bright"
     assert classifier(2).classify(levels(0.9)).deciding_slice is None
+
+
+class Hungry(MeanLevel):
+    """Runs out of memory with more than `most` images at a time."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.batches = most, []
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.batches.append(len(images))
+        return super().forward(images)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_the_answer_stays_the_same():
+    info = description("classification", 2, values=(0, 1), names=["dark", "bright"])
+    image = levels(*np.linspace(0.1, 0.9, 11))
+    image.array[0, :, 0, 0] = 0  # slices without contrast would be computed once only
+    network = Hungry(2)
+    found = Classifier(LoadedModel.of(info, network), batch=8).classify(image)
+    wanted = Classifier(LoadedModel.of(info, MeanLevel()), batch=1).classify(image)
+    assert max(network.batches) == 2 and sum(network.batches) == 11
+    assert found.probabilities == pytest.approx(wanted.probabilities) and found.deciding_slice == wanted.deciding_slice
+    with pytest.raises(WindowTooLarge, match="one image"):
+        Classifier(LoadedModel.of(info, Hungry(0)), batch=8).classify(image)
+
+
+def test_a_stop_is_obeyed_between_the_layers_of_one_pass():
+    reached = []
+
+    class Layer(torch.nn.Identity):
+        def forward(self, images):
+            reached.append(self)
+            time.sleep(0.15)
+            return images
+
+    network = torch.nn.Sequential(*(Layer() for _ in range(20)), MeanLevel())
+    info = description("classification", 3, values=(0, 1), names=["dark", "bright"])
+    with pytest.raises(Stopped):
+        Classifier(LoadedModel.of(info, network)).classify(uniform(0.5), should_stop=lambda: len(reached) >= 2)
+    assert len(reached) <= 4

@@ -16,9 +16,11 @@ from medmae.datasets.slices import slice_stacks
 from medmae.errors import BadInput, Stopped
 from medmae.inference.calibration_text import calibration_text, is_calibrated
 from medmae.inference.config import Precision
-from medmae.inference.device import autocast
+from medmae.inference.interruption import interruptible
 from medmae.inference.loaded_model import LoadedModel, require_task
+from medmae.inference.out_of_memory import WindowTooLarge, is_out_of_memory
 from medmae.inference.pooling import deciding_slices, pool_slices
+from medmae.inference.predictor import WindowPredictor
 from medmae.inference.sliding_window import OnProgress, ShouldStop
 from medmae.metrics import predicted_classes, probabilities_of
 from medmae.models.info import is_pooling
@@ -100,11 +102,12 @@ class Classifier:
         Args:
             image: the image, or one a channel.
             on_progress: called with (slices done, slices in all).
-            should_stop: asked between batches.
+            should_stop: asked between batches, and on a processor between layers too.
 
         Raises:
             BadInput: the image does not fit the model.
             Stopped: `should_stop` said so.
+            WindowTooLarge: memory does not hold one slice.
         """
         prepared = self.model.preprocessing.prepare(image)
         logits = view_logits(self.model.network, prepared.array, self.model.window, device=self.model.device,
@@ -138,22 +141,36 @@ def view_logits(network: nn.Module, array: np.ndarray, window: Sequence[int], *,
     A view is the middle of the image on the window, padded where it is smaller: of the whole volume, or where the
     window has two axes of each slice, with its `context` neighbours on each side as channels.
 
+    Where memory does not hold a batch, it is halved. On a processor a stop is obeyed between layers.
+
     Raises:
         Stopped: `should_stop` said so.
+        WindowTooLarge: memory does not hold one view.
     """
     views = 1 if len(window) == 3 else array.shape[1]
-    logits = []
-    for start in range(0, views, batch):
-        if should_stop is not None and should_stop():
-            raise Stopped("Stopped on request.")
-        stop = min(start + batch, views)
-        part = array[None] if len(window) == 3 else slice_stacks(array, range(start, stop), context)
-        images = torch.from_numpy(np.ascontiguousarray(middle(part, window), dtype=np.float32))
-        with autocast(device, precision):
-            logits.append(network(images.to(device)).float().cpu())
-        if on_progress is not None:
-            on_progress(stop, views)
-    return torch.cat(logits)
+    predictor = WindowPredictor(network, device, precision, batch=batch)
+    logits: list[torch.Tensor] = []
+    with interruptible([network], device, should_stop):
+        for start in range(0, views, batch):
+            if should_stop is not None and should_stop():
+                raise Stopped("Stopped on request.")
+            stop = min(start + batch, views)
+            part = array[None] if len(window) == 3 else slice_stacks(array, range(start, stop), context)
+            images = torch.from_numpy(np.ascontiguousarray(middle(part, window), dtype=np.float32))
+            logits += [answer.float().cpu() for answer in _answers(predictor, images)]
+            if on_progress is not None:
+                on_progress(stop, views)
+    return torch.stack(logits)
+
+
+def _answers(predictor: WindowPredictor, images: torch.Tensor) -> list[torch.Tensor]:
+    try:
+        return predictor(images)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise WindowTooLarge("Memory ran out although one image went through the network at a time. Close other programs, "
+                         "or use another device.")
 
 
 def middle(array: np.ndarray, window: Sequence[int]) -> np.ndarray:
