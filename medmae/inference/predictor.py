@@ -10,7 +10,7 @@ from medmae.inference.device import Precision, autocast
 from medmae.inference.out_of_memory import Steps, is_out_of_memory
 from medmae.networks.voxel_head import Features
 
-MOST_KNOWN = 2  # windows without contrast whose outputs are kept: air, and the padding around the image
+MOST_KNOWN = 1  # windows without contrast whose outputs are kept for others alike: those of air
 
 
 class WindowPredictor:
