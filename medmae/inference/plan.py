@@ -17,10 +17,12 @@ from medmae.inference.memory import format_memory
 from medmae.inference.windows import axes_of
 
 # What no sum sees: small arrays, code that is loaded on the way, pages of an allocator. Towards the safe side.
-RESERVE_BYTES = 20_000_000
+RESERVE_BYTES = 40_000_000
 RESERVE_SHARE = 0.03
 # Points between classes that restoring computes at once, with their features, neighbours and logits
-RESTORING_BYTES = 64_000_000
+RESTORING_BYTES = 32_000_000
+# What an allocator keeps of freed blocks, scattered, after several passes: those below 32 MiB, to about this sum
+SCATTERED_BYTES, SCATTERED_SHARE = 64_000_000, 1.5
 FLOAT = 4
 
 
@@ -253,7 +255,8 @@ def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes:
     open_sums = _open_sums(work, window) if work.blends_on_processor else 0
     kept = (0 if spill else labels) + prepared + open_sums
     writing = labels + (0 if spill else labels)
-    growth = max(kept + max(forward, restoring), writing) + work.further_bytes
+    scattered = min(SCATTERED_BYTES, int(forward_bytes * SCATTERED_SHARE))
+    growth = max(kept + max(forward, restoring) + scattered, writing) + work.further_bytes
     return int((work.held_bytes + growth) * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 
 

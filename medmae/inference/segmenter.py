@@ -17,7 +17,7 @@ from medmae.inference.device import resolve_precision
 from medmae.inference.foreground import Foreground, foreground
 from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
-from medmae.inference.memory import resident_bytes
+from medmae.inference.memory import resident_bytes, return_freed_memory
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
 from medmae.inference.pass_memory import pass_bytes
 from medmae.inference.plan import Plan, Work, plan
@@ -139,6 +139,8 @@ class Segmenter:
         scope = self._scope(image, roi)
         self.last_run = RunFacts(passes=self._passes, window=tuple(self.model.window))
         chosen = None if self.memory_limit is None else self._plan(image, scope, base, sink is not None)
+        if chosen is not None and chosen.given_up:
+            return_freed_memory()  # slower, but then what is freed does not count against the limit
         with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
             labels = self._blank(first.geometry, base, scope.box, spilled)
             if scope.has_content:
