@@ -24,29 +24,31 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
         self.first: dict[str, float] = {}
-        self._open: list[float] = []
+        self._open: list[tuple[str, list[float]]] = []  # names, and the seconds of the stages inside
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the block as `name`, without the stages inside it."""
         begun = time.monotonic()
         self.first.setdefault(name, begun)
-        self._open.append(0.0)
+        self._open.append((name, []))
         try:
             yield
         finally:
-            inside = self._open.pop()
+            _, inside = self._open.pop()
             took = time.monotonic() - begun
             if self._open:
-                self._open[-1] += took
-            self.seconds[name] = self.seconds.get(name, 0.0) + took - inside
+                self._open[-1][1].append(took)
+            self.seconds[name] = self.seconds.get(name, 0.0) + took - sum(inside)
             self.calls[name] = self.calls.get(name, 0) + 1
 
-    def wrap(self, owner: Any, name: str, stage: str) -> None:
-        """Count every call of ``owner.name``, which must exist."""
+    def wrap(self, owner: Any, name: str, stage: str, *, unless: str = "") -> None:
+        """Count every call of ``owner.name``, which must exist, except for calls within the stage `unless`."""
         function: Callable[..., Any] = getattr(owner, name)
 
         def counted(*arguments: Any, **named: Any) -> Any:
+            if any(name == unless for name, _ in self._open):
+                return function(*arguments, **named)
             with self.stage(stage):
                 return function(*arguments, **named)
 
@@ -77,10 +79,15 @@ def keep_peaks() -> list[int]:
 
 
 def count_forward_passes(clock: Clock) -> None:
-    """Count what the network computes up to its 1x1x1 head, which the engine applies elsewhere: that counts as ours."""
+    """Count what the network computes up to its 1x1x1 head, which the engine applies elsewhere: that counts as ours.
+
+    So do passes for planning, which the peer does not need.
+    """
+    from medmae.inference.segmenter import Segmenter
     from medmae.networks.unetr import Unetr
 
-    clock.wrap(Unetr, "_levels", "network")
+    clock.wrap(Segmenter, "plan", "plan")
+    clock.wrap(Unetr, "_levels", "network", unless="plan")
 
 
 def facts(clock: Clock, peaks: list[int], **more: Any) -> dict[str, Any]:
