@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from medmae.errors import BadInput
 from medmae.models.info import ModelInfo
@@ -53,7 +54,7 @@ def fitting_state(path: str | Path) -> dict[str, Tensor]:
         BadInput: as for `load_state`, or the weights do not fit.
     """
     info, state = ModelFiles(resolve_model(path)).info(), load_state(path)
-    _refuse_unfitting(info, _empty_network(info), state)
+    _refuse_unfitting(info, _empty_network(info.architecture), state)
     return state
 
 
@@ -71,7 +72,7 @@ def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.
         BadInput: there is no model, its weights are damaged, or they do not fit its architecture.
     """
     info, state = ModelFiles(resolve_model(path)).info(), load_state(path)
-    network = _empty_network(info)
+    network = _empty_network(info.architecture)
     _refuse_unfitting(info, network, state)
     if info.task == "encoder" and not hasattr(network, "features"):
         raise BadInput(f"The model {info.name} says that it is an encoder, but its architecture "
@@ -84,10 +85,20 @@ def load_network(path: str | Path, *, device: str | torch.device = "cpu") -> nn.
     return (FeatureMaps(network) if info.task == "encoder" else network).eval()
 
 
-def _empty_network(info: ModelInfo) -> nn.Module:
-    """The model's network without memory for its weights: no time for initial values that are replaced at once."""
-    with torch.device("meta"):
-        return build_network(info.architecture)
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out normally distributed values: on the meta device they would import torch's compiler, for seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+def _empty_network(architecture: Mapping[str, Any]) -> nn.Module:
+    """A network without memory for its weights: no time for initial values that are replaced at once."""
+    with torch.device("meta"), _NothingDrawn():
+        return build_network(architecture)
 
 
 def _refuse_unfitting(info: ModelInfo, network: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -99,8 +110,7 @@ def _refuse_unfitting(info: ModelInfo, network: nn.Module, state: Mapping[str, T
 
 def difference(architecture: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
     """How weights of these names and shapes differ from what an architecture needs; empty when they fit."""
-    with torch.device("meta"):
-        return _difference(build_network(architecture), shapes)
+    return _difference(_empty_network(architecture), shapes)
 
 
 def _difference(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str:
