@@ -15,6 +15,7 @@ import pytest
 from worker_helpers import AFFINE, Conversation, descendants, gone_within, tiny_model, volume
 
 from medmae.inference.classifier import Classifier
+from medmae.inference.outputs.components import clean
 from medmae.inference.segmenter import Segmenter
 from medmae.volumes import Geometry, Volume, read_label
 from medmae.worker.client import WorkerClient, WorkerError
@@ -81,14 +82,33 @@ def test_files_in_and_out(worker, models, tmp_path):
     import SimpleITK as sitk
 
     array = volume()
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "image.nii.gz"))
-    output = tmp_path / "out" / "labels.nrrd"
-    request = worker.segment(models["segmentation"], [{"path": str(tmp_path / "image.nii.gz")}], output=output,
-                             settings={"format": "nrrd"})
-    assert worker.wait(request, 60).result["output"] == str(output)
-    assert np.array_equal(read_label(output).array[0] > 0, np.asarray(read_label(output).array[0]) != 0)
+    image = sitk.GetImageFromArray(array)
+    image.SetDirection((-1.0, 0, 0, 0, -1, 0, 0, 0, 1))  # RAS
+    sitk.WriteImage(image, str(tmp_path / "image.nii.gz"))
+    request = worker.segment(models["segmentation"], [{"path": str(tmp_path / "image.nii.gz")}],
+                             output=tmp_path / "out" / "case", settings={"format": "nrrd", "uncertainty": True})
+    result = worker.wait(request, 60).result
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case.nrrd", "case.uncertainty.nii.gz"]
+    assert result["output"] == str(tmp_path / "out" / "case.nrrd") and request.labels is None
+    assert np.array_equal(read_label(result["output"]).array[0], expected_labels(models["segmentation"], array))
     with pytest.raises(ValueError, match="output"):
         worker.segment(models["segmentation"], [{"path": "image.nii.gz"}])
+
+
+def test_settings_are_those_of_segmenting(worker, models):
+    model, array = models["segmentation"], volume()
+    image, roi = worker.image(array, AFFINE), (2.0, 20.0, 3.0, 18.0, 4.0, 15.0)
+    base = np.full(array.shape, 7, np.uint8)
+    request = worker.segment([model, model], [image], base=worker.image(base, AFFINE),
+                             settings={"roi": roi, "mirror": True, "largest_component": True, "overlap": 0.25})
+    found = np.asarray(worker.wait(request, 60).labels)
+    wanted = Segmenter([model, model], mirror=True, overlap=0.25).segment(
+        Volume(array[None], Geometry(array.shape, AFFINE)), roi=roi, base=base)
+    outside = np.ones(array.shape, bool)
+    outside[4:16, 3:19, 2:21] = False
+    assert (found[outside] == 7).all() and (found[~outside] != 7).all()
+    clean(wanted, {"largest_component": [1, 5], "fill_holes": []})
+    assert np.array_equal(found[~outside], wanted[~outside]) and request.result["passes"] == 16
 
 
 @pytest.mark.parametrize(("change", "reason"), [
