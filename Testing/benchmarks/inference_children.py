@@ -145,7 +145,8 @@ def peer(*, model: str, image: str, out: str, precision: str, side: int, spacing
         from medmae.models import load_network
 
         network = load_network(model)
-    spaced = Spacingd("image", pixdim=(spacing,) * 3, mode="bilinear")
+    # scale_extent keeps the field of view, as our grid does; without it the grids lie up to half a voxel apart.
+    spaced = Spacingd("image", pixdim=(spacing,) * 3, mode="bilinear", scale_extent=True)
     before = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Orientationd("image", axcodes="SAR"),
                       ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True), spaced])
     invert = Invertd("prediction", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True)
