@@ -42,13 +42,11 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + took - sum(inside)
             self.calls[name] = self.calls.get(name, 0) + 1
 
-    def wrap(self, owner: Any, name: str, stage: str, *, unless: str = "") -> None:
-        """Count every call of ``owner.name``, which must exist, except for calls within the stage `unless`."""
+    def wrap(self, owner: Any, name: str, stage: str) -> None:
+        """Count every call of ``owner.name``, which must exist."""
         function: Callable[..., Any] = getattr(owner, name)
 
         def counted(*arguments: Any, **named: Any) -> Any:
-            if any(name == unless for name, _ in self._open):
-                return function(*arguments, **named)
             with self.stage(stage):
                 return function(*arguments, **named)
 
@@ -81,13 +79,10 @@ def keep_peaks() -> list[int]:
 def count_forward_passes(clock: Clock) -> None:
     """Count what the network computes up to its 1x1x1 head, which the engine applies elsewhere: that counts as ours.
 
-    So do passes for planning, which the peer does not need.
-    """
-    from medmae.inference.segmenter import Segmenter
+        """
     from medmae.networks.unetr import Unetr
 
-    clock.wrap(Segmenter, "plan", "plan")
-    clock.wrap(Unetr, "_levels", "network", unless="plan")
+    clock.wrap(Unetr, "_levels", "network")
 
 
 def facts(clock: Clock, peaks: list[int], **more: Any) -> dict[str, Any]:

@@ -279,3 +279,23 @@ def test_under_a_limit_of_memory_the_labels_are_the_same_and_too_small_a_limit_i
         labels = segmenter.segment(image)
         assert np.array_equal(labels, expected) and segmenter.last_run.steps == list(chosen.given_up)
     assert chosen.batch == 1 and chosen.given_up
+
+
+def test_the_plan_is_told_once_after_the_first_windows_and_costs_no_pass_of_its_own():
+    image = Volume(noise((30, 40, 35)), Geometry.of((30, 40, 35), (1.0, 1.0, 1.0)))
+    model = segmentation_model(convolutions(), size=[16] * 3)
+    passes, told = [], []
+    model.network.register_forward_pre_hook(lambda network, inputs: passes.append(len(inputs[0])))
+    segmenter = Segmenter(model, batch=4, skip_empty=False)
+    segmenter.segment(image, on_plan=lambda plan: told.append((plan, len(passes))))
+    (plan, before), = told
+    assert before == 1 and sum(passes) == plan.windows == segmenter.last_run.computed
+    assert plan.seconds > 0 and plan.estimated_peak_bytes > 0 and "about" in str(plan)
+
+
+def test_an_image_without_windows_to_compute_has_no_plan():
+    geometry = Geometry.of((20, 20, 20), (1.0, 1.0, 1.0))
+    told = []
+    Segmenter(segmentation_model(convolutions(), size=[16] * 3)).segment(
+        Volume(np.zeros((1, 20, 20, 20), np.float32), geometry), on_plan=told.append)
+    assert not told

@@ -74,5 +74,6 @@ def _show(result: Mapping[str, Any]) -> None:
     from medmae.inference.memory import format_memory
 
     largest = max(result["cases"], key=lambda case: case["peak_bytes"])
-    say(f"Peak memory: {format_memory(largest['peak_bytes'])} (estimated before: "
-        f"{format_memory(largest['estimated_peak_bytes'])}).")
+    estimated = largest["estimated_peak_bytes"]
+    said = "" if estimated is None else f" (estimated after the first windows: {format_memory(estimated)})"
+    say(f"Peak memory: {format_memory(largest['peak_bytes'])}{said}.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -17,30 +18,49 @@ MARGIN = 1.03
 _measured: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
 
 
-@torch.no_grad()
-def pass_bytes(networks: Sequence[nn.Module], channels: int, classes: int, window: Sequence[int], batch: int,
-               device: torch.device, precision: Precision) -> int:
-    """The most main memory that a pass of `batch` windows takes beyond its input; its output is included.
-
-    Measured by one pass over zeros, once for each network, window, batch and arithmetic, as long as the network lives.
+class PassMeter:
+    """Measures the first pass of a whole batch among those that go by, once for a network, window and arithmetic.
 
     Args:
         networks: those that answer together, in eval mode on `device`.
         channels: channels that a network sees.
-        classes: classes of the networks.
         window: the window's size.
         batch: windows a pass.
         device: where the networks are.
         precision: their arithmetic.
     """
-    key = (len(networks), channels, tuple(window), batch, str(device), resolve_precision(device, precision))
-    known = _measured.setdefault(networks[0], {})
-    if key in known:
-        return known[key]
-    features, _ = joined(networks, classes)
-    windows = torch.zeros((batch, channels, *window), device=device)
-    with Growth() as growth, autocast(device, precision):
-        features(windows)
-    # What the first pass leaves behind (code of the library, mostly) is held from now on, so it counts once only.
-    known[key] = int((growth.bytes - growth.kept) * MARGIN)
-    return int(growth.bytes * MARGIN)
+
+    def __init__(self, networks: Sequence[nn.Module], channels: int, window: Sequence[int], batch: int,
+                 device: torch.device, precision: Precision) -> None:
+        self._known = _measured.setdefault(networks[0], {})
+        self._key = (len(networks), channels, tuple(window), batch, str(device), resolve_precision(device, precision))
+        self.batch = batch
+        self.bytes: int | None = self._known.get(self._key)
+        """The most main memory that a pass takes beyond its input, its output included; None: not measured yet."""
+
+    @contextmanager
+    def watch(self, windows: int) -> Iterator[None]:
+        """What happens inside is a pass of so many windows."""
+        if self.bytes is not None or windows != self.batch:
+            yield
+            return
+        with Growth() as growth:
+            yield
+        # What the first pass leaves behind (code of the library, mostly) is held from now on, so it counts once only.
+        self._known[self._key] = int((growth.bytes - growth.kept) * MARGIN)
+        self.bytes = int(growth.bytes * MARGIN)
+
+
+@torch.no_grad()
+def pass_bytes(networks: Sequence[nn.Module], channels: int, classes: int, window: Sequence[int], batch: int,
+               device: torch.device, precision: Precision) -> int:
+    """`PassMeter.bytes`, measured by a pass over zeros where nothing else has measured it; `classes`: of the networks.
+    """
+    meter = PassMeter(networks, channels, window, batch, device, precision)
+    if meter.bytes is None:
+        features, _ = joined(networks, classes)
+        windows = torch.zeros((batch, channels, *window), device=device)
+        with meter.watch(batch), autocast(device, precision):
+            features(windows)
+    assert meter.bytes is not None
+    return meter.bytes

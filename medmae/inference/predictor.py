@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -23,19 +25,22 @@ class WindowPredictor:
         batch: windows a forward pass; halved by itself when memory does not suffice.
         mirror: average over the window mirrored along every combination of axes: 2^n forward passes instead of one.
         steps: where it is noted that the batch was halved.
+        watch: called with the number of windows, gives the context in which each of their unmirrored passes runs.
 
     Attributes:
         computed: how many windows went through the network.
     """
 
     def __init__(self, network: Features, device: torch.device, precision: Precision, *, batch: int = 1,
-                 mirror: bool = False, steps: Steps | None = None) -> None:
+                 mirror: bool = False, steps: Steps | None = None,
+                 watch: Callable[[int], AbstractContextManager[object]] = nullcontext) -> None:
         self.network = network
         self.device = device
         self.precision = precision
         self.batch = batch
         self.mirror = mirror
         self.steps = steps or Steps()
+        self.watch = watch
         self.known: dict[tuple[float, ...], torch.Tensor] = {}
         self.computed = 0
 
@@ -85,7 +90,8 @@ class WindowPredictor:
     def _mirrored(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, F, *window), the mean over the mirrored windows where wanted."""
         with autocast(self.device, self.precision):
-            output = self.network(windows)
+            with self.watch(len(windows)):
+                output = self.network(windows)
             if not self.mirror:
                 return output
             axes = range(2, windows.ndim)

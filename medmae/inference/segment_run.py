@@ -13,7 +13,6 @@ import csv
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from medmae.inference.base_labels import BaseLabels
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
 from medmae.inference.cases import FoundCase, find_cases, sizes_of
 from medmae.inference.config import SegmentConfig
-from medmae.inference.interruption import interruptible
 from medmae.inference.manifest import Manifest, options_of
 from medmae.inference.memory import parse_memory, peak_bytes, reset_peak
 from medmae.inference.outputs.components import clean_inside, steps_for
 from medmae.inference.outputs.measurements import measure_labels
+from medmae.inference.plan import Plan
 from medmae.inference.segment_outputs import CaseOutputs
 from medmae.inference.segmenter import Segmenter
 from medmae.inference.sliding_window import OnProgress
@@ -104,10 +103,11 @@ class _Batch:
         region = None if config.roi is None else region_of_box(config.roi, images[0].geometry)
         clock.lap("read")
         outputs = CaseOutputs(config, self.segmenter.info, self.out / case.output_name)
-        planned = self._plan(case, images, base.labels, outputs)
-        clock.lap("plan")
-        labels = self.segmenter.segment(images, roi=config.roi, base=base.labels, sink=outputs.sink,
-                                        on_progress=on_progress, should_stop=lambda: self.run.stop_requested)
+        planned: list[int] = []  # where no window had to be computed, there is no plan
+        labels = self.segmenter.segment(
+            images, roi=config.roi, base=base.labels, sink=outputs.sink,
+            further_bytes=outputs.further_bytes(images[0].geometry), on_progress=on_progress,
+            on_plan=lambda plan: planned.append(self._tell(case, plan)), should_stop=lambda: self.run.stop_requested)
         clock.lap("segment")
         steps = steps_for(self.segmenter.info, self.segmenter.values.tolist(), model=config.postprocess == "model",
                           largest_component=config.largest_component, fill_holes=config.fill_holes)
@@ -122,23 +122,18 @@ class _Batch:
         clock.lap("write")
         result = {"image": str(case.images[0]), **written, "seconds": clock.total, "labels": sizes,
                   **({"channels": [str(path) for path in case.images]} if len(case.images) > 1 else {}),
-                  "stage_seconds": clock.laps, "estimated_peak_bytes": planned,
+                  "stage_seconds": clock.laps, "estimated_peak_bytes": planned[0] if planned else None,
                   "peak_bytes": peak_bytes(), **run_facts(self.segmenter)}
         self.manifest.add(case, outputs.files, result)
         self.results[index] = result
 
-    def _plan(self, case: FoundCase, images: Sequence[Volume], base: np.ndarray | None, outputs: CaseOutputs) -> int:
-        """Tell what the case will take, and return how much memory; a stop is obeyed while a pass is measured."""
-        networks = [member.network for member in self.segmenter.members]
-        with interruptible(networks, self.segmenter.model.device, lambda: self.run.stop_requested):
-            plan = self.segmenter.plan(images, roi=self.config.roi, base=base, wants_rows=outputs.sink is not None)
-        peak = plan.estimated_peak_bytes + outputs.further_bytes(images[0].geometry)
-        plan = replace(plan, estimated_peak_bytes=peak)
+    def _tell(self, case: FoundCase, plan: Plan) -> int:
+        """Tell what the case will take, and return how much memory."""
         log.info("%s: %s", case.images[0], plan)
         if not self.was_told or plan.given_up:
             self.run.append_progress({"stage": "plan", "message": f"{case.images[0].name}: {plan}"})
             self.was_told = True
-        return peak
+        return plan.estimated_peak_bytes
 
 
 def segmenter_for(model: Any, config: Any, **options: Any) -> Segmenter:

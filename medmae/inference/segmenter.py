@@ -19,8 +19,9 @@ from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
 from medmae.inference.memory import resident_bytes, return_freed_memory
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
-from medmae.inference.pass_memory import pass_bytes
+from medmae.inference.pass_memory import PassMeter, pass_bytes
 from medmae.inference.plan import Plan, Work, plan
+from medmae.inference.plan_telling import OnPlan, PlanTelling
 from medmae.inference.predictor import WindowPredictor
 from medmae.inference.region import Region, region_of_box
 from medmae.inference.restore import PlacedSink, RowSink, covering_box, restore_labels
@@ -114,7 +115,8 @@ class Segmenter:
         self.last_run = RunFacts()
 
     def segment(self, image: Volume | Sequence[Volume], *, roi: Sequence[float] | None = None,
-                base: np.ndarray | None = None, sink: RowSink | None = None, on_progress: OnProgress | None = None,
+                base: np.ndarray | None = None, sink: RowSink | None = None, further_bytes: int = 0,
+                on_plan: OnPlan | None = None, on_progress: OnProgress | None = None,
                 should_stop: ShouldStop | None = None) -> np.ndarray:
         """Label an image, or the aligned images of a multi-channel case.
 
@@ -124,6 +126,9 @@ class Segmenter:
             base: labels (k, j, i) on the image's grid to keep outside of `roi`; None: background.
             sink: see `restore_labels`, or a `PlacedSink`; its rows are those of the region that is labelled, in the
                 model's orientation. They begin again at the first one where memory ran out on the way.
+            further_bytes: what the caller holds besides, which counts for the plan and the limit.
+            on_plan: called with the plan, once: after the first windows, on which memory and time are measured. Not
+                called where no window had to be computed.
             on_progress: called with (windows done, windows in all).
             should_stop: asked between windows, and on a processor between layers too.
 
@@ -138,7 +143,9 @@ class Segmenter:
         first = image if isinstance(image, Volume) else image[0]
         scope = self._scope(image, roi)
         self.last_run = RunFacts(passes=self._passes, window=tuple(self.model.window))
-        chosen = None if self.memory_limit is None else self._plan(image, scope, base, sink is not None)
+        work = self._work(image, scope, base, sink is not None, further_bytes) if self.memory_limit or on_plan else None
+        chosen = self._plan(work) if work is not None and self.memory_limit else None
+        telling = None if work is None or on_plan is None else PlanTelling(work, chosen, on_plan)
         if chosen is not None and chosen.given_up:
             return_freed_memory()  # slower, but then what is freed does not count against the limit
         with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
@@ -155,7 +162,8 @@ class Segmenter:
                     if on_progress is not None:
                         on_progress(done, total)
 
-                self._restore(prepared, prepared.target_view(labels), scope.found, sink, report, should_stop, chosen)
+                self._restore(prepared, prepared.target_view(labels), scope.found, sink, report, should_stop, chosen,
+                              telling)
         if scope.box is not None:
             scope.box.keep_outside(labels, first.geometry, base)
         return labels
@@ -173,7 +181,7 @@ class Segmenter:
         Raises:
             BadInput: as for `segment`.
         """
-        return self._plan(image, self._scope(image, roi), base, wants_rows)
+        return self._plan(self._work(image, self._scope(image, roi), base, wants_rows))
 
     def probabilities(self, image: Volume | Sequence[Volume]) -> np.ndarray:
         """Class probabilities (K, k, j, i) float32 on the image's own grid, for single images: K times its size."""
@@ -183,7 +191,7 @@ class Segmenter:
         def sink(row: int, logits: torch.Tensor) -> None:
             values[:, row] = torch.softmax(logits, 0).cpu().numpy()
 
-        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), None, sink, None, None, None)
+        self._restore(prepared, np.empty(prepared.grid.shape, self.values.dtype), None, sink, None, None, None, None)
         return prepared.to_source_axes(values)
 
     def _scope(self, image: Volume | Sequence[Volume], roi: Sequence[float] | None) -> _Scope:
@@ -193,20 +201,23 @@ class Segmenter:
             return _Scope(box, None)
         return _Scope(box, foreground(volumes[0], str(self.info.channels[0].get("modality", ""))))
 
-    def _plan(self, image: Volume | Sequence[Volume], scope: _Scope, base: np.ndarray | None,
-              wants_rows: bool) -> Plan:
+    def _work(self, image: Volume | Sequence[Volume], scope: _Scope, base: np.ndarray | None,
+              wants_rows: bool, further_bytes: int = 0) -> Work:
         model, networks = self.model, [member.network for member in self.members]
         layout = model.preprocessing.layout(image, scope.region)
         head = joined(networks, len(self.values))[1]
         channels, *prepared = layout.array.shape
-        work = Work(
+        return Work(
             held_bytes=resident_bytes(), prepared=(channels, *prepared), stored=layout.source_geometry.shape,
             wanted=covering_box(layout.geometry, layout.target), target=layout.target.shape,
             window=tuple(model.window), overlap=self.overlap, batch=self.batch, members=len(self.members),
             mirror=self.mirror, features=head.features, classes=head.classes,
             sum_bytes=self._sum_type(head).itemsize, label_bytes=_type_for(self.values, base).itemsize,
-            wants_rows=wants_rows, blends_on_processor=model.device.type == "cpu",
+            wants_rows=wants_rows, further_bytes=further_bytes, blends_on_processor=model.device.type == "cpu",
             can_spill=layout.change.order[0] == 0)
+
+    def _plan(self, work: Work) -> Plan:
+        model, networks = self.model, [member.network for member in self.members]
 
         def measured(window: Sequence[int], batch: int) -> int:
             return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
@@ -227,7 +238,8 @@ class Segmenter:
         return labels
 
     def _restore(self, prepared: Prepared, labels: np.ndarray, found: Foreground | None, sink: RowSink | None,
-                 on_progress: OnProgress | None, should_stop: ShouldStop | None, chosen: Plan | None) -> None:
+                 on_progress: OnProgress | None, should_stop: ShouldStop | None, chosen: Plan | None,
+                 telling: PlanTelling | None) -> None:
         """Fill `labels` on ``prepared.target``; where memory runs out, again with less."""
         device, steps = self.model.device, Steps()
         networks = [member.network for member in self.members]
@@ -237,19 +249,27 @@ class Segmenter:
             steps.taken += chosen.given_up
         while True:
             features, head = joined(networks, len(self.values))
+            meter = PassMeter(networks, self.model.preprocessing.network_channels, window,
+                              min(batch, telling.work.largest_batch) if telling else batch, device,
+                              self.model.precision)
             predictor = WindowPredictor(features, device, self.model.precision, batch=batch, mirror=self.mirror,
-                                        steps=steps)
+                                        steps=steps, watch=meter.watch if telling else nullcontext)
             wanted = covering_box(prepared.geometry, prepared.target)
             source = prepared.geometry.cropped([part.start for part in wanted],
                                                [part.stop - part.start for part in wanted])
             facts = self.last_run = RunFacts(passes=self._passes, window=window, steps=steps.taken)
 
-            def count(done: int, total: int, facts: RunFacts = facts, predictor: WindowPredictor = predictor) -> None:
+            def count(done: int, total: int, facts: RunFacts = facts, predictor: WindowPredictor = predictor,
+                      meter: PassMeter = meter) -> None:
                 facts.windows, facts.computed = total, predictor.computed
+                if telling is not None:
+                    telling.computed(predictor.computed, meter.bytes)
                 if on_progress is not None:
                     on_progress(done, total)
 
             try:
+                if telling is not None:
+                    telling.begin()
                 with interruptible(networks, device, should_stop):
                     planes = self._planes(predictor, prepared, window, wanted, blending, head, found, count,
                                           should_stop)
