@@ -1,7 +1,7 @@
 """Segmenting a large CT: `medmae segment` against MONAI, the same weights and the same machine, in one run.
 
     python Testing/benchmarks/inference.py --out OUT [--parts memory time agreement cold warm] [--classes 14 61 118]
-        [--quick] [--data DATA] [--again]
+        [--slices 400] [--passes N] [--quick] [--data DATA] [--again]
 
 A CT of 512 x 512 x 400 voxels of 0.8 x 0.8 x 1.0 mm goes through these variants, each in a process of its own:
 
@@ -20,7 +20,9 @@ warm        the second request to a warm `python -m medmae.worker`, without its 
 
 The network is GL-MAE's `base` UNETR at 1.5 mm; scan and weights are made up (inference_scan.py). --data DATA takes
 the real CT DATA/volumes/ct_abdomen_512, its slices repeated, on which these weights label nothing meaningful. --quick
-takes a small scan and a small ViT.
+takes a small scan and a small ViT. --slices takes a shorter scan, for the times where 400 slices take too long.
+--passes N computes the first N forward passes of each process and repeats the last one's result for all other windows:
+the same peak memory in a fraction of the time; times and labels then say nothing, so it is for the part memory alone.
 
 What is finished is kept in OUT and not repeated; --again measures what is asked for once more. Writes results.json,
 results.csv and results.md. Needs Linux (peak memory) and nibabel (with which MONAI reads NIfTI).
@@ -58,7 +60,8 @@ class Bench:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
         self.out: Path = given.out
-        self.scan = scans.QUICK if given.quick else scans.FULL
+        self.scan = scans.QUICK if given.quick else scans.Scan((given.slices, *scans.FULL.shape[1:]),
+                                                              scans.FULL.spacing_mm)
         self.image, self.small = (self.out / name / "ct.nii.gz" for name in ("scan", "small"))
         self.fresh: set[str] = set()  # measured in this run
 
@@ -85,7 +88,8 @@ class Bench:
     def variant(self, name: str) -> Measured:
         """Measure a variant on the large scan."""
         classes = int(name.rpartition("-")[2])
-        shared = {"model": self.model(classes), "image": str(self.image), "out": str(self.out / "labels" / name)}
+        shared = {"model": self.model(classes), "image": str(self.image), "out": str(self.out / "labels" / name),
+                  "passes": self.given.passes}
         if name in PEERS:
             more: Measured = {"precision": name.split("-")[1], "side": scans.window_side(quick=self.given.quick),
                               "spacing": scans.SPACING_MM, "low": scans.WINDOW_HU[0], "high": scans.WINDOW_HU[1]}
@@ -184,7 +188,7 @@ def cold(bench: Bench) -> Measured:
     if kept.exists() and not bench.given.again:
         return json.loads(kept.read_text())
     say("measuring the cold start")
-    arguments = {"model": bench.model(CLASSES[0]), "image": str(bench.small), "options": []}
+    arguments = {"model": bench.model(CLASSES[0]), "image": str(bench.small), "options": [], "passes": None}
     first, torch_alone = [], []
     for number in range(ROUNDS + 1):
         begun = time.monotonic()
@@ -253,10 +257,14 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--classes", nargs="+", type=int, default=list(CLASSES))
     parser.add_argument("--data", type=Path, help="folder of the development data, for a real CT")
+    parser.add_argument("--slices", type=int, default=scans.FULL.shape[0], help="of the scan (default: %(default)s)")
+    parser.add_argument("--passes", type=int, metavar="N", help="compute N forward passes only; for the part memory")
     parser.add_argument("--quick", action="store_true", help="a small scan and a small network")
     parser.add_argument("--again", action="store_true", help="measure once more what is kept in OUT")
     given = parser.parse_args()
     given.out = given.out.absolute()
+    if given.passes and given.parts != ["memory"]:
+        parser.error("--passes is for --parts memory alone: the times and labels of repeated passes say nothing")
     refuse_what_cannot_be_measured(given)
     bench = Bench(given)
     bench.make_inputs()
@@ -266,6 +274,7 @@ def main() -> None:
         (bench.out / "results.json").write_text(json.dumps(found, indent=1))
     size = " x ".join(map(str, bench.scan.shape[::-1]))
     network = "a small ViT under the last level of `base`" if given.quick else "`base` UNETR"
+    network += f", the results of the first {given.passes} passes repeated" if given.passes else ""
     sys.stdout.write(write_results(bench.out, found, f"{size} voxels, {network}"))
 
 

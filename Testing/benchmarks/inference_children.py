@@ -76,13 +76,29 @@ def keep_peaks() -> list[int]:
     return peaks
 
 
-def count_forward_passes(clock: Clock) -> None:
+def repeat_passes(network: Any, name: str, passes: int | None) -> None:
+    """Compute the first passes of ``network.name``, then repeat the last result; None: compute all."""
+    if passes is None:
+        return
+    function, results, left = getattr(network, name), [], [passes]
+
+    def repeated(*arguments: Any, **named: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            results[:] = [function(*arguments, **named)]
+        return results[0].clone()  # what a pass gives is new memory
+
+    setattr(network, name, repeated)
+
+
+def count_forward_passes(clock: Clock, passes: int | None) -> None:
     """Count what the network computes up to its 1x1x1 head, which the engine applies elsewhere: that counts as ours.
 
         """
     from medmae.networks.unetr import Unetr
 
-    clock.wrap(Unetr, "_levels", "network")
+    repeat_passes(Unetr, "voxel_features", passes)
+    clock.wrap(Unetr, "voxel_features", "network")
 
 
 def facts(clock: Clock, peaks: list[int], **more: Any) -> dict[str, Any]:
@@ -91,14 +107,14 @@ def facts(clock: Clock, peaks: list[int], **more: Any) -> dict[str, Any]:
             "ended": time.monotonic(), "peak_bytes": max([high_water_mark(), *peaks]), **more}
 
 
-def ours(*, model: str, image: str, out: str, options: list[str]) -> dict[str, Any]:
+def ours(*, model: str, image: str, out: str, options: list[str], passes: int | None) -> dict[str, Any]:
     """``medmae segment``."""
     clock = Clock()
     with clock.stage("start"):
         from medmae.cli.app import run
 
         peaks = keep_peaks()
-        count_forward_passes(clock)
+        count_forward_passes(clock, passes)
         from medmae.datasets.preprocessing import Preprocessing
         from medmae.inference import segment_outputs, segment_run
         from medmae.inference.loaded_model import LoadedModel
@@ -118,7 +134,7 @@ def ours(*, model: str, image: str, out: str, options: list[str]) -> dict[str, A
 
 
 def peer(*, model: str, image: str, out: str, precision: str, side: int, spacing: float, low: float,
-         high: float) -> dict[str, Any]:
+         high: float, passes: int | None) -> dict[str, Any]:
     """The same with MONAI, as its tutorials do it. "SAR" gives arrays (k, j, i) in the model's RAS axes at once."""
     clock = Clock()
     with clock.stage("start"):
@@ -151,6 +167,7 @@ def peer(*, model: str, image: str, out: str, precision: str, side: int, spacing
     with torch.inference_mode():
         with clock.stage("read, prepare"):
             data = before({"image": image})
+        repeat_passes(network, "forward", passes)
         clock.wrap(network, "forward", "network")
         with clock.stage("window, blend"), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             data["prediction"] = sliding_window_inference(data["image"][None], (side,) * 3, 1, network, overlap=0.5,
@@ -177,16 +194,16 @@ def worker(*, report: str) -> None:
     """``python -m medmae.worker`` that appends the seconds of each forward pass to the file `report`."""
     from medmae.networks.unetr import Unetr
 
-    levels = Unetr._levels
+    features_of = Unetr.voxel_features
 
     def timed(network: Unetr, volumes: Any) -> Any:
         begun = time.monotonic()
-        features = levels(network, volumes)
+        features = features_of(network, volumes)
         with open(report, "a") as file:
             file.write(f"{time.monotonic() - begun}\n")
         return features
 
-    Unetr._levels = timed  # type: ignore[method-assign]
+    Unetr.voxel_features = timed  # type: ignore[method-assign]
     from medmae.worker.__main__ import main
 
     main()
