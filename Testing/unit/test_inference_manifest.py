@@ -30,7 +30,8 @@ def finished(folder, *names, **options):
     for name in names:
         manifest.begin()
         (folder / "out" / f"{name}.nii.gz").write_bytes(b"labels")
-        manifest.add(case(folder, name), [folder / "out" / f"{name}.nii.gz"], {"image": name})
+        one = case(folder, name)
+        manifest.add(one, [folder / "out" / f"{name}.nii.gz"], {"image": name}, one.stamp())
     return manifest
 
 
@@ -58,8 +59,49 @@ def test_a_line_cut_short_by_a_kill_is_passed_over_and_does_not_spoil_the_next(t
     again = finished(tmp_path)
     assert again.finished(case(tmp_path, "a")) == {"image": "a"}
     assert (again.finished(case(tmp_path, "b")) is None) == (cut > 1)  # only the end of the line may be missing
-    again.add(case(tmp_path, "b"), [tmp_path / "out" / "b.nii.gz"], {"image": "b"})
+    again.add(case(tmp_path, "b"), [tmp_path / "out" / "b.nii.gz"], {"image": "b"}, case(tmp_path, "b").stamp())
     assert finished(tmp_path).finished(case(tmp_path, "b")) == {"image": "b"}
+
+
+@pytest.mark.parametrize("line", ["5", "null", "[1]", '{"options": 3}', '{"case": ["a"], "spec": "SPEC"}',
+                                  '{"case": "b", "spec": "SPEC"}', "\x00\xff", "[" * 100_000])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_damaged_line_is_passed_over_wherever_it_is(tmp_path, line, place):
+    spec = finished(tmp_path, "a", "b").hash
+    file = tmp_path / "out" / MANIFEST
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:place], line.replace("SPEC", spec), *lines[place:]]) + "\n")
+    again = Manifest(tmp_path / "out", OPTIONS, resume=True)
+    assert [again.finished(case(tmp_path, name)) for name in "ab"] == [{"image": "a"}, {"image": "b"}]
+
+
+def test_without_its_first_line_a_manifest_keeps_what_is_finished(tmp_path):
+    finished(tmp_path, "a", "b")
+    file = tmp_path / "out" / MANIFEST
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    finished(tmp_path, "c")
+    again = Manifest(tmp_path / "out", OPTIONS, resume=True)
+    assert all(again.finished(case(tmp_path, name)) for name in "abc")
+    with pytest.raises(BadInput, match="overlap"):
+        Manifest(tmp_path / "out", OPTIONS | {"overlap": 0.25}, resume=True)
+
+
+def test_an_image_that_changes_while_it_is_worked_on_is_done_again(tmp_path):
+    manifest, one = finished(tmp_path), case(tmp_path)
+    stamp = one.stamp()
+    one.images[0].write_bytes(b"a newer image")
+    manifest.add(one, [], {"image": "a"}, stamp)
+    assert Manifest(tmp_path / "out", OPTIONS, resume=True).finished(one) is None
+
+
+def test_results_of_before_are_no_images(tmp_path):
+    for name in ("in/a.nii.gz", "in/out/in/a.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"image")
+    assert [found.images[0] for found in find_cases([str(tmp_path / "in")], tmp_path / "in" / "out")] == [
+        tmp_path / "in" / "a.nii.gz"]
+    with pytest.raises(BadInput, match="where the results go"):
+        find_cases([str(tmp_path / "in" / "out")], tmp_path / "in" / "out")
 
 
 def test_other_options_are_refused_with_what_differs(tmp_path):

@@ -17,6 +17,7 @@ from medmae.cli.app import BAD_INPUT, FAILED, say
 from medmae.cli.progress import shown
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json
+from medmae.folder_lock import has_writer, remove_empty
 from medmae.run_folder import Kind, RunFolder
 
 MAY_CHANGE_ON_RESUME = ("device", "workers", "jobs")
@@ -227,8 +228,11 @@ def clean_output(out: Path | None) -> Iterator[None]:
     except BadInput:
         if out is not None and (any((out / name).exists() for name in COMPUTED) or _is_of_another_process(out)):
             raise
+        if out is not None and has_writer(out):
+            raise
         if made:
-            shutil.rmtree(made[-1], ignore_errors=True)
+            shutil.rmtree(made[0], ignore_errors=True)
+            remove_empty(made[1:])  # another run may have its folder in them by now
         elif out is not None and was_empty:
             for entry in out.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -24,12 +24,19 @@ class FoundCase:
     output_name: str
 
     def stamp(self) -> list[list[int]]:
-        """Size and time of change of each image, in whole numbers; of a folder, the number of files and the newest."""
+        """Size and time of change of each image, in whole numbers; of a folder, the number of files and the newest.
+
+        Nothing for an image that is not there.
+        """
         return [_stamp(path) for path in self.images]
 
 
-def find_cases(images: Sequence[str | Sequence[str]]) -> list[FoundCase]:
+def find_cases(images: Sequence[str | Sequence[str]], out: Path | None = None) -> list[FoundCase]:
     """Cases of the images named: patterns give one case a file, a list within the list one multi-channel case.
+
+    Args:
+        images: as typed.
+        out: the folder of the results; what it holds from an earlier run is no image.
 
     Raises:
         BadInput: nothing is found, an element of a multi-channel case is not exactly one image, or two cases would have
@@ -38,7 +45,10 @@ def find_cases(images: Sequence[str | Sequence[str]]) -> list[FoundCase]:
     cases: list[FoundCase] = []
     single = [str(entry) for entry in images if isinstance(entry, (str, Path))]
     if single or not images:
-        cases += [FoundCase((found.path,), found.output_name) for found in find_images(single)]
+        cases += [FoundCase((found.path,), found.output_name) for found in find_images(single)
+                  if out is None or not _is_inside(found.path, out)]
+        if not cases:
+            raise BadInput(f"All images found lie in {out}, where the results go. Choose another --out.")
     for entry in images:
         if isinstance(entry, (str, Path)):
             continue
@@ -78,10 +88,17 @@ def _voxels(path: Path) -> float:
     return float(k * j * i)
 
 
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def _stamp(path: Path) -> list[int]:
-    if path.is_dir():
-        with os.scandir(path) as entries:
-            times = [entry.stat().st_mtime_ns for entry in entries if entry.is_file()]
-        return [len(times), max(times, default=0)]
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    try:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                times = [entry.stat().st_mtime_ns for entry in entries if entry.is_file()]
+            return [len(times), max(times, default=0)]
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns]
+    except OSError:
+        return []

@@ -14,6 +14,7 @@ from typing import Any
 
 from medmae.config import from_json, to_json
 from medmae.files import write_json, write_text
+from medmae.folder_lock import only_writer
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
 from medmae.inference.cases import find_cases, sizes_of
 from medmae.inference.classifier import Classifier
@@ -35,11 +36,16 @@ def execute(run: RunFolder) -> None:
     """
     config = from_json(ClassifyConfig, run.spec["config"], "configuration of classify")
     inputs = required_inputs(run, ("model", "images", "out"))
-    cases = find_cases(inputs["images"])
+    with only_writer(Path(inputs["out"])):
+        _classify(run, config, inputs)
+
+
+def _classify(run: RunFolder, config: ClassifyConfig, inputs: Mapping[str, Any]) -> None:
+    out = Path(inputs["out"])
+    cases = find_cases(inputs["images"], out)
     classifier = Classifier(inputs["model"], device=config.device, precision=config.precision, batch=config.batch,
                             pooling=config.pooling)
     several = classifier.info.multi_label
-    out = Path(inputs["out"])
     manifest = Manifest(out, options_of("classify", to_json(config), [classifier.info]),
                         resume=bool(inputs.get("resume")))
     before = {index: manifest.finished(case) for index, case in enumerate(cases)}
@@ -47,7 +53,7 @@ def execute(run: RunFolder) -> None:
     done_before = set(results)
 
     def work(index: int, on_progress: OnProgress) -> None:
-        started = time.monotonic()
+        started, stamp = time.monotonic(), cases[index].stamp()
         images = [read_image(path, frame=config.frame) for path in cases[index].images]
         found = classifier.classify(images, on_progress=on_progress, should_stop=lambda: run.stop_requested)
         result = {"image": str(cases[index].images[0]), "label": found.label,
@@ -56,7 +62,7 @@ def execute(run: RunFolder) -> None:
                   "deciding_slice": found.deciding_slice and _place(found.deciding_slice),
                   "deciding_slices": {name: _place(one) for name, one in found.deciding_slices.items()} or None,
                   "seconds": round(time.monotonic() - started, 3)}
-        manifest.add(cases[index], [], result)
+        manifest.add(cases[index], [], result, stamp)
         results[index] = result
 
     failures: list[CaseFailure] = []

@@ -57,25 +57,22 @@ class Manifest:
         if record["images"] != _absolute(case):
             raise BadInput(f"{self.out / case.output_name} is the result of {', '.join(record['images'])}, so the "
                            f"result of {', '.join(_absolute(case))} cannot be put there. Choose another --out for it.")
-        try:
-            same = record["stamp"] == case.stamp()
-        except OSError:
-            return None
-        whole = same and all((self.out / name).is_file() for name in record["files"])
+        whole = record["stamp"] == case.stamp() and all((self.out / name).is_file() for name in record["files"])
         return record["result"] if whole else None
 
     def begin(self) -> None:
         """Write the first line, before the first result is written."""
         if not self.is_begun:
             self.out.mkdir(parents=True, exist_ok=True)
-            self.file.write_bytes(b"")  # what an earlier run left counts no more
+            if not self.records:
+                self.file.write_bytes(b"")  # what an earlier run left counts no more
             self._append({"medmae": __version__, "spec": self.hash, "options": self.options})
             self.is_begun = True
 
-    def add(self, case: FoundCase, files: Sequence[Path], result: Mapping[str, Any]) -> None:
-        """Note that a case is finished; its `files` are whole."""
+    def add(self, case: FoundCase, files: Sequence[Path], result: Mapping[str, Any], stamp: list[list[int]]) -> None:
+        """Note that a case is finished: its `files` are whole. `stamp`: that of the case before it was read."""
         self.begin()
-        self._append({"case": case.output_name, "spec": self.hash, "images": _absolute(case), "stamp": case.stamp(),
+        self._append({"case": case.output_name, "spec": self.hash, "images": _absolute(case), "stamp": stamp,
                       "files": [os.path.relpath(file, self.out) for file in files], "result": dict(result)})
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -90,21 +87,15 @@ class Manifest:
                 return  # ended before the first case was finished
             raise BadInput(f"{self.out} is not empty and has no {MANIFEST}, so there is nothing in it to resume. "
                            "Choose another --out.")
-        records = []
         content = self.file.read_bytes()
-        for line in content.splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:  # cut short by a kill
-                continue
+        lines = [line for line in map(_parsed, content.splitlines()) if line is not None]
         if content and not content.endswith(b"\n"):
             self._end_line()
-        header = next((record for record in records if "options" in record), None)
+        header = next((line for line in lines if isinstance(line.get("options"), dict)), None)
         if header is not None:
             self._refuse_other(header["options"])
             self.is_begun = True
-        self.records = {record["case"]: record for record in records
-                        if "case" in record and record.get("spec") == self.hash}
+        self.records = {line["case"]: line for line in lines if line.get("spec") == self.hash and _is_record(line)}
         remove_partial(self.out)
 
     def _end_line(self) -> None:
@@ -131,6 +122,21 @@ def options_of(kind: str, config: Mapping[str, Any], models: Sequence[Any], **ot
     """
     return {"kind": kind, **{name: value for name, value in config.items() if name not in MAY_CHANGE},
             "model": [f"{info.name} {info.weights_sha256[:12]}".strip() for info in models], **others}
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None for one that was cut short by a kill, or damaged."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_record(line: Mapping[str, Any]) -> bool:
+    """Whether a line has all that a finished case has."""
+    kinds = {"case": str, "images": list, "stamp": list, "files": list, "result": dict}
+    return all(isinstance(line.get(name), kind) for name, kind in kinds.items())
 
 
 def _absolute(case: FoundCase) -> list[str]:

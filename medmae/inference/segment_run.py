@@ -21,6 +21,7 @@ import numpy as np
 from medmae.config import from_json, to_json
 from medmae.errors import BadInput
 from medmae.files import write_json, write_text
+from medmae.folder_lock import only_writer
 from medmae.inference.base_labels import BaseLabels
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
 from medmae.inference.cases import FoundCase, find_cases, sizes_of
@@ -57,7 +58,11 @@ def execute(run: RunFolder) -> None:
     inputs = required_inputs(run, ("model", "images", "out"))
     if config.format == "dicom-seg":
         require_highdicom()
-    batch = _Batch(run, config, inputs)
+    with only_writer(Path(inputs["out"])):
+        _segment(run, _Batch(run, config, inputs))
+
+
+def _segment(run: RunFolder, batch: _Batch) -> None:
     failures: list[CaseFailure] = []
     try:
         for_each_case(run, "segment", [str(case.images[0]) for case in batch.cases], batch.work, failures,
@@ -80,7 +85,7 @@ class _Batch:
         self.run = run
         self.config = config
         self.out = Path(inputs["out"])
-        self.cases = find_cases(inputs["images"])
+        self.cases = find_cases(inputs["images"], self.out)
         self.base = BaseLabels(inputs.get("base"), len(self.cases), config.roi)
         self.segmenter = segmenter_for(inputs["model"], config)
         base = str(Path(inputs["base"]).absolute()) if inputs.get("base") else None
@@ -96,6 +101,7 @@ class _Batch:
         """Segment a case and note its result."""
         case, config, clock = self.cases[index], self.config, Stopwatch()
         reset_peak()
+        stamp = case.stamp()
         if config.format == "dicom-seg":
             refuse_unless_dicom(case.images[0])
         images = [read_image(path, frame=config.frame) for path in case.images]
@@ -124,7 +130,7 @@ class _Batch:
                   **({"channels": [str(path) for path in case.images]} if len(case.images) > 1 else {}),
                   "stage_seconds": clock.laps, "estimated_peak_bytes": planned[0] if planned else None,
                   "peak_bytes": peak_bytes(), **run_facts(self.segmenter)}
-        self.manifest.add(case, outputs.files, result)
+        self.manifest.add(case, outputs.files, result, stamp)
         self.results[index] = result
 
     def _tell(self, case: FoundCase, plan: Plan) -> int:
