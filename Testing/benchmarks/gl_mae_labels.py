@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--cases", nargs="+", help="numbers of labelled cases instead of each table's own")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="some arms only")
-    parser.add_argument("--pretrain-steps", type=int, help="instead of the preset's")
+    parser.add_argument("--pretrain-steps", type=int, default=400, help="of each encoder (default 400)")
     parser.add_argument("--pretrain-seed", type=int, default=0)
     parser.add_argument("--pretrain-set", nargs="+", default=[], metavar="KEY=VALUE", help="passed to medmae pretrain")
     parser.add_argument("--finetune-set", nargs="+", default=[], metavar="[ARM.]KEY=VALUE",
@@ -110,12 +110,11 @@ def encoder_folder(out: Path, name: str, arm: str) -> Path:
 def pretraining_command(arguments: argparse.Namespace, volumes: Volumes, dataset: Path, arm: str,
                         folder: Path) -> list[str]:
     """One encoder of the training images of a set."""
-    steps = ["--steps", str(arguments.pretrain_steps)] if arguments.pretrain_steps else []
     settings = [f"precision={arguments.precision}", *volumes.pretraining, *arguments.pretrain_set,
                 *(WITHOUT_CONSISTENCY if arm == "mae" else ())]
-    return ["pretrain", "--dataset", str(dataset), "--method", "gl-mae", "--preset", arguments.preset, *steps,
-            "--seed", str(arguments.pretrain_seed), *(part for text in settings for part in ("--set", text)),
-            "--out", str(folder)]
+    return ["pretrain", "--dataset", str(dataset), "--method", "gl-mae", "--preset", arguments.preset,
+            "--steps", str(arguments.pretrain_steps), "--seed", str(arguments.pretrain_seed),
+            *(part for text in settings for part in ("--set", text)), "--out", str(folder)]
 
 
 def curve_command(arguments: argparse.Namespace, volumes: Volumes, dataset: Path, out: Path) -> list[str]:

@@ -275,6 +275,16 @@ def test_negative_cosine_trains_with_a_predictor_on_the_students_side_alone(tmp_
     assert frozen == {"teacher", "teacher_projector"}
 
 
+def test_hybrid_presets_add_a_quarter_of_a_negative_cosine_to_the_reconstruction(tmp_path: Path) -> None:
+    settings = replace(GlMaePretraining.settings_for("tiny-hybrid"), global_size=(16, 16, 16), local_size=(8, 8, 16))
+    method = GlMaePretraining("tiny-hybrid", 1, write_corpus(tmp_path, 2, 3), settings, 0, 0.05)
+    figures = {name: float(value.detach()) for name, value in method.module(method.load_batch(DRAWS)).items()}
+    assert "teacher_entropy" not in figures and figures["global_to_global"] != 0
+    agreement = figures["global_to_global"] + figures["global_to_local"]
+    expected = figures["reconstruction_global"] + figures["reconstruction_local"] + 0.25 * agreement
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_targets_are_centred_and_sharp_even_when_scores_hardly_differ() -> None:
     consistency = Consistency(0.1, 0.5)
     scores = 0.3 + 1e-4 * torch.randn((8, 2, 64), generator=torch.Generator().manual_seed(0))

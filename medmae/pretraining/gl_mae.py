@@ -166,13 +166,15 @@ class GlMaePretraining(PretrainingMethod):
     def settings_for(cls, preset: str) -> GlMaeSettings:
         """Tiny presets have a small projector, and a teacher that follows faster, because their runs are short.
 
-        Hybrid ones hide less, and standardise the patches to predict, as they were tried (docs/results/gl-mae.md).
+        Hybrid ones hide less, standardise the patches to predict, and compare embeddings by a negative cosine with a
+        quarter of the weight: with the cross-entropy they collapse (docs/methods.md).
         """
         settings = GlMaeSettings()
         if preset_size(preset) == "tiny":
             settings = replace(settings, momentum=0.99, projector_hidden=512, projector_bottleneck=128, prototypes=512)
         if _numbers(preset).stem_widths:
-            settings = replace(settings, mask_ratio=0.6, normalise_target=True)
+            settings = replace(settings, mask_ratio=0.6, normalise_target=True, consistency="negative_cosine",
+                               weight_global_to_global=0.25, weight_global_to_local=0.25)
         return settings
 
     @classmethod
