@@ -33,6 +33,7 @@ EDGE_MM = 3.0  # the body's surface is this soft, so that it is no wave of a sho
 RADIANS_PER_VOXEL = 1.6  # of the waves, on the networks' grid: 5.9 mm
 ORGANS = 13
 PHASES = 3
+_strengths: dict[int, Array] = {}  # by side of the window; the same for any number of classes
 EPSILON = 1e-5  # of instance normalisation
 AMPLITUDE = 3e-4  # of the waves before each normalisation: their variance is far below epsilon
 SPREAD = (0.3, 0.4, 0.3)  # the envelope of one convolution along an axis
@@ -155,7 +156,10 @@ def write_model(folder: Path, classes: int, *, quick: bool) -> None:
     network = build_network(described).eval()
     with torch.no_grad():
         set_filters(network)
-        set_head(network, classes, wave_strengths(network, window_side(quick=quick)))
+        side = window_side(quick=quick)
+        if side not in _strengths:
+            _strengths[side] = wave_strengths(network, side)
+        set_head(network, classes, _strengths[side])
     labels = [{"name": f"organ {value}" if value else "background", "value": value,
                "color": [value / classes, 1 - value / classes, 0.5], "terminology": None} for value in range(classes)]
     info = ModelInfo(
