@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from worker_helpers import AFFINE, Conversation, descendants, gone_within, tiny_model, volume
 
+from medmae.errors import BadInput
 from medmae.inference.classifier import Classifier
 from medmae.inference.outputs.components import clean
 from medmae.inference.segmenter import Segmenter
+from medmae.models.model_files import WEIGHTS
 from medmae.volumes import Geometry, Volume, read_label
 from medmae.worker.client import WorkerClient, WorkerError
+from medmae.worker.model_store import ModelStore
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,7 @@ def test_settings_are_those_of_segmenting(worker, models):
     ({"affine": [[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "sheared"),
     ({"buffer": {"path": "/nowhere/x.raw", "dtype": "int16", "shape": [20, 24, 28]}}, "cannot be opened"),
     ({"affine": [[0.0] * 4] * 4}, "geometry"),
+    ({"affine": [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]]}, "0 0 0 1"),
 ])
 def test_bad_input_is_told_apart_and_harms_nobody(worker, models, change, reason):
     image = worker.image(volume(), AFFINE)
@@ -197,6 +201,37 @@ def test_images_that_are_none_are_bad_input(talk, models, images, tmp_path):
               "output": str(tmp_path / "x.nii.gz")})
     answer = talk.until("odd")
     assert (answer["event"], answer["kind"]) in (("error", "bad_input"), ("error", "bad_request"))
+
+
+def test_pipes_for_files_do_not_hold_the_work_up(talk, models, tmp_path):
+    pipe = tmp_path / "pipe.nii"
+    os.mkfifo(pipe)
+    buffer = {"path": str(pipe), "dtype": "int8", "shape": [2, 2, 2]}
+    for image in ({"path": str(pipe)}, {"buffer": buffer, "affine": AFFINE.tolist()}):
+        talk.say({"id": "p", "op": "segment", "model": str(models["segmentation"]), "images": [image],
+                  "output": str(tmp_path / "x")})
+        answer = talk.until("p")
+        assert answer["kind"] == "bad_input" and "pipe" in answer["reason"]
+
+
+def test_a_base_without_a_region_is_refused_as_on_the_command_line(talk, models, tmp_path):
+    buffer = {"path": str(tmp_path / "none"), "dtype": "int8", "shape": [2, 2, 2]}
+    talk.say({"id": "base", "op": "segment", "model": str(models["segmentation"]), "output": str(tmp_path / "x"),
+              "images": [{"path": "a.nii"}], "base": buffer})
+    answer = talk.until("base")
+    assert answer["kind"] == "bad_request" and "roi" in answer["reason"]
+
+
+def test_weights_that_changed_are_looked_at_anew_although_their_time_was_set_back(tmp_path):
+    model, other = tiny_model(tmp_path / "model", seed=1), tiny_model(tmp_path / "other", seed=2)
+    store = ModelStore(2**30)
+    store.get(model)
+    before = (model / WEIGHTS).stat()
+    with open(model / WEIGHTS, "r+b") as file:
+        file.write((other / WEIGHTS).read_bytes())
+    os.utime(model / WEIGHTS, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BadInput, match="SHA-256"):
+        store.get(model)
 
 
 def test_a_buffer_that_is_too_short_or_of_another_shape_is_refused(talk, models, tmp_path):

@@ -15,9 +15,12 @@ Identity = tuple[int, ...]
 
 
 def identity_of(path: Path) -> Identity:
-    """What tells that a file was replaced or changed: device, inode, size, time of the last change (ns)."""
+    """What tells that a file was replaced or changed: device, inode, size, times of the last change (ns).
+
+    Both times, because programs that copy may set the first back.
+    """
     stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def begin_to_hash(path: Path) -> None:

@@ -90,7 +90,9 @@ def refuse_missing(path: Path) -> None:
     """Raise BadInput when `path` is not a file with content."""
     if not path.exists():
         raise BadInput(f"{path} does not exist. Check the path.")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():  # opening a pipe would wait for whoever writes to it
+        raise BadInput(f"{path} is neither a file nor a folder. Give an image file or a DICOM folder.")
+    if path.stat().st_size == 0:
         raise BadInput(f"{path} is empty (zero bytes). Copy or export it again.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import sys
 from collections.abc import Iterator
 
@@ -50,11 +51,13 @@ def _mapped(buffer: Buffer, needed: int, writable: bool) -> mmap.mmap:
     if buffer.path is None and sys.platform == "win32":
         return _windows_mapping(str(buffer.shared_memory), needed, access)
     if buffer.path is not None:
-        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(buffer.path, flags)
     else:
         descriptor = _shared_memory(str(buffer.shared_memory), writable)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # opened without waiting for the other end of a pipe
+            raise ValueError("it is not a file")
         if os.fstat(descriptor).st_size == 0:
             raise ValueError("it is empty")
         return mmap.mmap(descriptor, 0, access=access)

@@ -105,6 +105,8 @@ class Segment:
             raise ValueError("images must name one image at least")
         if self.labels is None and self.output is None:
             raise ValueError("name where the result goes: labels (a buffer), output (a file), or both")
+        if self.base is not None and self.settings.roi is None:
+            raise ValueError("base is what stays outside of a region: choose the region with settings.roi")
 
 
 @dataclass(frozen=True)

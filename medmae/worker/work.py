@@ -130,7 +130,10 @@ def _image(image: Image, frame: int | None, buffers: contextlib.ExitStack) -> Vo
             return read_image(image.path, frame=image.frame if image.frame is not None else frame)
         except OSError as error:
             raise BadInput(f"{image.path} cannot be read ({error}). Check the path and its permissions.") from None
-    assert image.buffer is not None
+    assert image.buffer is not None and image.affine is not None
+    if tuple(image.affine[3]) != (0, 0, 0, 1):
+        raise BadInput(f"{image.name} has no usable geometry: the last row of its affine must be 0 0 0 1. "
+                       "Give the matrix from (i, j, k, 1) to RAS mm.")
     array = buffers.enter_context(opened(image.buffer))
     if image.channels_last and array.ndim == 4:
         array = np.moveaxis(array, -1, 0)
