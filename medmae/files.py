@@ -15,6 +15,7 @@ from typing import Any
 from medmae.errors import BadInput
 
 PARTIAL = ".partial-"  # begins the name of whatever is not finished yet
+LONGEST_END = 200  # bytes; file systems take names of 255
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f"-{path.name}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f"-{_end_of(path.name)}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,6 +39,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _end_of(name: str) -> str:
+    """A name, or of one that leaves no room for more in a name the end."""
+    return os.fsencode(name)[-LONGEST_END:].decode(errors="ignore") if len(os.fsencode(name)) > LONGEST_END else name
 
 
 def remove_partial(folder: Path) -> None:

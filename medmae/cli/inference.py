@@ -96,5 +96,6 @@ def raise_failures(result: Mapping[str, Any], out: Path) -> None:
     failed = result["failed"]
     if failed:
         reasons = "\n".join(f"  {case['image']}: {case['reason']}" for case in failed)
-        raise runs.Failed(f"{len(failed)} of {len(failed) + len(result['cases'])} images failed; the others are done.\n"
+        others = "; the others are done" if result["cases"] else ""
+        raise runs.Failed(f"{len(failed)} of {len(failed) + len(result['cases'])} images failed{others}.\n"
                           f"{reasons}\nLog: {out / 'log.txt'}")
