@@ -71,6 +71,51 @@ def test_a_table_apart_from_the_body_is_left_out(thickness):
     assert found_in(patient(table=thickness)).region == found_in(patient()).region
 
 
+def test_lungs_are_kept_where_a_narrow_image_cuts_them():
+    rows, columns = slice(45, 95), slice(45, 80)  # one lung, the heart's side of the chest, and no air around the body
+    array = patient()[:, rows, columns]
+    geometry = GEOMETRY.cropped((0, rows.start, columns.start), array.shape)
+    found = found_in(array, geometry)
+    inside = np.argwhere(ellipse((240, 200), (150, 100))[:, rows, columns])
+    assert found is None or found.cells[tuple((inside // found.step).T)].all()
+
+
+def test_lungs_are_kept_in_images_of_nothing_else():
+    array = patient()
+    lungs = array == -850
+    array[~lungs] = -2000
+    array[:, 66:68, 56:58] = 40  # a vessel
+    found = found_in(array)
+    assert found.cells[tuple((np.argwhere(lungs) // found.step).T)].all() and share(found) < 0.5
+
+
+def test_gas_at_the_edge_of_a_narrow_image_is_inside_of_the_body():
+    array = np.full((30, 60, 60), 40, np.int16)
+    array[:, :30, 10:50] = -1000
+    assert found_in(array, Geometry.of(array.shape, (3, 2, 2))) is None
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_fingers_apart_from_each_other_are_kept(table):
+    geometry = Geometry.of((60, 120, 120), (1.0, 1.0, 1.0))
+    _, j, i = np.meshgrid(*map(np.arange, geometry.shape), indexing="ij")
+    fingers = np.logical_or.reduce([(i - 15 - 22 * n)**2 + (j - 60)**2 <= 64 for n in range(5)])
+    array = np.where(fingers, 60, -1000).astype(np.int16)
+    if table:
+        array[:, 100:106] = -50
+    found = found_in(array, geometry)
+    assert found.cells[tuple((np.argwhere(fingers) // found.step).T)].all()
+
+
+def test_what_the_signal_encloses_counts_although_it_is_as_dark_as_the_padding():
+    geometry = Geometry.of((30, 80, 80), (3.0, 3.0, 3.0))
+    _, j, i = np.meshgrid(*map(np.arange, geometry.shape), indexing="ij")
+    head, cavity = (i - 40)**2 + (j - 40)**2 <= 30**2, (i - 40)**2 + (j - 40)**2 <= 15**2
+    array = np.where(head & ~cavity, np.random.default_rng(0).integers(200, 400, geometry.shape), 0).astype(np.int16)
+    found = found_in(array, geometry, "MR")
+    assert found.cells[tuple((np.argwhere(head) // found.step).T)].all() and share(found) < 0.9
+
+
 def test_a_body_that_fills_the_image_leaves_nothing_to_skip():
     array = np.full((20, 30, 40), 30, np.int16)
     array[8:12, 10:20, 10:20] = -900

@@ -17,8 +17,11 @@ from medmae.volumes import Geometry, Volume
 CELL_MM = 4.0  # side of a coarse cell; a body part thinner than that may be missed but for the margin
 MARGIN_MM = 12.0
 BODY_ABOVE_HU = -500.0
-LIMB_MM3 = 100_000.0  # parts of the body apart from its largest one, such as arms and legs, are as large as that
-LIMB_MM = 28.0  # and thicker than the boards and shells of tables
+AIR_HU = -950.0  # the mean of AROUND_MM of air is below, that of lungs above
+AROUND_MM = 12.0
+SPECK_MM3 = 500.0  # smaller parts are noise, wires or sheets
+BOARD_MM = 250.0  # tables are at least that wide, wider than hands, feet or animals that lie apart
+LIMB_MM = 28.0  # and thinner than that, which arms and legs are not
 BACKGROUND_SHARE = 0.1  # of the outer faces of an image that has a constant background
 
 
@@ -65,7 +68,8 @@ def foreground(volume: Volume, modality: str) -> Foreground | None:
     """The coarse map of the foreground of an image; None where there is none to tell, so that all of it counts.
 
     CT: the body, from its skin on; the air in it belongs to it, the table does not where it is apart. Other images:
-    what differs from the darkest value, which must be constant (masked or padded images); when in doubt, everything.
+    what differs from the darkest value, which must be constant (masked or padded images), and what that encloses; when
+    in doubt, everything.
 
     Args:
         volume: the image; of several channels, what any of them shows.
@@ -75,7 +79,7 @@ def foreground(volume: Volume, modality: str) -> Foreground | None:
     if modality.strip().upper() == "CT":
         cells = _body(volume, step)
     else:
-        cells = np.logical_or.reduce([_not_constant(channel, step) for channel in volume.array])
+        cells = _with_enclosed(np.logical_or.reduce([_not_constant(channel, step) for channel in volume.array]))
     if not cells.any():
         return None
     cell_mm = np.multiply(step, volume.geometry.spacing_mm)
@@ -96,26 +100,50 @@ def _steps(geometry: Geometry) -> tuple[int, int, int]:
 
 
 def _body(volume: Volume, step: Sequence[int]) -> NDArray[np.bool_]:
-    """The largest connected part above `BODY_ABOVE_HU`, other large solid parts, and what they enclose in a slice."""
+    """What is above `BODY_ABOVE_HU` but specks and tables, lungs even where the image cuts them, and what is enclosed.
+    """
     from scipy import ndimage
 
     # Two voxels of every cell, one at each end, tell tissue from air; a cell counts as soon as one is tissue.
-    solid = np.logical_or.reduce([_sampled(channel, step, offset) > BODY_ABOVE_HU
-                                  for channel in volume.array for offset in (0, 1)])
-    parts, count = ndimage.label(solid)
-    if not count:
+    samples = [_sampled(channel, step, offset) for channel in volume.array for offset in (0, 1)]
+    solid = np.logical_or.reduce([sample > BODY_ABOVE_HU for sample in samples])
+    if not solid.any():
         return solid
     cell_mm = np.multiply(step, volume.geometry.spacing_mm)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    thick = np.bincount(parts[_shrunk(solid, LIMB_MM / 2, cell_mm)], minlength=count + 1) > 0
-    kept = thick & (sizes * np.prod(cell_mm) >= LIMB_MM3)
-    kept[sizes.argmax()] = True
-    body = kept[parts]
     axis = _axial_axis(volume.geometry)
+    body = _without_tables(solid, axis, cell_mm)
+    density = np.mean([np.clip(np.nan_to_num(sample.astype(np.float32), nan=-1000), -1000, BODY_ABOVE_HU)
+                       for sample in samples], axis=0)
+    density[_grown(solid & ~body, cell_mm.min(), cell_mm)] = -1000  # partial volume around tables
+    body |= ndimage.uniform_filter(density, [2 * int(AROUND_MM / 2 / side) + 1 for side in cell_mm]) > AIR_HU
     for plane in np.moveaxis(body, axis, 0):
-        plane[...] = ndimage.binary_fill_holes(plane)
+        plane[...] = _with_enclosed(plane)
     return body
+
+
+def _without_tables(solid: NDArray[np.bool_], axial: int, cell_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The largest connected part, and others unless they are as small as specks or as wide and thin as boards."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(solid)
+    cells = np.bincount(parts.ravel(), minlength=count + 1)
+    thick = np.bincount(parts[_shrunk(solid, LIMB_MM / 2, cell_mm)], minlength=count + 1) > 0
+    in_plane = [axis for axis in range(3) if axis != axial]
+    wide = [max((box[axis].stop - box[axis].start) * cell_mm[axis] for axis in in_plane) >= BOARD_MM
+            for box in ndimage.find_objects(parts)]
+    kept = (thick | ~np.array([False, *wide])) & (cells * np.prod(cell_mm) >= SPECK_MM3)
+    kept[0] = False
+    kept[1 + cells[1:].argmax()] = True
+    return kept[parts]
+
+
+def _with_enclosed(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With all that is not connected to a corner: gas or lungs at the edge of a narrow image are not outside of it."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(~cells)
+    corners = parts[np.ix_(*[[0, -1]] * cells.ndim)]
+    return ~np.isin(parts, corners[corners > 0])
 
 
 def _axial_axis(geometry: Geometry) -> int:
