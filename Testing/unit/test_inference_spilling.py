@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from medmae.inference.memory import resident_bytes
+from medmae.inference.memory import Growth, resident_bytes
 from medmae.inference.spilling import SpilledArrays
+from medmae.inference.windows import least_values
 
 
 def test_values_stay_when_their_pages_are_dropped(tmp_path):
@@ -37,6 +38,18 @@ def test_dropped_pages_do_not_count():
         spilled.forget()
         assert resident_bytes() - before < 10_000_000
         assert int(array[::1000].sum()) == 80_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts resident memory in /proc")
+def test_the_least_values_of_a_prepared_volume_are_found_without_holding_it():
+    with SpilledArrays() as spilled:
+        array = spilled.empty((2, 50, 400, 500), np.float32)
+        array[0], array[1] = 3, 5
+        array[1, 20, 30, 40] = -2
+        spilled.forget()
+        with Growth() as growth:
+            assert least_values(array, spilled.forget) == [3, -2]
+        assert growth.bytes < 20_000_000 < array.nbytes
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a file system of a known size")

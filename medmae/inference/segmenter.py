@@ -28,6 +28,7 @@ from medmae.inference.restore import PlacedSink, RowSink, covering_box, restore_
 from medmae.inference.slices import finished_slices
 from medmae.inference.sliding_window import OnProgress, finished_planes
 from medmae.inference.spilling import SpilledArrays
+from medmae.inference.windows import least_values
 from medmae.networks.voxel_head import VoxelHead, joined
 from medmae.volumes import Geometry, Volume
 
@@ -66,6 +67,11 @@ class _Scope:
         if self.found is None:
             return self.box
         return self.found.region if self.box is None else self.box.intersection(self.found.region)
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether there is anything to see around the region; around a body there is only air."""
+        return self.box is not None
 
     @property
     def has_content(self) -> bool:
@@ -152,7 +158,8 @@ class Segmenter:
             labels = self._blank(first.geometry, base, scope.box, spilled)
             if scope.has_content:
                 allocate, forget = (np.empty, None) if spilled is None else (spilled.empty, spilled.forget)
-                prepared = self.model.preprocessing.prepare(image, scope.region, allocate=allocate, forget=forget)
+                prepared = self.model.preprocessing.prepare(image, scope.region, context=scope.needs_context,
+                                                            allocate=allocate, forget=forget)
                 if isinstance(sink, PlacedSink):
                     sink.begin(prepared)
 
@@ -162,8 +169,9 @@ class Segmenter:
                     if on_progress is not None:
                         on_progress(done, total)
 
+                air = () if scope.found is None else least_values(prepared.array, forget)
                 self._restore(prepared, prepared.target_view(labels), scope.found, sink, report, should_stop, chosen,
-                              telling)
+                              telling, air)
         if scope.box is not None:
             scope.box.keep_outside(labels, first.geometry, base)
         return labels
@@ -204,7 +212,7 @@ class Segmenter:
     def _work(self, image: Volume | Sequence[Volume], scope: _Scope, base: np.ndarray | None,
               wants_rows: bool, further_bytes: int = 0) -> Work:
         model, networks = self.model, [member.network for member in self.members]
-        layout = model.preprocessing.layout(image, scope.region)
+        layout = model.preprocessing.layout(image, scope.region, context=scope.needs_context)
         head = joined(networks, len(self.values))[1]
         channels, *prepared = layout.array.shape
         return Work(
@@ -239,7 +247,7 @@ class Segmenter:
 
     def _restore(self, prepared: Prepared, labels: np.ndarray, found: Foreground | None, sink: RowSink | None,
                  on_progress: OnProgress | None, should_stop: ShouldStop | None, chosen: Plan | None,
-                 telling: PlanTelling | None) -> None:
+                 telling: PlanTelling | None, air: Sequence[float] = ()) -> None:
         """Fill `labels` on ``prepared.target``; where memory runs out, again with less."""
         device, steps = self.model.device, Steps()
         networks = [member.network for member in self.members]
@@ -271,8 +279,8 @@ class Segmenter:
                 if telling is not None:
                     telling.begin()
                 with interruptible(networks, device, should_stop):
-                    planes = self._planes(predictor, prepared, window, wanted, blending, head, found, count,
-                                          should_stop)
+                    planes = self._planes(predictor, prepared, window, wanted, blending, head, found, air,
+                                          count, should_stop)
                     restore_labels(_stoppable(planes, should_stop), head, source, prepared.target, labels, self.values,
                                    sink=sink)
                 return
@@ -295,8 +303,8 @@ class Segmenter:
         return len(self.members) * (2 ** self.model.preprocessing.spatial_dims if self.mirror else 1)
 
     def _planes(self, predictor: WindowPredictor, prepared: Prepared, window: Sequence[int], wanted: Sequence[slice],
-                blending: torch.device, head: VoxelHead, found: Foreground | None, on_progress: OnProgress,
-                should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
+                blending: torch.device, head: VoxelHead, found: Foreground | None, air: Sequence[float],
+                on_progress: OnProgress, should_stop: ShouldStop | None) -> Iterator[torch.Tensor]:
         """Features (F, n, j, i) of the `wanted` part of the prepared image in order along k."""
 
         def is_empty(start: Sequence[int], shape: Sequence[int]) -> bool:
@@ -305,9 +313,9 @@ class Segmenter:
         if self.model.preprocessing.spatial_dims == 2:
             return finished_slices(predictor, prepared.array, window, context=self.model.preprocessing.context,
                                    overlap=self.overlap, wanted=wanted, is_empty=is_empty,
-                                   on_progress=on_progress, should_stop=should_stop)
+                                   air=air, on_progress=on_progress, should_stop=should_stop)
         return finished_planes(predictor, torch.from_numpy(prepared.array), window, overlap=self.overlap, wanted=wanted,
-                               is_empty=is_empty, blending_device=blending, dtype=self._sum_type(head),
+                               is_empty=is_empty, air=air, blending_device=blending, dtype=self._sum_type(head),
                                on_progress=on_progress, should_stop=should_stop)
 
     def _sum_type(self, head: VoxelHead) -> torch.dtype:

@@ -32,7 +32,7 @@ def slice_logits(network: Features, array: np.ndarray, window: Sequence[int], *,
 @torch.no_grad()
 def finished_slices(predictor: WindowPredictor, array: np.ndarray, window: Sequence[int], *, context: int = 0,
                     overlap: float = 0.5, wanted: Sequence[slice] | None = None, is_empty: IsEmpty | None = None,
-                    on_progress: OnProgress | None = None,
+                    air: Sequence[float] = (), on_progress: OnProgress | None = None,
                     should_stop: ShouldStop | None = None) -> Iterator[torch.Tensor]:
     """Yield the outputs (F, n, rows, columns) float32 of the slices of a volume in order, a few slices at a time.
 
@@ -46,8 +46,9 @@ def finished_slices(predictor: WindowPredictor, array: np.ndarray, window: Seque
         context: neighbouring slices on each side that the network sees as channels.
         overlap: part of the window that neighbours share, where it slides.
         wanted: the box (k, rows, columns) whose outputs are wanted; other slices are not computed. Default: all.
-        is_empty: says of slices, (1, rows, columns) at (k, 0, 0), that there is only air in them; their outputs are
-            those of a slice that is constant at the volume's least value.
+        is_empty: says of slices, (1, rows, columns) at (k, 0, 0), that there is only air in them; they count as
+            constant.
+        air: the value of each channel in them.
         on_progress: called with (slices done, slices in all).
         should_stop: asked between batches.
 
@@ -56,7 +57,7 @@ def finished_slices(predictor: WindowPredictor, array: np.ndarray, window: Seque
         WindowTooLarge: memory does not hold one window.
     """
     depth, rows, columns = wanted or [slice(0, length) for length in array.shape[1:]]
-    sides, air = array.shape[2:], array.min((1, 2, 3))
+    sides = array.shape[2:]
     fits = all(length <= extent for length, extent in zip(sides, window, strict=True))
     top, left = (max(0, extent - length) // 2 for extent, length in zip(window, sides, strict=True))
     start = depth.start

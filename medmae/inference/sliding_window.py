@@ -38,8 +38,8 @@ def sliding_window(network: Features, image: torch.Tensor, window: Sequence[int]
 @torch.no_grad()
 def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Sequence[int], *, overlap: float = 0.5,
                     wanted: Sequence[slice] | None = None, is_empty: IsEmpty | None = None,
-                    blending_device: torch.device | None = None, dtype: torch.dtype = torch.float32,
-                    on_progress: OnProgress | None = None,
+                    air: Sequence[float] = (), blending_device: torch.device | None = None,
+                    dtype: torch.dtype = torch.float32, on_progress: OnProgress | None = None,
                     should_stop: ShouldStop | None = None) -> Iterator[torch.Tensor]:
     """Yield the blended outputs (F, n, *rest) float32 in order along the first spatial axis, until all are out.
 
@@ -50,7 +50,8 @@ def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Seq
         overlap: part of the window that neighbours share, 0 <= overlap < 1.
         wanted: the box of the image whose outputs are wanted (default: all); windows that do not touch it are not
             computed.
-        is_empty: says of windows that there is only air in them; they count as constant at the image's least value.
+        is_empty: says of windows that there is only air in them; they count as constant.
+        air: the value of each channel in them.
         blending_device: where outputs are blended (default: where they are computed).
         dtype: of the open sums, see `Blend`.
         on_progress: called with (windows done, windows in all).
@@ -61,10 +62,10 @@ def finished_planes(predictor: WindowPredictor, image: torch.Tensor, window: Seq
         WindowTooLarge: memory does not hold one window and the open planes.
     """
     axes = axes_of(image.shape[1:], window, overlap, wanted)
-    air = image.flatten(1).amin(1).view(-1, *[1] * len(window)).expand(-1, *window)
+    empty = torch.tensor(air, dtype=image.dtype).view(-1, *[1] * len(window)).expand(-1, *window)
 
     def seen(position: Sequence[int]) -> torch.Tensor:
-        return air if is_empty is not None and is_empty(position, window) else cut(image, position, window)
+        return empty if is_empty is not None and is_empty(position, window) else cut(image, position, window)
 
     layers = axes[0].starts
     total, done = math.prod(len(axis.starts) for axis in axes), 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 SMALLEST_WEIGHT = 1e-3
@@ -52,6 +53,20 @@ class AxisWindows:
     def inside_wanted(self, start: int) -> slice:
         """The same part, counted from the first wanted voxel."""
         return slice(max(start - self.lower, 0), min(start + self.window, self.upper) - self.lower)
+
+
+def least_values(image: np.ndarray, forget: Callable[[], None] | None = None) -> list[float]:
+    """The least value of each channel of an image (C, k, j, i), plane by plane.
+
+    `forget` is called after each plane, so that an image in a file need not stay in memory.
+    """
+    least = [float("inf")] * len(image)
+    for channel, planes in enumerate(image):
+        for plane in planes:
+            least[channel] = min(least[channel], float(plane.min()))
+            if forget is not None:
+                forget()
+    return least
 
 
 def axes_of(size: Sequence[int], window: Sequence[int], overlap: float,
