@@ -54,3 +54,17 @@ def test_the_peak_is_not_estimated_too_low_nor_much_too_high_and_limits_are_kept
     tight = measured(memory_limit=limit)
     assert tight["peak"] <= tight["estimated"] <= limit
     assert tight["batch"] < free["batch"] and tight["sum"] == free["sum"]
+
+
+@pytest.mark.slow
+def test_the_estimate_counts_what_writing_a_first_dicom_segmentation_takes(tmp_path):
+    pytest.importorskip("highdicom")
+    from test_inference_faults import save
+    from test_volumes_dicom import write_series
+
+    model = save(tmp_path / "model")
+    write_series(tmp_path / "ct", PatientID="1", StudyInstanceUID="1.2", FrameOfReferenceUID="1.3")
+    command = [sys.executable, "-m", "medmae.cli", "segment", "--model", str(model), "--images", str(tmp_path / "ct"),
+               "--out", str(tmp_path / "out"), "--format", "dicom-seg", "--device", "cpu", "--json"]
+    case = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["cases"][0]
+    assert case["estimated_peak_bytes"] >= case["peak_bytes"]

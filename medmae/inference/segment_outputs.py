@@ -22,6 +22,8 @@ from medmae.volumes.dicom_seg import DICOM_SEG_ENDING, Algorithm, write_dicom_se
 from medmae.volumes.nifti_writing import write_nifti
 from medmae.volumes.region import Region
 
+HIGHDICOM_BYTES = 112 * 2**20  # of the tables that it loads when a process writes its first file, measured
+
 
 class CaseOutputs:
     """What is written for one case.
@@ -63,8 +65,8 @@ class CaseOutputs:
 
     def further_bytes(self, geometry: Geometry) -> int:
         """Memory that these outputs take besides the labels."""
-        voxels = math.prod(geometry.shape)
-        return voxels * ((self._uncertainty is not None) + (3 if self.config.format == "dicom-seg" else 0))
+        voxels, is_dicom = math.prod(geometry.shape), self.config.format == "dicom-seg"
+        return voxels * ((self._uncertainty is not None) + 3 * is_dicom) + HIGHDICOM_BYTES * is_dicom
 
     def write(self, labels: np.ndarray, geometry: Geometry, segments: Sequence[Segment], region: Region | None,
               source: Path) -> dict[str, Any]:
