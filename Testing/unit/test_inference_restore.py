@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medmae.errors import BadInput
 from medmae.inference.restore import restore_labels
 from medmae.networks.voxel_head import VoxelHead
 from medmae.volumes import Geometry, resample, resampled_geometry
@@ -151,3 +152,12 @@ def test_labels_are_written_into_views_of_any_layout():
     view = stored.transpose(1, 2, 0)[::-1, :, 1:12]
     restore_labels([maps], VoxelHead(4, 4), source, target, view, np.arange(4, dtype=np.uint8))
     assert np.array_equal(view, plain) and not stored[0].any() and not stored[12].any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_answers_that_overflowed_are_no_labels(value):
+    grid = Geometry.of((3, 4, 5), (1.0, 1.0, 1.0))
+    logits = torch.zeros(2, 3, 4, 5)
+    logits[1, 1, 2, 3] = value
+    with pytest.raises(BadInput, match="--precision"):
+        restore_labels([logits], VoxelHead(2, 2), grid, grid, np.empty(grid.shape, np.uint8), np.array([0, 1], np.uint8))

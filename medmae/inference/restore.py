@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from medmae.datasets.prepared import Prepared
+from medmae.errors import BadInput
 from medmae.networks.voxel_head import DISAGREE, VoxelHead, largest
 from medmae.volumes import Geometry
 
@@ -50,6 +51,9 @@ def restore_labels(planes: Iterable[torch.Tensor], head: VoxelHead, source: Geom
         values: the stored value of each class.
         sink: takes (number of the row along k, its logits (K, j, i) float32) of every row. They are computed in full
             only for it.
+
+    Raises:
+        BadInput: a feature is not a number.
     """
     restorer = _Restorer(head, source, target, labels, values, sink)
     for part in planes:
@@ -105,6 +109,9 @@ class _Restorer:
 
     def add(self, features: torch.Tensor) -> None:
         """Take the next plane, (F, j, i)."""
+        if not torch.isfinite(features.sum()):
+            raise BadInput("The network's answer is not a number somewhere, so there is no label. In fp16 large values "
+                           "overflow: use --precision bf16 or fp32; otherwise the model is damaged.")
         before, self.plane = self.plane, _Plane(features, self.head)
         self.number += 1
         if self.grid is None:
