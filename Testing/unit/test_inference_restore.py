@@ -159,5 +159,6 @@ def test_answers_that_overflowed_are_no_labels(value):
     grid = Geometry.of((3, 4, 5), (1.0, 1.0, 1.0))
     logits = torch.zeros(2, 3, 4, 5)
     logits[1, 1, 2, 3] = value
+    labels, values = np.empty(grid.shape, np.uint8), np.array([0, 1], np.uint8)
     with pytest.raises(BadInput, match="--precision"):
-        restore_labels([logits], VoxelHead(2, 2), grid, grid, np.empty(grid.shape, np.uint8), np.array([0, 1], np.uint8))
+        restore_labels([logits], VoxelHead(2, 2), grid, grid, labels, values)
