@@ -49,6 +49,7 @@ def goals(found: Measured) -> list[Row]:
     if time:
         add("time outside the forward passes, equal windows, as a share of the peer's",
             outside(time[EQUAL]) / outside(time[PEER]), 1 / 5)
+    if time and not found.get("passes"):
         add("time end to end, defaults, as a share of the peer's", time[DEFAULT]["wall_seconds"]
             / time[PEER]["wall_seconds"], 1 / 3)
     for pair, values in found.get("agreement", {}).items():
