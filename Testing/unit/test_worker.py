@@ -283,7 +283,8 @@ def test_requests_wait_in_line_and_are_cancelled_before_they_begin(models):
 
 def test_nothing_printed_gets_into_the_protocol(tmp_path, models):
     (tmp_path / "sitecustomize.py").write_text("print('hello from python')\n")
-    code = ("import os, subprocess, sys; sys.path.insert(0, sys.argv.pop(1)); from medmae.worker import __main__ as main\n"
+    code = ("import os, subprocess, sys\nsys.path.insert(0, sys.argv.pop(1))\n"
+            "from medmae.worker import __main__ as main\n"
             "from medmae.worker import server; old = server.Server._do\n"
             "def noisy(self, job, perform):\n"
             "    print('printed'); os.write(1, b'written by C\\n'); subprocess.run(['echo', 'by a child'])\n"
