@@ -75,5 +75,5 @@ def _show(result: Mapping[str, Any]) -> None:
 
     largest = max(result["cases"], key=lambda case: case["peak_bytes"])
     estimated = largest["estimated_peak_bytes"]
-    said = "" if estimated is None else f" (estimated after the first windows: {format_memory(estimated)})"
+    said = "" if estimated is None else f" (estimated: {format_memory(estimated)})"
     say(f"Peak memory: {format_memory(largest['peak_bytes'])}{said}.")
