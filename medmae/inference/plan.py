@@ -50,6 +50,7 @@ class Work:
         blends_on_processor: False where sums lie in the memory of a GPU.
         can_spill: whether arrays in files help: only where the image is stored slice by slice as the network sees it,
             so that work on it touches one part of a file after the other.
+        cast_bytes: the weights in half precision, which a pass makes and holds whatever the window.
     """
 
     held_bytes: int
@@ -70,6 +71,7 @@ class Work:
     further_bytes: int = 0
     blends_on_processor: bool = True
     can_spill: bool = True
+    cast_bytes: int = 0
 
     @property
     def passes(self) -> int:
@@ -212,10 +214,12 @@ def _ways(work: Work, window: tuple[int, ...]) -> list[_Way]:
 
 
 def _may_fit(work: Work, window: tuple[int, ...], measured: dict[tuple[int, ...], int], limit: int) -> bool:
-    """Whether a pass of a larger window than those measured may be tried: it takes about as much more as it is larger.
+    """Whether a pass of a larger window than those measured may be tried: but for the weights, which are cast once, it
+    takes about as much more as it is larger.
     """
     known = next(reversed(measured))
-    expected = measured[known] * math.prod(window) // math.prod(known)
+    cast = min(work.cast_bytes, measured[known])
+    expected = cast + (measured[known] - cast) * math.prod(window) // math.prod(known)
     return estimated_peak(work, window, 1, expected, spill=work.can_spill) <= limit
 
 

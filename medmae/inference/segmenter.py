@@ -33,6 +33,7 @@ from medmae.networks.voxel_head import VoxelHead, joined
 from medmae.volumes import Geometry, Volume
 
 Model = str | Path | LoadedModel
+HALF = 2  # bytes
 
 
 @dataclass
@@ -214,6 +215,11 @@ class Segmenter:
         model, networks = self.model, [member.network for member in self.members]
         layout = model.preprocessing.layout(image, scope.region, context=scope.needs_context)
         head = joined(networks, len(self.values))[1]
+        weights = [parameter for network in networks for parameter in network.parameters()]
+        if self.memory_limit is not None and model.device.type == "cpu":
+            for weight in weights:  # they lie in their file until they are used; now they count as held
+                weight.sum()
+        half = resolve_precision(model.device, model.precision) != "fp32"
         channels, *prepared = layout.array.shape
         return Work(
             held_bytes=resident_bytes(), prepared=(channels, *prepared), stored=layout.source_geometry.shape,
@@ -222,14 +228,16 @@ class Segmenter:
             mirror=self.mirror, features=head.features, classes=head.classes,
             sum_bytes=self._sum_type(head).itemsize, label_bytes=_type_for(self.values, base).itemsize,
             wants_rows=wants_rows, further_bytes=further_bytes, blends_on_processor=model.device.type == "cpu",
-            can_spill=layout.change.order[0] == 0)
+            can_spill=layout.change.order[0] == 0,
+            cast_bytes=sum(weight.numel() for weight in weights) * HALF if half else 0)
 
     def _plan(self, work: Work) -> Plan:
         model, networks = self.model, [member.network for member in self.members]
 
         def measured(window: Sequence[int], batch: int) -> int:
-            return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
-                              model.device, model.precision)
+            kept = max(0, resident_bytes() - work.held_bytes)  # of passes before, which this one may use again
+            return kept + pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
+                                     model.device, model.precision)
 
         return plan(work, measured, limit=self.memory_limit, smaller=lambda window: smaller_window(networks, window))
 
