@@ -53,7 +53,8 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str |
         raise click.UsageError("Missing option '--images'.")
     if not resume:
         runs.refuse_filled(out)
-    inputs = {"model": model, "images": list(images), "out": str(out), "resume": resume, **inputs}
+    asked = {name: value for name, value in {"resume": resume, **inputs}.items() if value}
+    inputs = {"model": model, "images": list(images), "out": str(out), **asked}
     with runs.clean_output(out), runs.temporary_run(kind, config, inputs) as run:
         try:
             runs.execute(run, kind)

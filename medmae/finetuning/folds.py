@@ -68,7 +68,7 @@ class FoldRun(RunFolder):
         later = (self._count - self.number) * self._steps
         return {**record, "step": (self.number - 1) * self._steps + record["step"],
                 "total": self._count * self._steps, "fold": self.number, "folds": self._count,
-                "eta_s": round(record.get("eta_s", 0.0) + later * self._seconds_a_step, 1)}
+                "eta_s": round(record.get("eta_s", 0.0) + later * self._seconds_a_step, 3)}
 
 
 def compute_fold(fold: FoldRun, plan: Plan, group: ProcessGroup) -> None:

@@ -44,7 +44,7 @@ class ProgressWriter:
         seconds = time.monotonic() - self._begun
         done = step + 1 - self._start
         record = {"step": step + 1, "total": self._total, "seconds": round(seconds, 3),
-                  "eta_s": round(seconds / done * (self._total - step - 1), 1), **known}
+                  "eta_s": round(seconds / done * (self._total - step - 1), 3), **known}
         self._waiting.append((record, dict(figures)))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
