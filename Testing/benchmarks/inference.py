@@ -50,7 +50,7 @@ PARTS = ("memory", "time", "agreement", "cold", "warm")
 CLASSES = (14, 61, 118)
 ROUNDS = 7  # of the cold start
 CHILDREN = Path(__file__).with_name("inference_children.py")
-MEMORY_OF_PEER = 14  # GB at least that the peer needs with 14 classes of the whole scan
+MEMORY_OF_PEER = 20  # GB that the peer needs with 14 classes of the whole scan
 PEERS, EQUAL = ("peer-fp32-14", "peer-bf16-14"), "equal-14"
 Measured = dict[str, Any]
 
