@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,6 +173,15 @@ def test_ctrl_c_stops_gracefully_and_resume_continues(
     assert (outcome["state"], outcome["step"], outcome["total"]) == ("done", 10, 10)
 
 
+@pytest.fixture
+def _ctrl_c_reaches_the_process() -> Iterator[None]:
+    """Shells start what runs in the background with the signal ignored, the tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_reaches_the_process")
 def test_a_second_ctrl_c_ends_at_once_and_the_run_can_be_resumed(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
     def stubborn(folder: RunFolder) -> None:
