@@ -17,7 +17,7 @@ from medmae.inference.memory import format_memory
 from medmae.inference.windows import axes_of
 
 # What no sum sees: small arrays, code that is loaded on the way, pages of an allocator. Towards the safe side.
-RESERVE_BYTES = 40_000_000
+RESERVE_BYTES = 56_000_000
 RESERVE_SHARE = 0.03
 # Points between classes that restoring computes at once, with their features, neighbours and logits
 RESTORING_BYTES = 32_000_000
