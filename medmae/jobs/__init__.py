@@ -1,0 +1,1 @@
+"""Runs on other computers: targets, launching, following, stopping, resuming, fetching. Never imports torch."""

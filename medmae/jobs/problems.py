@@ -1,0 +1,23 @@
+"""What can be wrong with a target, each with what to do about it."""
+
+from __future__ import annotations
+
+
+class TargetProblem(Exception):
+    """A target cannot be used as asked: nothing is wrong with the user's data, and a job there may be well.
+
+    Args:
+        code: short and stable, for programs: "unknown host key", "refused", "no Python", ...
+        finding: what happened, in a sentence.
+        remedy: what to do, in a sentence.
+    """
+
+    def __init__(self, code: str, finding: str, remedy: str) -> None:
+        super().__init__(f"{finding} {remedy}".strip())
+        self.code = code
+        self.finding = finding
+        self.remedy = remedy
+
+
+class ConnectionLost(TargetProblem):
+    """The connection ended in the middle of work; the same work may be tried again."""
