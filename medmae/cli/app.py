@@ -14,6 +14,7 @@ import click
 from medmae import __version__
 from medmae.errors import BadInput, Stopped
 from medmae.home import home
+from medmae.jobs.problems import TargetProblem
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -26,6 +27,7 @@ COMMANDS = {  # name: module that holds it under the name "command"; listed in t
     "evaluate": "medmae.cli.evaluate",
     "curve": "medmae.cli.curve",
     "model": "medmae.cli.model",
+    "target": "medmae.cli.target",
     "doctor": "medmae.cli.doctor",
 }
 
@@ -70,6 +72,9 @@ def run(arguments: Sequence[str]) -> int:
     except BadInput as error:
         say(f"Error: {error}")
         return BAD_INPUT
+    except TargetProblem as problem:
+        say(f"Error: {problem}")
+        return FAILED
     except Stopped as stop:
         say(str(stop))
         return DONE

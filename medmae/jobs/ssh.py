@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 
@@ -12,7 +13,9 @@ from medmae.jobs.target import Target
 def ssh_command(target: Target) -> list[str]:
     """``ssh`` with our options, up to and including the host."""
     assert target.host is not None
-    return ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-T", "--", target.host]
+    own = os.environ.get("MEDMAE_SSH_CONFIG")  # instead of the user's
+    return ["ssh", *(("-F", own) if own else ()), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-T", "--",
+            target.host]
 
 
 def begin_over_ssh(target: Target, script: str) -> subprocess.Popen[bytes]:
