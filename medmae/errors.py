@@ -17,3 +17,7 @@ class PartialFailure(Exception):
 
     The message lists the failed cases with their reasons.
     """
+
+
+class ProcessLost(Exception):
+    """Another process of the run ended or does not answer; what is on disk can be continued."""

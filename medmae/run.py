@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medmae.errors import BadInput, PartialFailure, Stopped
+from medmae.errors import BadInput, PartialFailure, ProcessLost, Stopped
 from medmae.files import remove_partial
 from medmae.run_folder import RunFolder
 
@@ -49,13 +49,16 @@ def execute(folder: Path | str) -> int:
         BadInput: the folder is no run folder, or the run is going on in another process.
     """
     run = RunFolder.open(folder)
-    is_main = os.environ.get("RANK", "0") == "0"
+    rank, processes = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
+    is_main = rank == 0
     spec = run.spec
     if spec.get("kind") not in KINDS:
         raise BadInput(f"The run {run.path} is of kind '{spec.get('kind')}', which this version cannot execute. "
                        f"It knows {', '.join(KINDS)}.")
     if is_main:
         _refuse_if_running(run)
+    run.forget_failures(rank, processes)
+    if is_main:
         # A STOP that came before the first start still counts.
         if run.state_file.exists() and run.state()["state"] != "queued":
             run.stop_file.unlink(missing_ok=True)
@@ -72,6 +75,11 @@ def execute(folder: Path | str) -> int:
     return code
 
 
+def _rank() -> int:
+    """Which of several processes under torchrun this one is; 0 for the main one and for one that is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def _begin_to_read(model: Any) -> None:
     """Read the weights while torch is imported; for several models, those of the first."""
     from medmae.models.registry import begin_to_verify
@@ -85,20 +93,32 @@ def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:
     try:
         importlib.import_module(KINDS[kind]).execute(run)
     except Stopped as stopped:
+        failure = run.failure_of_another()
+        if failure:  # because of which torchrun has ended this process, with the signal of a stop
+            return FAILED, {"state": "failed", **failure}
         log.info("%s", stopped)
         return DONE, {"state": "stopped", "reason": str(stopped), "remedy": "Continue it with --resume."}
     except BadInput as error:
         log.error("%s", error)
-        return BAD_INPUT, {"state": "failed", "reason": str(error), "remedy": "Mend the input and start again."}
+        return BAD_INPUT, _failed(run, str(error), "Mend the input and start again.")
     except PartialFailure as failure:
         log.error("%s", failure)
-        remedy = "Mend the cases listed and run them again."
-        return FAILED, {"state": "failed", "reason": str(failure), "remedy": remedy}
+        return FAILED, _failed(run, str(failure), "Mend the cases listed and run them again.")
+    except ProcessLost as loss:
+        log.error("%s", loss)
+        unexplained = {"reason": str(loss), "remedy": "Continue it with --resume."}
+        return FAILED, {"state": "failed", **(run.failure_of_another() or unexplained)}
     except Exception as error:  # noqa: BLE001 - the last line of defence: recorded whole, reported, exit code 1
         log.exception("the run failed")
-        reason = f"{type(error).__name__}: {error}"
-        return FAILED, {"state": "failed", "reason": reason, "remedy": _remedy(error)}
+        return FAILED, _failed(run, f"{type(error).__name__}: {error}", _remedy(error))
     return DONE, {"state": "done", "reason": None, "remedy": None}
+
+
+def _failed(run: RunFolder, reason: str, remedy: str) -> dict[str, str | None]:
+    """The state of a run that fails; another process than the main one notes it for that."""
+    if _rank() > 0:
+        run.note_failure(_rank(), reason, remedy)
+    return {"state": "failed", "reason": reason, "remedy": remedy}
 
 
 def _report(run: RunFolder, spec: dict[str, Any]) -> None:
@@ -123,7 +143,8 @@ def _report(run: RunFolder, spec: dict[str, Any]) -> None:
 
 def _remedy(error: Exception) -> str:
     if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
-        return "Use a smaller batch (--set batch_size=...), a smaller preset or another device."
+        return ("Compute fewer samples at once (--set device_batch_size=...; the batch of a step stays what it is) and "
+                "continue with --resume; or use a smaller preset or another device.")
     if isinstance(error, OSError) or "I/O error" in str(error):  # safetensors has an error of its own
         return "Check free disk space and permissions, then continue with --resume."
     if isinstance(error, FloatingPointError):
@@ -162,15 +183,19 @@ def _logging_to(run: RunFolder, is_main: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _graceful_signals(run: RunFolder) -> Iterator[None]:
-    """SIGTERM and Ctrl-C ask for a graceful stop; a second one ends the process as usual."""
+    """SIGTERM and Ctrl-C ask for a graceful stop; a second one ends the process as usual.
+
+    Not under torchrun: it repeats what Slurm has sent to all processes, and ends those itself that take too long.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, _frame: object) -> None:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            for each, handler in previous.items():
+                signal.signal(each, handler)
         run.request_stop()
 
     for number in previous:

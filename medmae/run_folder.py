@@ -35,6 +35,7 @@ class RunFolder:
         self.stop_file = self.path / "STOP"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
+        self.failures = self.path / "failures"
         self.report = self.path / "report.html"
         self._state_lock = threading.Lock()
 
@@ -101,7 +102,32 @@ class RunFolder:
             if dead_here or time.time() - state["updated"] > SILENT_AFTER_SECONDS:
                 state.update(state="interrupted", reason="The process ended without saying why.",
                              remedy="Continue it with --resume.")
+                state.update(self.failure_of_another() or {})
         return state
+
+    def note_failure(self, rank: int, reason: str, remedy: str) -> None:
+        """Say why process `rank` of several fails, before the others hear that it is gone."""
+        write_json(self.failures / f"rank-{rank}.json",
+                   {"rank": rank, "host": socket.gethostname(), "noted": time.time(), "reason": reason,
+                    "remedy": remedy})
+
+    def failure_of_another(self) -> dict[str, str] | None:
+        """The reason and remedy of the first of several processes that said why it fails; None where none did."""
+        notes = [read_json(file, "note of a failed process") for file in self.failures.glob("rank-*.json")]
+        if not notes:
+            return None
+        first = min(notes, key=lambda note: note["noted"])
+        return {"reason": f"Process {first['rank']} on {first['host']} failed. {first['reason']}",
+                "remedy": first["remedy"]}
+
+    def forget_failures(self, rank: int, processes: int) -> None:
+        """Remove what process `rank` of `processes` noted in an earlier attempt; the main one also what others did that
+        do not take part any more.
+        """
+        for file in self.failures.glob("rank-*.json"):
+            number = int(file.stem.removeprefix("rank-"))
+            if number == rank or (rank == 0 and number >= processes):
+                file.unlink(missing_ok=True)
 
     def append_progress(self, record: Mapping[str, Any]) -> None:
         """Add one line to ``progress.jsonl`` (one write, so that a reader never sees half a line of ours)."""

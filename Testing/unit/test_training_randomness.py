@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmae.training.randomness import Draw, DrawOrder, integer_seed, random_generator, share
+from medmae.training.randomness import DrawOrder, integer_seed, random_generator, share
 
 
 @given(items=st.integers(1, 40), size=st.integers(1, 16), seed=st.integers(0, 5))
@@ -18,15 +17,12 @@ def test_every_epoch_visits_every_item_exactly_once(items: int, size: int, seed:
         assert sorted(of_epoch) == list(range(items))
 
 
-@given(step=st.integers(0, 50), processes=st.sampled_from([1, 2, 4]))
+@given(step=st.integers(0, 50), processes=st.integers(1, 9))
 def test_processes_share_one_batch_whatever_their_number(step: int, processes: int) -> None:
     batch = DrawOrder(7, 3).batch(step, 8)
-    assert [draw for rank in range(processes) for draw in share(batch, rank, processes)] == batch
-
-
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(ValueError, match="evenly"):
-        share([Draw(0, 0)] * 3, 0, 2)
+    shares = [share(batch, rank, processes) for rank in range(processes)]
+    assert [draw for one in shares for draw in one] == batch
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_steps_can_be_drawn_in_any_order() -> None:

@@ -20,7 +20,7 @@ from medmae.files import read_json, write_json
 from medmae.folder_lock import has_writer, remove_empty
 from medmae.run_folder import Kind, RunFolder
 
-MAY_CHANGE_ON_RESUME = ("device", "workers", "jobs")
+MAY_CHANGE_ON_RESUME = ("device", "device_batch_size", "workers", "jobs")
 COMPUTED = ("checkpoints", "model", "points", "folds")  # never removed, whatever turns out to be bad later
 BuildConfig = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 

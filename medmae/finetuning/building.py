@@ -150,4 +150,5 @@ def loop_settings(config: FinetuneConfig) -> LoopSettings:
         precision=config.precision,  # type: ignore[arg-type]
         warmup=config.warmup, schedule=config.schedule or "warmup_cosine",
         clip_norm=config.clip_norm, betas=(0.9, 0.999), checkpoint_every=config.checkpoint_every,
+        device_batch_size=config.device_batch_size,
         validate_every=max(1, config.steps // config.validations) if config.validations else None)

@@ -47,10 +47,10 @@ class ClassificationTask(FinetuningTask):
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
-        least = getattr(network, "least_batch", 1)
-        if (config.batch_size or least) < least:
+        self.least_batch = getattr(network, "least_batch", 1)
+        if (config.batch_size or self.least_batch) < self.least_batch:
             raise BadInput(f"batch_size={config.batch_size} leaves nothing to standardise the head's values by. Use at "
-                           f"least {least}, or standardise=false with pool=mean or pool=cls.")
+                           f"least {self.least_batch}, or standardise=false with pool=mean or pool=cls.")
         self._targets = torch.from_numpy(_targets(corpus, len(labels)))
         self.multi_label = self._targets.ndim == 2
         loss = ClassificationLoss(self._targets, len(labels), config.slice_pooling, config.class_balance == "loss")

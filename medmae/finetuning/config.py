@@ -56,10 +56,11 @@ class FinetuneConfig:
 
     The schedule is fixed: at N labels, training and model selection see these N only, so there is no selection on
     validation cases (without `patience`); they are scored for the report. `cases` draws that many training cases by
-    subject from `seed`. `layer_decay` is the factor of the learning rate per level below the head; `ema` that of the
-    averaged weights, which become the model. `foreground_fraction` of the crops are centred on a labelled voxel (of 2-D
-    networks: show a slice that has one). `context`: neighbouring slices on each side that a 2-D network sees as further
-    channels. `input_size`: the network's window, (k, j, i) or (rows, columns).
+    subject from `seed`. `batch_size` is over all processes, of which a device computes at most `device_batch_size`
+    samples at once (None: the whole share of its process). `layer_decay` is the factor of the learning rate per level
+    below the head; `ema` that of the averaged weights, which become the model. `foreground_fraction` of the crops are
+    centred on a labelled voxel (of 2-D networks: show a slice that has one). `context`: neighbouring slices on each
+    side that a 2-D network sees as further channels. `input_size`: the network's window, (k, j, i) or (rows, columns).
 
     Classification: `class_balance` lets rare classes count more in the loss ("loss"), come up more often ("draw"), or
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or
@@ -90,6 +91,7 @@ class FinetuneConfig:
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int | None = None
+    device_batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
     warmup: float = 0.1
@@ -124,8 +126,8 @@ class FinetuneConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
-        require_at_least(self, steps=1, batch_size=1, cases=1, checkpoint_every=1, validations=0, validation_cases=1,
-                         warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1,
+        require_at_least(self, steps=1, batch_size=1, device_batch_size=1, cases=1, checkpoint_every=1, validations=0,
+                         validation_cases=1, warmup=0, weight_decay=0, dice_weight=0, ce_weight=0, context=0, slices=1,
                          deep_supervision=0, patience=1, folds=2)
         check_pooling(self.slice_pooling)
         require_positive(self, "learning_rate", "clip_norm", "layer_decay")

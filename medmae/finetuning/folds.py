@@ -88,7 +88,8 @@ def compute_fold(fold: FoldRun, plan: Plan, group: ProcessGroup) -> None:
                 fold.write_state(state="running", reason=None, remedy=None)
             train_one_model(fold, plan, group)
         stopped = group.is_main and not _scored(fold, plan)
-        if group.any(stopped):  # told to all processes, which wait here
+        group.barrier()
+        if group.any(stopped):  # told to all processes
             raise Stopped(f"Stopped while the held-out cases of fold {fold.number} were scored. "
                           "Continue with --resume.")
     except Stopped as stop:

@@ -10,7 +10,7 @@ from medmae.finetuning.one_model import train_one_model
 from medmae.finetuning.planning import FROM_SCRATCH, Plan, make_plan
 from medmae.finetuning.preparing import finetuning_preprocessing, prepare, settle
 from medmae.run_folder import RunFolder
-from medmae.training.distributed import ProcessGroup
+from medmae.training.distributed import joined
 from medmae.training.loop import refuse_impossible
 
 __all__ = ["FROM_SCRATCH", "Plan", "build_finetuning_network", "execute", "finetuning_preprocessing", "make_plan",
@@ -21,8 +21,7 @@ def execute(run: RunFolder) -> None:
     """Execute the finetuning run `run` (or its rest) and leave the model in ``run.model``."""
     spec = run.spec
     plan = make_plan(from_json(FinetuneConfig, spec["config"], "finetuning configuration"), spec["inputs"])
-    group = ProcessGroup.join(plan.config.device)
-    try:
+    with joined(plan.config.device) as group:
         refuse_impossible(loop_settings(plan.config), group)
         if plan.config.folds:
             cross_validate(run, plan, group)
@@ -31,5 +30,3 @@ def execute(run: RunFolder) -> None:
             prepare(run, plan)
         group.barrier()
         train_one_model(run, plan, group)
-    finally:
-        group.leave()

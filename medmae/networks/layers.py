@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +30,31 @@ class Mlp(nn.Module):
 Branch = Callable[[Tensor, Tensor | None], Tensor]
 
 
+class _Part(NamedTuple):
+    """Samples of a batch of `total` that are computed together: from `first` on, `samples` of them."""
+
+    first: int
+    samples: int
+    total: int
+
+
+_part: ContextVar[_Part | None] = ContextVar("part of a batch", default=None)
+
+
+@contextlib.contextmanager
+def part_of_batch(first: int, samples: int, total: int) -> Iterator[None]:
+    """Within the block, the `samples` of a forward are those from `first` on of a batch of `total`.
+
+    Paths are then drawn for the whole batch: from the same state of torch's generator a sample loses the same ones,
+    whatever processes and parts the batch is computed in.
+    """
+    token = _part.set(_Part(first, samples, total))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
 class DropPath(nn.Module):
     """A residual connection with stochastic depth: in training, a sample goes without the branch at a chance of `rate`.
 
@@ -47,14 +75,23 @@ class DropPath(nn.Module):
             return tokens + branch(tokens, None)
         keep = 1.0 - self.rate
         if tokens.device.type != "cpu":
-            kept = tokens.new_empty((tokens.shape[0],) + (1,) * (tokens.ndim - 1)).bernoulli_(keep)
+            kept = _kept(tokens, keep).view(-1, *[1] * (tokens.ndim - 1))
             return tokens + branch(tokens, None) * (kept / keep)
-        samples = torch.empty(tokens.shape[0]).bernoulli_(keep).nonzero()[:, 0]
+        samples = _kept(tokens, keep).nonzero()[:, 0]
         if len(samples) == tokens.shape[0]:
             return torch.add(tokens, branch(tokens, None), alpha=1 / keep)
         # Where all go without it, one is computed and counts nothing: every parameter has a gradient in every process.
         scale, samples = (1 / keep, samples) if len(samples) else (0.0, torch.zeros(1, dtype=torch.long))
         return tokens.index_add(0, samples, branch(tokens[samples], samples).to(tokens.dtype), alpha=scale)
+
+
+def _kept(tokens: Tensor, keep: float) -> Tensor:
+    """1 for those of tokens (B, ...) that keep the branch, else 0: (B,). A sample may have several, one after another.
+    """
+    part = _part.get() or _Part(0, len(tokens), len(tokens))
+    of_sample = len(tokens) // part.samples
+    drawn = torch.empty(part.total * of_sample, device=tokens.device).bernoulli_(keep).to(tokens.dtype)
+    return drawn[part.first * of_sample:(part.first + part.samples) * of_sample]
 
 
 def initialise(module: nn.Module) -> None:

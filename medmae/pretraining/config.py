@@ -17,7 +17,8 @@ from medmae.pretraining.registry import method_class, method_names
 class PretrainConfig:
     """A pretraining run. None means the default of the method and preset, filled in by `resolve_pretrain_config`.
 
-    `batch_size` is over all processes; `spacing_mm` is in array order (k, j, i) of the network's orientation, None for
+    `batch_size` is over all processes, of which a device computes at most `device_batch_size` samples at once (None:
+    the whole share of its process); `spacing_mm` is in array order (k, j, i) of the network's orientation, None for
     the images' median spacing (3-D) or for fitting slices by their longest side (2-D), "native" (3-D) to store every
     volume with the spacing that it has; `modality` is a DICOM code for all images, None to tell it
     image by image (medmae/pretraining/modality.py); `workers` processes prepare the images, None for one a core, 0 for
@@ -33,6 +34,7 @@ class PretrainConfig:
     device: str = "auto"
     precision: Precision | None = None
     batch_size: int | None = None
+    device_batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float = 0.05
     warmup: float | None = None
@@ -48,8 +50,8 @@ class PretrainConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_at_least(self, steps=1, batch_size=1, checkpoint_every=1, channels=1, warmup=0, weight_decay=0,
-                         workers=0, frames=1, min_foreground=0)
+        require_at_least(self, steps=1, batch_size=1, device_batch_size=1, checkpoint_every=1, channels=1, warmup=0,
+                         weight_decay=0, workers=0, frames=1, min_foreground=0)
         require_positive(self, "learning_rate", "clip_norm")
         if abs(self.seed) >= 2**63:
             raise ValueError(f"seed must be a number of 63 bits, not {self.seed}")

@@ -32,7 +32,7 @@ from medmae.pretraining.registry import method_class
 from medmae.pretraining.sources import Source, sources_of_cases, sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.training.balanced_order import BalancedOrder
-from medmae.training.distributed import ProcessGroup
+from medmae.training.distributed import joined
 from medmae.training.loop import LoopSettings, refuse_impossible, train
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,7 @@ def execute(run: RunFolder) -> None:
     """Execute the pretraining run `run` (or its rest) and leave the encoder in ``run.model``."""
     spec = run.spec
     config = resolve_pretrain_config(from_json(PretrainConfig, spec["config"], "pretraining configuration"))
-    group = ProcessGroup.join(config.device)
-    try:
+    with joined(config.device) as group:
         refuse_impossible(_loop_settings(config), group)
         if group.is_main:
             prepare_corpus(run, config, spec["inputs"])
@@ -70,8 +69,6 @@ def execute(run: RunFolder) -> None:
             examples = method.reconstruct(min(EXAMPLES, method.number_of_items))
             _save_examples(run.path / "reconstructions.npz", examples)
             save_encoder(run, config, method, corpus, summary)
-    finally:
-        group.leave()
 
 
 def _wait_for(file: Path, run: RunFolder) -> None:
@@ -115,7 +112,8 @@ def _loop_settings(config: PretrainConfig) -> LoopSettings:
     assert config.warmup is not None
     return LoopSettings(steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate,
                         seed=config.seed, precision=config.precision,
-                        warmup=config.warmup, clip_norm=config.clip_norm, checkpoint_every=config.checkpoint_every)
+                        warmup=config.warmup, clip_norm=config.clip_norm, checkpoint_every=config.checkpoint_every,
+                        device_batch_size=config.device_batch_size)
 
 
 def _corpus_folder(run: RunFolder, inputs: dict[str, Any]) -> Path:

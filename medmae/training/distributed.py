@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
+from medmae.errors import ProcessLost, Stopped
 from medmae.inference.device import resolve_device
+
+# After this long without an answer the others are lost: a node without power or network closes no connection.
+ANSWER_WITHIN = datetime.timedelta(minutes=10)
+# At a barrier the others may wait for what the main process does alone: preparing labelled cases, validating.
+WAIT_AT_BARRIERS = datetime.timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class ProcessGroup:
     rank: int
     size: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None
 
     @classmethod
     def join(cls, device_name: str) -> ProcessGroup:
@@ -30,10 +39,10 @@ class ProcessGroup:
                 local_rank = int(os.environ.get("LOCAL_RANK", 0))
                 device = torch.device("cuda", local_rank % torch.cuda.device_count())
             torch.cuda.set_device(device)
-        if size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo",
-                                    timeout=datetime.timedelta(minutes=60))
-        return cls(rank=int(os.environ.get("RANK", 0)) if size > 1 else 0, size=size, device=device)
+        if size == 1:
+            return cls(0, 1, device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=ANSWER_WITHIN)
+        return cls(int(os.environ["RANK"]), size, device, dist.new_group(timeout=WAIT_AT_BARRIERS))
 
     @property
     def is_main(self) -> bool:
@@ -41,9 +50,9 @@ class ProcessGroup:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes, also while one of them does something long."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in any process; all get the same answer, so that all stop at the same step."""
@@ -53,18 +62,48 @@ class ProcessGroup:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean of a tensor over the processes."""
-        if self.size == 1:
-            return values
-        values = values.detach().clone()
-        dist.all_reduce(values)
-        return values / self.size
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over the processes."""
+        if self.size > 1:
+            values = values.detach().clone()
+            dist.all_reduce(values)
+        return values
 
     def leave(self) -> None:
         """Leave the group; call it once at the end."""
-        if self.size > 1 and dist.is_initialized():
+        if self.size > 1:
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def joined(device_name: str) -> Iterator[ProcessGroup]:
+    """The group that torchrun's environment describes, for the length of a block.
+
+    A process that fails does not leave it: its connections close when it ends, after it has said why.
+
+    Raises:
+        ProcessLost: another process ended, or does not answer any more.
+    """
+    group = ProcessGroup.join(device_name)
+    try:
+        yield group
+    except Stopped:  # all processes at once
+        group.leave()
+        raise
+    except Exception as error:
+        if group.size > 1 and _is_of_connections(error):
+            text = " ".join(str(error).split())[:200]
+            raise ProcessLost("Another process of this run ended without saying why (killed, out of memory, its node "
+                              f"lost), or does not answer any more ({text}).") from error
+        raise
+    group.leave()
+
+
+def _is_of_connections(error: Exception) -> bool:
+    """gloo has no exception of its own; NCCL tells with the same one that memory of the device is used up."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "out of memory" not in text and (
+        isinstance(error, dist.DistError) or "gloo" in text)
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:

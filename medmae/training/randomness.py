@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Sample = TypeVar("Sample")
 
 
 def random_generator(*parts: int | str) -> np.random.Generator:
@@ -54,9 +57,6 @@ class DrawOrder:
         return Draw(int(self._permutation[position]), epoch)
 
 
-def share(draws: Sequence[Draw], rank: int, size: int) -> list[Draw]:
-    """The part of a batch that process `rank` of `size` computes; the parts together are the batch."""
-    if len(draws) % size:
-        raise ValueError(f"a batch of {len(draws)} cannot be shared evenly by {size} processes")
-    part = len(draws) // size
-    return list(draws[rank * part:(rank + 1) * part])
+def share(samples: Sequence[Sample], part: int, parts: int) -> Sequence[Sample]:
+    """Part `part` of `parts` of a batch; the parts together are the batch, and their sizes differ by one at most."""
+    return samples[len(samples) * part // parts:len(samples) * (part + 1) // parts]

@@ -18,8 +18,9 @@ class TrainingTask(Protocol):
 
     `module` is wrapped in DistributedDataParallel where there are several processes; its forward takes a batch and
     returns scalar tensors, of which "loss" is minimised and all are logged. `load_batch` runs in background threads
-    and must depend on its arguments alone. A task may have an attribute `order`, a `DrawOrder` of its own, and a method
-    `should_stop`, asked on the main process after a validation (and at the start) whether training ends here.
+    and must depend on its arguments alone. A task may have an attribute `order`, a `DrawOrder` of its own, an attribute
+    `least_batch`, how many samples its network must see at once, and a method `should_stop`, asked on the main process
+    after a validation (and at the start) whether training ends here.
     A method `watch` is called on the main process with each progress record, about once a second.
     """
 
