@@ -1,0 +1,257 @@
+"""Jobs in Slurm: submitted, looked at, stopped, cancelled. Runs on the login node.
+
+``slurm_job_id`` in the run folder names the job; everything else is asked of Slurm. Accounting (``sacct``) is not
+needed: what Slurm has forgotten, the run folder tells.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medmae.errors import BadInput
+from medmae.files import write_text
+from medmae.jobs.there.serving import Channel
+from medmae.jobs.there.slurm_states import (
+    QUEUE_FORMAT,
+    SlurmJob,
+    as_json,
+    end_of,
+    job_number,
+    parse_details,
+    parse_queue,
+    reason_in_words,
+)
+from medmae.run_folder import RunFolder
+
+JOB_FILE = "slurm_job_id"
+REQUEUE_FILE = "REQUEUE"
+ANSWER_WITHIN_SECONDS = 30.0
+NEWS_WITHIN_SECONDS = 60.0  # network file systems show what other nodes wrote only after a while
+
+
+class SlurmSilent(Exception):
+    """Slurm is not there, or does not answer; jobs may be well."""
+
+
+def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
+    """Give ``run.sh`` of a run folder to Slurm; a job that is there already is left alone.
+
+    Args:
+        arguments: run; tasks (of an array, only these; absent: as the script says).
+
+    Returns:
+        job_id; submitted (whether there was none before).
+
+    Raises:
+        BadInput: Slurm refuses the job, is not there or does not answer.
+    """
+    run = Path(arguments["run"])
+    known = job_of(run)
+    if known and any(job.is_live for job in look([known]).get(known, [])):
+        return {"job_id": known, "submitted": False}
+    tasks = arguments.get("tasks")
+    chosen = [f"--array={','.join(str(int(task)) for task in tasks)}"] if tasks else []
+    try:
+        said = _ask(["sbatch", "--parsable", *chosen, "run.sh"], run)
+    except subprocess.CalledProcessError as refused:
+        raise BadInput(_refusal(refused.stderr)) from None
+    except SlurmSilent as silent:
+        raise BadInput(f"{silent} The job was not submitted. Try again, or ask the cluster's support.") from None
+    job = job_number(said)
+    if job is None:
+        raise BadInput(f"sbatch gave no number of a job but '{said.strip()}'. Look at squeue there before "
+                       "trying again.")
+    write_text(run / JOB_FILE, job + "\n")
+    return {"job_id": job, "submitted": True}
+
+
+def judge(runs: Mapping[str, str], told: dict[str, Any]) -> None:
+    """Add to `told` what Slurm says about runs, and correct their state by it.
+
+    Args:
+        runs: {name: run folder}.
+        told: {name: {state}}; gets {slurm: {job_id, jobs, problem}}.
+    """
+    numbers = {name: job_of(Path(path)) for name, path in runs.items()}
+    try:
+        jobs = look([number for number in numbers.values() if number])
+    except SlurmSilent as silent:
+        for name, number in numbers.items():
+            told[name]["slurm"] = {"job_id": number, "jobs": [], "problem": str(silent)}
+        return
+    for name, number in numbers.items():
+        found = jobs.get(number or "", [])
+        told[name]["slurm"] = {"job_id": number, "jobs": as_json(found), "problem": None}
+        told[name]["state"] = judged(RunFolder(runs[name]), told[name]["state"], found[0] if found else None)
+
+
+def judged(run: RunFolder, state: dict[str, Any], job: SlurmJob | None) -> dict[str, Any]:
+    """The state of a run whose job is `job` (None: Slurm does not know it any more)."""
+    if job is not None and job.is_live:
+        goes_on = state["state"] == "interrupted" or (
+            state["state"] == "stopped" and (not run.stop_requested or (run.path / REQUEUE_FILE).exists()))
+        if job.is_waiting and state["state"] in ("queued", "interrupted", "stopped"):
+            words = reason_in_words(job.reason)
+            return {**state, "state": "queued", "reason": words if state["state"] == "queued" else f"Goes on: {words}",
+                    "remedy": None}
+        if goes_on or state["state"] == "queued":
+            return {**state, "state": "queued", "reason": f"Begins on {job.nodes}.", "remedy": None}
+        return state
+    if state["state"] in ("done", "failed", "stopped"):
+        return state
+    latest = run.state()  # it may have ended well between the two looks
+    if latest["state"] in ("done", "failed", "stopped"):
+        return latest
+    is_new = job is not None and job.state == "COMPLETED" and time.time() - latest["updated"] < NEWS_WITHIN_SECONDS
+    if is_new and latest["state"] == "running":
+        return latest
+    ours, reason, remedy = end_of(job)
+    if run.stop_requested and ours == "interrupted" and latest["state"] == "queued":
+        ours, reason = "stopped", "Stopped before it began."
+    return {**latest, "state": ours, "reason": reason, "remedy": remedy}
+
+
+def stop(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
+    """Ask the job of a run to stop gracefully and for good; one that waits in the queue is taken out of it.
+
+    Args:
+        arguments: run.
+    """
+    run, number = RunFolder(arguments["run"]), job_of(Path(arguments["run"]))
+    for folder in _folders(run.path):
+        (folder / "STOP").touch()
+        (folder / REQUEUE_FILE).unlink(missing_ok=True)  # from now on the stop is the user's
+    if number:
+        _scancel(["--state=PENDING", number])
+    return {"job_id": number}
+
+
+def cancel(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """End the job of a run now: Slurm asks its processes to stop, and kills them half a minute later.
+
+    Args:
+        arguments: run.
+    """
+    answer = stop(arguments, channel)
+    if answer["job_id"]:
+        _scancel([answer["job_id"]])
+    return answer
+
+
+def facts(_arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
+    """What the cluster is: version, partitions [{name, is_default, gres, time_limit, state}], accounts, problem."""
+    try:
+        version = _ask(["sinfo", "--version"]).strip()
+        table = _ask(["sinfo", "--noheader", "--format=%P|%G|%l|%a"])
+    except (SlurmSilent, subprocess.CalledProcessError) as problem:
+        said = problem.stderr.strip() if isinstance(problem, subprocess.CalledProcessError) else str(problem)
+        return {"version": None, "partitions": [], "accounts": [], "problem": said}
+    partitions = []
+    for line in table.splitlines():
+        name, gres, limit, state = (line.strip().split("|") + [""] * 4)[:4]
+        partitions.append({"name": name.rstrip("*"), "is_default": name.endswith("*"),
+                           "gres": "" if gres == "(null)" else gres, "time_limit": limit, "state": state})
+    return {"version": version, "partitions": partitions, "accounts": _accounts(), "problem": None}
+
+
+def look(numbers: Sequence[str]) -> dict[str, list[SlurmJob]]:
+    """What Slurm says about jobs: {number: its tasks}; those that it has forgotten are absent.
+
+    Raises:
+        SlurmSilent: it is not there or does not answer.
+    """
+    if not numbers:
+        return {}
+    try:
+        queue = parse_queue(_ask(["squeue", "--noheader", "--array", f"--format={QUEUE_FORMAT}", "--me"]))
+        jobs = {number: _with_details(number, queue.get(number, [])) for number in numbers}
+    except subprocess.CalledProcessError as error:
+        raise SlurmSilent(_silence(error.stderr)) from None
+    return {number: tasks for number, tasks in jobs.items() if tasks}
+
+
+def job_of(run: Path) -> str | None:
+    """The number of a run's job; None where it was never submitted."""
+    file = run / JOB_FILE
+    number = file.read_text().strip() if file.is_file() else ""
+    return number if number.isdigit() else None
+
+
+def _with_details(number: str, queued: list[SlurmJob]) -> list[SlurmJob]:
+    """Tasks from the queue with how often they were restarted, and those that have ended."""
+    try:
+        details = parse_details(_ask(["scontrol", "--oneliner", "show", "job", number])).get(number, [])
+    except subprocess.CalledProcessError as error:
+        if "Invalid job id" not in error.stderr:
+            raise
+        return queued  # Slurm has forgotten it
+    live = {job.task: job for job in queued}
+    merged = [SlurmJob(**{**vars(live.get(job.task, job)), "restarts": job.restarts}) for job in details]
+    return sorted(merged, key=lambda job: -1 if job.task is None else job.task)
+
+
+def _folders(run: Path) -> list[Path]:
+    return [run, *(part for part in sorted(run.glob("parts/*")) if part.is_dir())]
+
+
+def _scancel(arguments: Sequence[str]) -> None:
+    try:
+        _ask(["scancel", *arguments])
+    except subprocess.CalledProcessError as error:
+        if "Invalid job id" not in error.stderr:  # it has ended already
+            raise BadInput(f"Slurm does not cancel the job: {error.stderr.strip()} Try again later.") from None
+    except SlurmSilent as silent:
+        raise BadInput(f"{silent} The run stops at its next step all the same. Try again later.") from None
+
+
+def _accounts() -> list[str]:
+    """The user's accounts; empty where the cluster keeps no accounts."""
+    try:
+        user = _ask(["id", "-un"]).strip()
+        said = _ask(["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=account"])
+    except (SlurmSilent, subprocess.CalledProcessError):
+        return []
+    return sorted({line.strip() for line in said.splitlines() if line.strip()})
+
+
+def _refusal(said: str) -> str:
+    words = " ".join(line.removeprefix("sbatch: error: ").strip() for line in said.splitlines() if line.strip())
+    remedy = "Correct the target and start again."
+    if "invalid partition" in words.lower():
+        remedy = "See the partitions with sinfo there, correct the target's partition and start again."
+    elif "account" in words.lower():
+        remedy = "Correct the target's account and start again."
+    elif "node configuration is not available" in words:
+        remedy = "No node has so many cards, cores or so much memory: ask for less in the target and start again."
+    elif "time limit" in words.lower():
+        remedy = "Set a shorter time for the target and start again."
+    return f"Slurm refuses the job: {words} {remedy}"
+
+
+def _silence(said: str) -> str:
+    return f"Slurm does not answer: {' '.join(said.split()) or 'no reason given'}."
+
+
+def _ask(command: Sequence[str], folder: Path | None = None) -> str:
+    """What a command of Slurm prints.
+
+    Raises:
+        SlurmSilent: it is not installed, or does not answer in time.
+        subprocess.CalledProcessError: it says no.
+    """
+    # In a job of Slurm, its variables would change what is asked.
+    kept = {name: value for name, value in os.environ.items()
+            if not name.startswith(("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SINFO_")) or name == "SLURM_CONF"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=kept, stdin=subprocess.DEVNULL, capture_output=True, check=True,
+                              text=True, errors="replace", timeout=ANSWER_WITHIN_SECONDS)
+    except FileNotFoundError:
+        raise SlurmSilent(f"Slurm is not there: the command {command[0]} was not found.") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmSilent(f"Slurm does not answer: {command[0]} has taken {ANSWER_WITHIN_SECONDS:.0f} s.") from None
+    return done.stdout
