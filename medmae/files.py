@@ -19,10 +19,11 @@ LONGEST_END = 200  # bytes; file systems take names of 255
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` with the same suffixes; rename it over `path` when the block succeeds.
 
-    Readers see the old file or the new one, never a part, even after ``kill -9``.
+    Readers see the old file or the new one, never a part, even after ``kill -9``. Only its owner can read a `private`
+    file, at no time anybody else.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o600 if private else 0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,15 +56,15 @@ def remove_partial(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
     """Write `text` as UTF-8, atomically; odd bytes of file names become ``\\udcNN``, as in JSON."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: Path | str, data: Any) -> None:
+def write_json(path: Path | str, data: Any, *, private: bool = False) -> None:
     """Write `data` as indented JSON, atomically. NaN and infinities are refused: they are not JSON."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
 def read_json(path: Path | str, what: str = "file") -> Any:

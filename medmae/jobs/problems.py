@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAY_PASS = {"connection lost", "timed out", "no route", "refused", "name not resolved"}
+
 
 class TargetProblem(Exception):
     """A target cannot be used as asked: nothing is wrong with the user's data, and a job there may be well.
@@ -17,6 +19,11 @@ class TargetProblem(Exception):
         self.code = code
         self.finding = finding
         self.remedy = remedy
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same may work later with nothing changed: the network, or a computer that is just starting."""
+        return self.code in MAY_PASS
 
 
 class ConnectionLost(TargetProblem):

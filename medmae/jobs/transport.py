@@ -7,24 +7,23 @@ for the user's own interpreter and preamble.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import queue
+import os
 import shlex
+import signal
 import subprocess
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import medmae
-from medmae.errors import BadInput
-from medmae.jobs.problems import TargetProblem
+from medmae.jobs import ssh
+from medmae.jobs.conversation import Conversation, NoAnswer
+from medmae.jobs.diagnosis import problem_of_failure
 from medmae.jobs.target import Target
-from medmae.jobs.there.serving import MARKER
 
 TRAVELLING = ("errors.py", "files.py", "run_folder.py", "jobs/there/*.py")
 OLDEST_PYTHON = (3, 11)
@@ -49,17 +48,13 @@ serve()
 """
 
 
-class OperationFailed(Exception):
-    """A fault of ours on the other side; the message is the traceback from there."""
-
-
 @dataclass(frozen=True)
 class Transport:
-    """The way to a target.
+    """The way to a target; several threads may use it at the same time.
 
     Args:
         target: where to.
-        begin: starts a shell command there, given as one line of ``sh``; standard streams are pipes.
+        begin: starts lines of ``sh`` there; standard streams are pipes.
     """
 
     target: Target
@@ -73,10 +68,11 @@ class Transport:
         Args:
             operation: "module.function".
             arguments: anything JSON can hold.
-            send: bytes for the operation to read.
+            send: bytes for the operation to read. What it raises ends the call, and the other side is told that the
+                bytes are not complete.
             receive: takes the bytes that the operation sends.
             on_progress: takes what the operation reports.
-            timeout_s: the longest silence from the other side.
+            timeout_s: the longest silence: no byte came and none could be sent.
 
         Raises:
             BadInput: as the operation raised it.
@@ -85,45 +81,54 @@ class Transport:
             ConnectionLost: the connection ended before the answer.
             OperationFailed: a fault of ours there.
         """
-        process = self.begin(self._command())
-        answer = _Answer(process, receive, on_progress)
-        sender = threading.Thread(target=_send, args=(process, _request(operation, arguments or {}), send), daemon=True)
-        sender.start()
+        process = self.begin(self._script())
+        kill = functools.partial(self._kill, process)
+        conversation = Conversation(process, _request(operation, arguments or {}), send, kill)
         try:
-            return answer.read(timeout_s)
-        except _NoAnswer as none:
-            raise self._problem(process, none.reason) from None
-        finally:
-            _end(process)
-            sender.join(timeout=5)
+            answer = conversation.answer(receive, on_progress, timeout_s)
+            conversation.finish()
+            return answer
+        except NoAnswer as none:
+            if none.reason == "silence":
+                kill()
+            code = conversation.exit_code()
+            raise problem_of_failure(self.target, code, conversation.said(), none.reason) from None
+        finally:  # nothing is left behind, whatever happened, Ctrl-C included
+            kill()
+            process.wait()
+            conversation.close()
 
-    def _command(self) -> str:
-        python = f"exec {shlex.quote(self.target.python)} -I -c {shlex.quote(CALL)}"
-        return "\n".join(("umask 077", *self.target.preamble, python))
+    def _script(self) -> str:
+        python = f"exec {shlex.quote(self.target.python)} -I -c {shlex.quote(CALL)} <&3 3<&-"
+        return "\n".join(("umask 077", "exec 3<&0 </dev/null", *self.target.preamble, python))
 
-    def _problem(self, process: subprocess.Popen[bytes], reason: str) -> TargetProblem:
-        """Why there was no answer, from the exit code and what was said on stderr."""
-        from medmae.jobs.ssh import problem_of_failure
-
-        process.kill() if reason == "silence" else None
-        code = process.wait()
-        assert process.stderr is not None
-        return problem_of_failure(self.target, code, process.stderr.read().decode(errors="replace"), reason)
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End the call if it has not ended. On this computer with all it has started; that of ssh has its connection
+        for others among it."""
+        if process.poll() is None:
+            if self.target.is_remote or ssh.ON_WINDOWS:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def connect(target: Target) -> Transport:
     """The transport of a target. Nothing is connected before the first call."""
-    if not target.is_remote:
-        return Transport(target, begin_here)
-    from medmae.jobs.ssh import begin_over_ssh
-
-    return Transport(target, functools.partial(begin_over_ssh, target))
+    if target.is_remote:
+        return Transport(target, functools.partial(ssh.begin_over_ssh, target))
+    return Transport(target, functools.partial(_begin_on_windows, target) if ssh.ON_WINDOWS else begin_here)
 
 
 def begin_here(script: str) -> subprocess.Popen[bytes]:
-    """Start a line of ``sh`` on this computer."""
+    """Start lines of ``sh`` on this computer."""
     return subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, start_new_session=True)
+
+
+def _begin_on_windows(target: Target, _script: str) -> subprocess.Popen[bytes]:
+    """Windows has no ``sh``, so there is no preamble either."""
+    return subprocess.Popen([target.python, "-I", "-c", CALL], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, creationflags=ssh.NO_CONSOLE)
 
 
 @functools.cache
@@ -145,83 +150,3 @@ def _request(operation: str, arguments: Mapping[str, Any]) -> bytes:
     sources = travelling_sources()
     line = json.dumps({"operation": operation, "arguments": arguments}).encode()
     return b"%d\n%s%d\n%s%s\n" % (len(loader), loader, len(sources), sources, line)
-
-
-def _send(process: subprocess.Popen[bytes], request: bytes, chunks: Iterable[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # the other side has ended; its answer, or its absence, says why
-        process.stdin.write(request)
-        for chunk in chunks:
-            process.stdin.write(chunk)
-        process.stdin.close()
-
-
-class _NoAnswer(Exception):
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class _Answer:
-    """The frames of one call, read in a thread so that silence can be noticed."""
-
-    def __init__(self, process: subprocess.Popen[bytes], receive: Callable[[bytes], Any] | None,
-                 on_progress: Callable[[dict[str, Any]], Any] | None) -> None:
-        assert process.stdout is not None
-        self._frames: queue.Queue[tuple[bytes, bytes] | None] = queue.Queue(maxsize=8)
-        self._receive = receive
-        self._on_progress = on_progress
-        threading.Thread(target=self._pump, args=(process.stdout,), daemon=True).start()
-
-    def _pump(self, stream: IO[bytes]) -> None:
-        seen = b""
-        while MARKER not in seen:
-            letter = stream.read(1)
-            if not letter:
-                self._frames.put(None)
-                return
-            seen = (seen + letter)[-len(MARKER):]
-        while len(head := stream.read(9)) == 9:
-            size = int.from_bytes(head[1:], "big")
-            data = stream.read(size)
-            if len(data) < size:
-                break
-            self._frames.put((head[:1], data))
-        self._frames.put(None)
-
-    def read(self, timeout_s: float) -> dict[str, Any]:
-        while True:
-            try:
-                frame = self._frames.get(timeout=timeout_s)
-            except queue.Empty:
-                raise _NoAnswer("silence") from None
-            if frame is None:
-                raise _NoAnswer("end")
-            kind, data = frame
-            if kind == b"D":
-                if self._receive:
-                    self._receive(data)
-            elif kind == b"P":
-                if self._on_progress:
-                    self._on_progress(json.loads(data))
-            elif kind == b"B":
-                raise BadInput(data.decode())
-            elif kind == b"O":
-                told = json.loads(data)
-                raise OSError(told["errno"], told["message"])
-            elif kind == b"E":
-                raise OperationFailed(data.decode())
-            else:
-                return json.loads(data)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing behind, whether the call succeeded or not."""
-    for stream in (process.stdout, process.stderr):
-        if stream is not None and process.poll() is not None:
-            stream.close()
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

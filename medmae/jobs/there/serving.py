@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -15,10 +16,46 @@ MARKER = b"\x00MEDMAE-ANSWERS\x00"  # login shells print greetings before it
 CHUNK = 1 << 20
 
 
+class Upload:
+    """The bytes that come with a call, in pieces with their length before them and an empty one at the end: otherwise
+    a connection that broke would look like the end."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._left: int | None = 0  # of this piece; None: the end has come
+
+    def read(self, size: int = -1) -> bytes:
+        """`size` bytes, fewer only at the end; all that is left without a size.
+
+        Raises:
+            ConnectionResetError: the stream broke off.
+        """
+        parts: list[bytes] = []
+        missing = float("inf") if size < 0 else size
+        while missing and self._left is not None:
+            if self._left == 0:
+                head = self._source.readline()
+                if not head.endswith(b"\n"):
+                    raise _broken_off()
+                self._left = int(head) or None
+                continue
+            part = self._source.read(int(min(self._left, missing)))
+            if not part:
+                raise _broken_off()
+            parts.append(part)
+            self._left -= len(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+
+def _broken_off() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "the connection broke while data came in")
+
+
 class Channel:
     """The stream of bytes that comes with a call, and the way back for bytes and progress."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO | Upload, sink: BinaryIO) -> None:
         self._source = source
         self._sink = sink
 
@@ -41,12 +78,12 @@ class Channel:
 
 
 def serve() -> None:
-    """Answer the one request on standard input: a line of JSON {operation, arguments}, then bytes."""
+    """Answer the one request on standard input: a line of JSON {operation, arguments}, then an upload."""
     os.umask(0o077)
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what operations print must not get between the frames
     sink.write(MARKER)
-    channel = Channel(sys.stdin.buffer, sink)
+    channel = Channel(Upload(sys.stdin.buffer), sink)
     try:
         request = json.loads(sys.stdin.buffer.readline())
         module, _, function = request["operation"].partition(".")
