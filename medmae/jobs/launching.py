@@ -129,13 +129,14 @@ def launch_script(target: Target, plan: LaunchPlan) -> str:
         *([sbatch_header(target, PurePosixPath(plan.run).name, plan.parts, plan.at_once)] if slurm else []),
         "# Written by MedMAE with every start: changes are lost.",
         f"medmae_run={shlex.quote(plan.run)}",
-        f'work="{_work_folder(plan) if slurm else "$medmae_run"}"',
+        f'medmae_work="{_work_folder(plan) if slurm else "$medmae_run"}"',
         BEGINNING.strip(),
-        *target.preamble,
-        *_environment(target, plan),
-        'cd -- "$medmae_run" || exit 1',
+        *([f'exec >> "$medmae_run/{_output_name(plan)}" 2>&1'] if slurm else []),
         STOPPING.replace("@FOLDERS@", '"$medmae_work"' if slurm else '"$medmae_run" "$medmae_run"/parts/*').strip(),
         ON_SLURM_SIGNAL.strip() if slurm else ON_SIGNAL,
+        *target.preamble,
+        'cd -- "$medmae_run" || exit 1',
+        *_environment(target, plan),
         *(_parts(target, plan) if plan.parts and not slurm else _single(target, plan)),
         END.strip(),
         *([SLURM_END.strip()] if slurm else []),
@@ -151,6 +152,10 @@ def part_name(number: int) -> str:
 def _work_folder(plan: LaunchPlan) -> str:
     """The run folder of this process; of an array, that of the task."""
     return '$medmae_run/parts/$(printf %02d "$SLURM_ARRAY_TASK_ID")' if plan.parts else "$medmae_run"
+
+
+def _output_name(plan: LaunchPlan) -> str:
+    return ("slurm-${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.txt" if plan.parts else "slurm-$SLURM_JOB_ID.txt")
 
 
 def _environment(target: Target, plan: LaunchPlan) -> list[str]:

@@ -9,7 +9,7 @@ from medmae.jobs.target import Target
 
 SECONDS_FOR_A_STOP = 120
 # Slurm parses header lines itself, and not as sh does; names on a cluster have none of what would need quotes.
-PLAIN = re.compile(r"[\w.,:+@/=-]+")
+PLAIN = re.compile(r"[\w.,:+@/=-]+", re.ASCII)
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 OURS = ("--array", "--chdir", "--error", "--job-name", "--no-requeue", "--nodes", "--ntasks", "--ntasks-per-node",
         "--open-mode", "--output", "--requeue", "--signal", "--wrap", "--export", "--parsable")
@@ -30,10 +30,8 @@ def sbatch_header(target: Target, job_name: str, parts: int | None = None, at_on
     """
     seconds = seconds_of(target.time) if target.time else None
     options = {
-        "job-name": _plain("id of the job", job_name),
-        # Relative to the folder of the submission, so that no path has to be quoted for Slurm.
-        "output": "slurm-%A_%a.txt" if parts else "slurm-%j.txt",
-        "open-mode": "append",
+        "job-name": re.sub(r"[^\w.-]+", "-", job_name, flags=re.ASCII).strip("-") or "medmae",
+        "output": "/dev/null",  # run.sh redirects itself: Slurm takes % and \\ in the folder's name for its own signs
         "requeue": None,
         "signal": f"B:USR1@{seconds_for_a_stop(seconds)}",
         "array": (f"0-{parts - 1}" + (f"%{at_once}" if at_once else "")) if parts else "",
