@@ -28,6 +28,7 @@ COMMANDS = {  # name: module that holds it under the name "command"; listed in t
     "curve": "medmae.cli.curve",
     "model": "medmae.cli.model",
     "target": "medmae.cli.target",
+    "job": "medmae.cli.job",
     "doctor": "medmae.cli.doctor",
 }
 

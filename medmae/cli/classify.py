@@ -11,21 +11,24 @@ import click
 
 from medmae.cli import options, runs, tables
 from medmae.cli.app import say
-from medmae.cli.inference import apply_to_images, cases_of, inference_config, raise_failures
+from medmae.cli.elsewhere import Elsewhere, on_target
+from medmae.cli.inference import apply_to_images, cases_of, inference_config, inputs_elsewhere, raise_failures
 
 MOST_COLUMNS = 6
 
 
 @options.command("classify", "Class probabilities for images.")
 @options.combine(
-    options.model, options.images, options.channels, options.out("The folder for the results; must be new or empty."),
+    options.model, options.images, options.channels,
+    options.out_here("The folder for the results; must be new or empty."),
     options.resume_cases,
     click.option("--pooling", metavar="mean|max|topN%",
                  help="How a 2-D model makes one answer of the slices of a volume: the mean of their logits, of each "
                       "class the greatest, or the mean of the greatest N per cent.  [default: as trained]"),
     options.frame, options.batch, options.device, options.inference_precision, options.overrides, options.as_json)
-def command(model: str, images: tuple[str, ...], channels: tuple[tuple[str, ...], ...], out: Path, resume: bool,
-            overrides: tuple[str, ...], as_json: bool, **chosen: Any) -> None:
+@on_target
+def command(model: str, images: tuple[str, ...], channels: tuple[tuple[str, ...], ...], out: Path | None, resume: bool,
+            overrides: tuple[str, ...], as_json: bool, elsewhere: Elsewhere | None, **chosen: Any) -> None:
     """Classify images: a probability for each class.
 
     Writes OUT/classes.csv (a column for each class) and OUT/classes.json. Of volumes, 2-D models also name the slice
@@ -39,7 +42,12 @@ def command(model: str, images: tuple[str, ...], channels: tuple[tuple[str, ...]
       medmae classify --model runs/tb --images xrays/ --out results --resume
     """
     config = inference_config("classify", runs.given(**chosen), overrides)
-    result = apply_to_images("classify", config, model, cases_of(images, channels), out, resume=resume)
+    cases = cases_of(images, channels)
+    if elsewhere is not None:
+        elsewhere.apply("classify", config, inputs_elsewhere(model, cases), out, resume, as_json)
+        return
+    assert out is not None  # the command line asks for it
+    result = apply_to_images("classify", config, model, cases, out, resume=resume)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif result["cases"]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from medmae.cli import options, runs, tables
+from medmae.cli.elsewhere import Elsewhere, on_target
 from medmae.errors import BadInput
 from medmae.files import read_json
 
@@ -36,14 +37,15 @@ OF_FINETUNING = ("method", "preset", "steps", "device", "precision")
                       "encoder, and scratch]"),
     options.method, options.preset, options.steps,
     click.option("--split", metavar="KEY", help="The list to score on.  [default: test]"),
-    options.out("The run folder to make (or to continue, with --resume)."),
+    options.out_here("The run folder to make (or to continue, with --resume)."),
     click.option("--jobs", type=click.IntRange(min=1), metavar="K",
                  help="Compute K points at once, each in a process with its share of the cores.  [default: 1]"),
     options.device, options.precision, options.overrides, options.resume, options.as_json)
+@on_target
 def command(dataset: Path | None, encoders: tuple[str, ...], cases: tuple[str, ...], subsets: tuple[str, ...],
             seeds: tuple[str, ...], arms: tuple[str, ...], method: str | None, preset: str | None, steps: int | None,
-            split: str | None, out: Path, jobs: int | None, device: str | None, precision: str | None,
-            overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
+            split: str | None, out: Path | None, jobs: int | None, device: str | None, precision: str | None,
+            overrides: tuple[str, ...], resume: bool, as_json: bool, elsewhere: Elsewhere | None) -> None:
     """Measure what pretraining is worth: finetune on more and more labelled cases, with the encoder and from scratch.
 
     Every point (cases x seed x arm) is a finetuning run of its own that sees its labelled cases and no others, scored
@@ -68,6 +70,9 @@ def command(dataset: Path | None, encoders: tuple[str, ...], cases: tuple[str, .
         inputs=runs.given(dataset=runs.absolute(dataset), **_encoders(encoders), split=split),
         build_config=lambda given: _config(given, overrides), check_inputs=_check, as_begun=_as_begun,
         may_grow=MAY_GROW)
+    if elsewhere is not None:
+        elsewhere.perform(request, as_json)
+        return
     run = runs.perform(request)
     outcome = runs.describe(run)
     summary = run.path / "summary.json"

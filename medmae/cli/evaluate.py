@@ -10,7 +10,8 @@ import click
 
 from medmae.cli import options, runs, tables
 from medmae.cli.app import say
-from medmae.cli.inference import inference_config
+from medmae.cli.elsewhere import Elsewhere, on_target
+from medmae.cli.inference import inference_config, models_elsewhere
 from medmae.errors import Stopped
 from medmae.files import read_json
 from medmae.run_folder import RunFolder
@@ -26,8 +27,9 @@ WORST = 3
     "Quality, speed, memory (segmentation; as medmae segment)", options.mirror, options.overlap, options.skip_empty,
     options.memory, options.batch, options.postprocess, options.device, options.inference_precision)
 @options.combine(options.overrides)
+@on_target
 def command(models: tuple[str, ...], dataset: Path | None, split: str, out: Path | None, overrides: tuple[str, ...],
-            as_json: bool, **chosen: Any) -> None:
+            as_json: bool, elsewhere: Elsewhere | None, **chosen: Any) -> None:
     """Score a model on the labelled cases of a dataset list.
 
     Segmentation: Dice and HD95 of every label, per case. Classification: AUC, accuracy, sensitivity, specificity with
@@ -44,6 +46,11 @@ def command(models: tuple[str, ...], dataset: Path | None, split: str, out: Path
     inputs = {"dataset": str(dataset), "split": split, "model": models[0] if len(models) == 1 else list(models),
               "out": None if out is None else str(out)}
     config = inference_config("evaluate", runs.given(**chosen), overrides)
+    if elsewhere is not None:
+        there = {"dataset": runs.absolute(dataset), "split": split,
+                 "model": models_elsewhere(models[0] if len(models) == 1 else models)}
+        elsewhere.submit("evaluate", config, there, out, as_json)
+        return
     if out is not None:
         runs.refuse_filled(out)
     with runs.clean_output(out), runs.temporary_run("evaluate", config, inputs) as run:

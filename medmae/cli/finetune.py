@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from medmae.cli import options, runs, tables
+from medmae.cli.elsewhere import Elsewhere, on_target
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.run_folder import RunFolder
@@ -18,7 +19,7 @@ from medmae.run_folder import RunFolder
 @options.command("finetune", "A segmentation or classification model from few cases.")
 @options.combine(
     options.dataset, options.encoder, options.method, options.preset, options.subset, options.cases,
-    options.out("The run folder to make (or to continue, with --resume)."),
+    options.out_here("The run folder to make (or to continue, with --resume)."),
     options.steps, options.seed, options.device, options.precision,
     click.option("--folds", type=click.IntRange(min=2), metavar="K",
                  help="Cross-validate: K models, each on all cases but a part, which they score. The model is their "
@@ -26,10 +27,11 @@ from medmae.run_folder import RunFolder
     click.option("--allow-partial", is_flag=True, default=None,
                  help="Accept an encoder of which less than 95 % fits the network."),
     options.overrides, options.resume, options.as_json)
+@on_target
 def command(dataset: Path | None, encoder: str | None, method: str | None, preset: str | None, subset: str | None,
-            cases: int | None, out: Path, steps: int | None, seed: int | None, device: str | None,
+            cases: int | None, out: Path | None, steps: int | None, seed: int | None, device: str | None,
             precision: str | None, folds: int | None, allow_partial: bool | None, overrides: tuple[str, ...],
-            resume: bool, as_json: bool) -> None:
+            resume: bool, as_json: bool, elsewhere: Elsewhere | None) -> None:
     """Finetune an encoder on labelled cases; what is learned (segmentation or classes) is told by the dataset.
 
     Only the list "training" of the dataset is used, or the part of it that --subset or --cases names. The finished
@@ -42,6 +44,7 @@ def command(dataset: Path | None, encoder: str | None, method: str | None, prese
       medmae finetune --dataset dataset.json --encoder none --method gl-mae --preset tiny --cases 4 --out runs/scratch
       medmae finetune --dataset dataset.json --encoder runs/encoder --folds 5 --out runs/five
       medmae finetune --resume --out runs/n8
+      medmae finetune --dataset dataset.json --encoder ct-encoder --cases 8 --target gpu-box --wait --out runs/n8
     """
     request = runs.Request(
         kind="finetune", out=out, resume=resume,
@@ -50,6 +53,9 @@ def command(dataset: Path | None, encoder: str | None, method: str | None, prese
         inputs=runs.given(dataset=runs.absolute(dataset), encoder=runs.model_reference(encoder), subset=subset),
         build_config=lambda given: _config(given, overrides), check_inputs=_check,
         as_begun=lambda spec: _config(spec["config"], ()))
+    if elsewhere is not None:
+        elsewhere.perform(request, as_json)
+        return
     run = runs.perform(request)
     scores = _cross_validation(run)
     if as_json:

@@ -72,6 +72,23 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str |
     return result
 
 
+def models_elsewhere(model: str | Sequence[str]) -> str | list[str]:
+    """A model, or several, as they stand in a run that does not begin in this folder."""
+    return _reference(model) if isinstance(model, str) else [_reference(one) for one in model]
+
+
+def _reference(model: str) -> str:
+    return runs.model_reference(model) or model
+
+
+def inputs_elsewhere(model: str | Sequence[str], images: Sequence[Any], **inputs: Any) -> dict[str, Any]:
+    """The inputs of a run that does not begin in this folder; `images` as for `apply_to_images`."""
+    found = [[runs.absolute(Path(one)) for one in image] if isinstance(image, list) else runs.absolute(Path(image))
+             for image in images]
+    return {"model": models_elsewhere(model), "images": found,
+            **{name: value for name, value in inputs.items() if value}}
+
+
 def cases_of(images: Sequence[str], channels: Sequence[Sequence[str]]) -> list[Any]:
     """What ``--images`` and ``--channel`` name, as the input "images" of a run.
 

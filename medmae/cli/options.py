@@ -167,6 +167,39 @@ overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 
 
+class NeededHere(click.Option):
+    """An option that is required unless the command runs on a target."""
+
+    def process_value(self, context: click.Context, value: Any) -> Any:
+        """The value, as usual.
+
+        Raises:
+            MissingParameter: neither it nor a target is given.
+        """
+        value = super().process_value(context, value)
+        if value is None and context.params.get("target") is None:
+            raise click.MissingParameter(ctx=context, param=self)
+        return value
+
+
 def out(what: str, *, required: bool = True) -> Callable[[Function], Function]:
     """The ``--out`` option; `what` says what is written there."""
     return click.option("--out", type=click.Path(path_type=Path), required=required, metavar="DIR", help=what)
+
+
+def out_here(what: str) -> Callable[[Function], Function]:
+    """The ``--out`` option of a command that can run on a target; `what` says what is written there."""
+    return click.option("--out", cls=NeededHere, type=click.Path(path_type=Path), metavar="DIR",
+                        help=f"{what} With --target: where fetched results go.")
+
+
+on_target = in_group(
+    "Elsewhere",
+    click.option("--target", metavar="NAME", is_eager=True,
+                 help="Run as a job on this target and return at once (medmae target list; local: this computer, "
+                      "detached)."),
+    click.option("--wait", is_flag=True, help="With --target: follow the job to its end and fetch the results."),
+    click.option("--name", "job_name", metavar="NAME",
+                 help="With --target: of the job, and of its model when it is installed.  [default: its id]"))
+parts = click.option("--parts", type=click.IntRange(min=1), metavar="K",
+                     help="With --target: divide the images among K processes, or tasks of a Slurm array.")

@@ -11,6 +11,7 @@ import click
 
 from medmae.cli import options, runs
 from medmae.cli.app import say
+from medmae.cli.elsewhere import Elsewhere, on_target
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.run_folder import RunFolder
@@ -23,14 +24,16 @@ from medmae.run_folder import RunFolder
                                        "several may follow."),
     click.option("--split", metavar="KEY", help="The list of the dataset file to use.  "
                                                 "[default: training and unlabeled]"),
-    options.method, options.preset, options.out("The run folder to make (or to continue, with --resume)."),
+    options.method, options.preset, options.out_here("The run folder to make (or to continue, with --resume)."),
     options.steps, options.seed, options.device, options.precision,
     click.option("--workers", type=click.IntRange(min=0), metavar="N",
                  help="Processes that prepare the images.  [default: one a core]"), options.overrides, options.resume,
     options.as_json)
+@on_target
 def command(dataset: Path | None, images: tuple[str, ...], split: str | None, method: str | None, preset: str | None,
-            out: Path, steps: int | None, seed: int | None, device: str | None, precision: str | None,
-            workers: int | None, overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
+            out: Path | None, steps: int | None, seed: int | None, device: str | None, precision: str | None,
+            workers: int | None, overrides: tuple[str, ...], resume: bool, as_json: bool,
+            elsewhere: Elsewhere | None) -> None:
     """Pretrain an encoder on unlabelled images by masking and reconstructing them.
 
     2-D images and volumes, of one modality or of several, may be mixed; what cannot be used is skipped and listed in
@@ -43,6 +46,7 @@ def command(dataset: Path | None, images: tuple[str, ...], split: str | None, me
       medmae pretrain --images scans/ more/*.nii.gz --method gl-mae --set modality=CT --out runs/ct
       medmae pretrain --images @list.txt xrays/ --method vis-mae --set balance=true --out runs/mixed
       medmae pretrain --resume --out runs/encoder
+      medmae pretrain --dataset dataset.json --method gl-mae --preset base --target cluster --name ct-encoder
     """
     request = runs.Request(
         kind="pretrain", out=out, resume=resume,
@@ -52,6 +56,9 @@ def command(dataset: Path | None, images: tuple[str, ...], split: str | None, me
                           images=[_absolute(path) for path in images] or None),
         build_config=lambda given: _config(given, overrides), check_inputs=_check,
         as_begun=lambda spec: _config(spec["config"], ()))
+    if elsewhere is not None:
+        elsewhere.perform(request, as_json)
+        return
     run = runs.perform(request)
     _tell_skipped(run)
     click.echo(json.dumps(runs.describe(run), indent=1)) if as_json else runs.conclude(run, "pretrain")

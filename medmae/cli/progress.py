@@ -38,7 +38,7 @@ class Display(Protocol):
 @contextmanager
 def shown(run: RunFolder, title: str) -> Iterator[None]:
     """Follow `run` while the block executes it; only what is new in ``progress.jsonl`` is shown."""
-    display: Display = BarDisplay(title) if sys.stderr.isatty() else LineDisplay(title)
+    display = display_of(title)
     offset = run.progress_file.stat().st_size if run.progress_file.exists() else 0
     finished = threading.Event()
     thread = threading.Thread(target=_follow, args=(run, offset, display, finished), name="progress", daemon=True)
@@ -51,12 +51,17 @@ def shown(run: RunFolder, title: str) -> Iterator[None]:
         display.close()
 
 
+def display_of(title: str) -> Display:
+    """What suits stderr."""
+    return BarDisplay(title) if sys.stderr.isatty() else LineDisplay(title)
+
+
 def _follow(run: RunFolder, offset: int, display: Display, finished: threading.Event) -> None:
     stop_was_asked = False
     last_look = False
     while not last_look:
         last_look = finished.wait(POLL_SECONDS)
-        records, offset = _new_records(run, offset)
+        records, offset = new_records(run, offset)
         for record in records:
             display.update(record)
         if run.stop_requested and not stop_was_asked and not last_look:
@@ -64,7 +69,7 @@ def _follow(run: RunFolder, offset: int, display: Display, finished: threading.E
             display.stopping()
 
 
-def _new_records(run: RunFolder, offset: int) -> tuple[list[dict[str, Any]], int]:
+def new_records(run: RunFolder, offset: int) -> tuple[list[dict[str, Any]], int]:
     """The whole lines written after byte `offset`, and the offset behind them."""
     if not run.progress_file.exists():
         return [], offset

@@ -38,11 +38,11 @@ class Request:
     `given` and `inputs` hold only what was named on the command line; `build_config` turns given values into the
     whole resolved configuration. `as_begun` tells the whole configuration of a run from its specification, with what
     options had as their values before they existed. `may_grow` names lists and tables that a resumed run may be given
-    more of.
+    more of. Only a run on a target needs no `out`.
     """
 
     kind: Kind
-    out: Path
+    out: Path | None
     resume: bool
     given: Mapping[str, Any]
     inputs: Mapping[str, Any]
@@ -50,6 +50,12 @@ class Request:
     check_inputs: Callable[[Mapping[str, Any]], None]
     as_begun: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     may_grow: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder of a run here."""
+        assert self.out is not None  # the command line asks for it
+        return self.out
 
 
 def perform(request: Request) -> RunFolder:
@@ -60,12 +66,12 @@ def perform(request: Request) -> RunFolder:
             before is specified as it was.
         Failed: the run failed; its folder stays, with the log and what was computed.
     """
-    with clean_output(request.out):
+    with clean_output(request.folder):
         if not _is_begun(request):
             run = _begin(request)
             execute(run, request.kind)
             return run
-        run = RunFolder.open(request.out)
+        run = RunFolder.open(request.folder)
         before = run.spec
         try:
             _respecify(run, request)
@@ -153,19 +159,19 @@ def conclude(run: RunFolder, command: str) -> None:
 def _is_begun(request: Request) -> bool:
     if not request.resume:
         return False
-    if (request.out / "spec.json").is_file():
+    if (request.folder / "spec.json").is_file():
         return True
-    if request.out.is_dir() and any(request.out.iterdir()):
-        RunFolder.open(request.out)  # raises: there is something else in that folder
+    if request.folder.is_dir() and any(request.folder.iterdir()):
+        RunFolder.open(request.folder)  # raises: there is something else in that folder
     if not request.inputs:
-        raise BadInput(f"There is no run in {request.out} to continue. Check the path given with --out.")
-    say(f"There is no run in {request.out} yet: starting it.")
+        raise BadInput(f"There is no run in {request.folder} to continue. Check the path given with --out.")
+    say(f"There is no run in {request.folder} yet: starting it.")
     return False
 
 
 def _begin(request: Request) -> RunFolder:
     request.check_inputs(request.inputs)
-    return RunFolder.create(request.out, request.kind, request.build_config(request.given), request.inputs)
+    return RunFolder.create(request.folder, request.kind, request.build_config(request.given), request.inputs)
 
 
 def _respecify(run: RunFolder, request: Request) -> None:

@@ -11,7 +11,8 @@ import click
 
 from medmae.cli import options, runs, tables
 from medmae.cli.app import say
-from medmae.cli.inference import apply_to_images, cases_of, inference_config, raise_failures
+from medmae.cli.elsewhere import Elsewhere, on_target
+from medmae.cli.inference import apply_to_images, cases_of, inference_config, inputs_elsewhere, raise_failures
 
 
 @options.command("segment", "Label maps for images, on their exact grids.")
@@ -22,7 +23,7 @@ from medmae.cli.inference import apply_to_images, cases_of, inference_config, ra
     click.option("--base", type=click.Path(path_type=Path), metavar="LABELS",
                  help="Labels to keep outside of --roi: a file, or the folder of an earlier run."))
 @options.in_group(
-    "Results", options.out("The folder for the results; must be new or empty."), options.resume_cases,
+    "Results", options.out_here("The folder for the results; must be new or empty."), options.resume_cases,
     click.option("--format", "file_format", type=click.Choice(options.SEGMENT_FORMATS),
                  help="Of the labels. seg.nrrd: a segmentation in 3D Slicer, with names and colours; dicom-seg: refers "
                       "to the DICOM series.  [default: nii.gz]"),
@@ -36,9 +37,12 @@ from medmae.cli.inference import apply_to_images, cases_of, inference_config, ra
     "Quality, speed, memory", options.mirror, options.overlap, options.skip_empty, options.memory, options.batch,
     options.device, options.inference_precision)
 @options.combine(options.overrides)
-def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tuple[str, ...], ...], out: Path,
+@on_target
+@options.in_group("Elsewhere", options.parts)
+def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tuple[str, ...], ...],
+            out: Path | None,
             base: Path | None, resume: bool, file_format: str | None, overrides: tuple[str, ...], as_json: bool,
-            **chosen: Any) -> None:
+            elsewhere: Elsewhere | None, **chosen: Any) -> None:
     """Segment images; every result lies exactly on the grid of its image.
 
     Writes OUT/<image path without extension>.<format> and OUT/summary.csv (volume and surface of each label). An image
@@ -52,10 +56,18 @@ def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tu
       medmae segment --model fold1 fold2 --mirror --images scan.nrrd --out careful
       medmae segment --model tumour --channel t1/*.nii.gz --channel t2/*.nii.gz --out results
       medmae segment --model liver --images archive/ --out results --resume
+      medmae segment --model liver --images archive/ --target cluster --parts 16 --wait --out results
     """
     config = inference_config("segment", runs.given(format=file_format, **chosen), overrides)
-    result = apply_to_images("segment", config, models[0] if len(models) == 1 else list(models),
-                             cases_of(images, channels), out, resume=resume, base=None if base is None else str(base))
+    model = models[0] if len(models) == 1 else list(models)
+    cases = cases_of(images, channels)
+    if elsewhere is not None:
+        inputs = inputs_elsewhere(model, cases, base=runs.absolute(base))
+        elsewhere.apply("segment", config, inputs, out, resume, as_json)
+        return
+    assert out is not None  # the command line asks for it
+    result = apply_to_images("segment", config, model, cases, out, resume=resume,
+                             base=None if base is None else str(base))
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif result["cases"]:

@@ -1,0 +1,290 @@
+"""Submitting a job: a process of its own brings everything to the target and starts the run there.
+
+The command that submits returns at once; the process outlives it, its terminal and Slicer. How far it is stands in
+``submission.json``. Everything it does can be done again: after a lost connection, a kill or a crash the same process
+is started once more and goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmae.config import from_json, to_json
+from medmae.errors import BadInput
+from medmae.files import read_json, write_json
+from medmae.folder_lock import only_writer
+from medmae.jobs.calling import operate
+from medmae.jobs.job import Job, load_job, new_id
+from medmae.jobs.problems import ConnectionLost, TargetProblem
+from medmae.jobs.target import Target
+from medmae.jobs.there.processes import start_detached
+from medmae.jobs.transport import Transport, connect
+from medmae.run_folder import Kind, RunFolder, process_start
+from medmae.worker.child import environment_of_worker
+
+RECORD = "submission.json"
+RESULTS = "results"  # the folder of labels and tables in a run folder
+FOLDER = "submission"  # the lock of the process that submits, what it says, and what is made for the way there
+PASSING = ("connection lost", "timed out", "refused", "no route", "name not resolved")  # a laptop that slept, a reboot
+WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 10)
+REPORT_EVERY_SECONDS = 0.5
+BEGINS_WITHIN_SECONDS = 60.0
+
+Report = Callable[[str, int, int], Any]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """How far a submission is.
+
+    Args:
+        stage: what is being done; "waiting" before, "done", "failed" or "stopped" after.
+        done: of `total`, in the unit of the stage.
+        eta_s: time left of the stage, where that can be told.
+        error: why it failed, or what is being waited for.
+        remedy: what to do about it.
+        code: of the problem of the target.
+        pid: the process that submits; with `pid_start`, which tells it from later ones of that number.
+        updated: when this was written.
+    """
+
+    stage: str = "waiting"
+    done: int = 0
+    total: int = 0
+    eta_s: float | None = None
+    error: str | None = None
+    remedy: str | None = None
+    code: str | None = None
+    pid: int | None = None
+    pid_start: float | None = None
+    updated: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do for it."""
+        return self.stage in ("done", "failed", "stopped")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process is at it."""
+        if self.is_over:
+            return False
+        if self.pid is None:
+            return time.time() - self.updated < BEGINS_WITHIN_SECONDS
+        return process_start(self.pid) == self.pid_start
+
+
+def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any], *, name: str | None = None,
+           out: Path | None = None, parts: int | None = None) -> Job:
+    """Begin to submit a run; returns at once.
+
+    Args:
+        target: where to.
+        kind: of the run.
+        config: its resolved configuration.
+        inputs: of the run, with the paths of this computer.
+        name: what the job is called; default: its id.
+        out: where results go when they are fetched; default: the mirror.
+        parts: processes that share the cases of a segmentation.
+
+    Raises:
+        BadInput: `out` is there and not empty.
+    """
+    job_id = new_id(kind)
+    job = Job(id=job_id, name=name or job_id, kind=kind, target=target, created=time.time(),
+              out=None if out is None else str(out.expanduser().absolute()), parts=parts)
+    RunFolder.create(job.mirror, kind, config, _with_results(job, inputs))
+    (job.mirror / FOLDER).mkdir()
+    job.save()
+    begin(job)
+    return job
+
+
+def _with_results(job: Job, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a run that writes results: where to, and that it goes on with what is there when started again."""
+    if job.kind in ("segment", "classify"):
+        return {**inputs, "out": job.out or str(job.mirror / RESULTS), "resume": True}
+    return {**inputs, "out": job.out} if job.kind == "evaluate" and job.out else dict(inputs)
+
+
+def begin(job: Job) -> None:
+    """Start the process that submits `job`, or goes on with that."""
+    _write(job, Submission(updated=time.time()))
+    start_detached([sys.executable, "-m", "medmae.jobs.submission", job.id], job.mirror / FOLDER,
+                   job.mirror / FOLDER / "log.txt", environment_of_worker())
+
+
+def submission_of(job: Job) -> Submission:
+    """How far the submission is; a job of another computer has none and counts as submitted."""
+    file = job.mirror / RECORD
+    return from_json(Submission, read_json(file, "record of a submission")) if file.is_file() else Submission("done")
+
+
+def give_up(job: Job) -> None:
+    """End the process that submits `job`; what it has brought to the target stays there for another time."""
+    submission = submission_of(job)
+    if submission.is_alive and submission.pid is not None:
+        os.kill(submission.pid, signal.SIGTERM)
+        while submission.is_alive:
+            time.sleep(0.05)
+    _write(job, dataclasses.replace(submission, stage="stopped", error="Stopped as asked before it was submitted."))
+
+
+def perform(job: Job) -> Submission:
+    """Do the work, in this process: everything that is missing, again and again while the connection comes and goes.
+
+    Raises:
+        BadInput: another process is at it.
+    """
+    log = _Log(job)
+    with only_writer(job.mirror / FOLDER):
+        reached = False
+        waits = iter(WAIT_SECONDS)
+        while True:
+            try:
+                _submit(job, log)
+                return log.end("done")
+            except TargetProblem as problem:
+                reached = reached or log.progressed or isinstance(problem, ConnectionLost)
+                wait = next(waits, None) if reached and problem.code in PASSING else None
+                if wait is None:
+                    return log.end("failed", problem.finding, problem.remedy, problem.code)
+                if log.progressed:
+                    waits = iter(WAIT_SECONDS)
+                log.wait(problem, wait)
+            except BadInput as error:
+                return log.end("failed", str(error), "Mend the input and submit it again.", "bad input")
+            except OSError as error:
+                text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+                return log.end("failed", text, "Check free disk space and permissions, then: medmae job resume "
+                                               f"{job.id}", "disk full" if error.errno == 28 else "file")
+            except Exception as error:  # noqa: BLE001 - the last line of defence: recorded whole, told in a sentence
+                traceback.print_exc()
+                return log.end("failed", f"{type(error).__name__}: {error}",
+                               f"This is a fault of MedMAE. Details: {job.mirror / FOLDER / 'log.txt'}", "fault")
+
+
+def _submit(job: Job, log: _Log) -> None:
+    job = load_job(job.id)
+    if job.runs_here:
+        _start_here(job)
+        return
+    transport = connect(job.target)
+    log.report("connecting", 0, 0)
+    folder = transport.call("probe.make_folder", {"folder": job.target.folder})["folder"]
+    log.progressed = True
+    _start_there(job, transport, folder, log.report)
+
+
+def _start_here(job: Job) -> None:
+    """Run in the mirror itself, with the files where they are."""
+    job = job.replace(folder=str(job.mirror))
+    operate(job.target, "runs.start", {"run": job.folder, **_how_to_start(job, _engine(), sys.executable)})
+
+
+def _engine() -> str:
+    import medmae
+
+    return str(Path(medmae.__file__).resolve().parents[1])
+
+
+def _start_there(job: Job, transport: Transport, folder: str, report: Report) -> None:
+    from medmae.jobs.code import ensure_code
+    from medmae.jobs.environment import ensure_environment
+
+    report("code", 0, 0)
+    code = ensure_code(transport, folder)
+    python = ensure_environment(transport, folder, report)
+    if job.folder is None:
+        job = _bring(job, transport, folder, report)
+    report("starting", 0, 0)
+    operate(job.target, "runs.start", {"run": job.folder, **_how_to_start(job, code, python)})
+
+
+def _bring(job: Job, transport: Transport, folder: str, report: Report) -> Job:
+    """Bring the data of the run to the target and make its folder there."""
+    from medmae.jobs.collecting import collect
+    from medmae.jobs.transfer import upload
+
+    spec = RunFolder(job.mirror).spec
+    collected = collect(job.kind, spec["config"], spec["inputs"], job.mirror, report)
+    upload(transport, folder, collected, report)
+    known_there = {"id": job.id, "kind": job.kind, "created": job.created, "parts": job.parts}
+    files = {name: [blob.sha256, blob.suffix] for name, blob in collected.files.items()}
+    made = transport.call("runs.create", {"folder": folder, "id": job.id, "spec": collected.spec, "job": known_there,
+                                          "files": files})
+    return job.replace(folder=made["run"])
+
+
+def _how_to_start(job: Job, code: str, python: str) -> dict[str, Any]:
+    """What `runs.start` needs to know."""
+    if os.name == "nt" and job.runs_here:
+        return {"command": [python, "-m", "medmae.run", str(job.mirror)]}
+    from medmae.jobs.launching import LaunchPlan, launch_script
+
+    assert job.folder is not None
+    plan = LaunchPlan(run=job.folder, code=code, python=python, kind=job.kind, parts=job.parts)
+    return {"script": launch_script(job.target, plan), "scheduler": "slurm" if job.target.kind == "slurm" else None}
+
+
+class _Log:
+    """Writes how far the submission is, not too often."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.progressed = False
+        self._now = Submission(stage="connecting", pid=os.getpid(), pid_start=process_start(os.getpid()))
+        self._stage_began = self._written = time.monotonic()
+        self._done_at_begin = 0
+        _write(job, self._now)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Take what a step of the work says."""
+        now = time.monotonic()
+        is_new = stage != self._now.stage or self._now.error is not None
+        if is_new:
+            self._stage_began, self._done_at_begin = now, done
+        elif now - self._written < REPORT_EVERY_SECONDS and done != total:
+            return
+        seconds, gone = now - self._stage_began, done - self._done_at_begin
+        eta_s = round(seconds / gone * (total - done), 1) if gone > 0 and total > done else None
+        self._write(stage=stage, done=done, total=total, eta_s=eta_s, error=None, remedy=None, code=None)
+
+    def wait(self, problem: TargetProblem, seconds: float) -> None:
+        """Say what is being waited for, and wait."""
+        self.progressed = False
+        self._write(error=problem.finding, remedy=f"Trying again in {seconds:.0f} s.", code=problem.code)
+        time.sleep(seconds)
+
+    def end(self, stage: str, error: str | None = None, remedy: str | None = None,
+            code: str | None = None) -> Submission:
+        """Say how it ended."""
+        self._write(stage=stage, error=error, remedy=remedy, code=code, eta_s=None)
+        return self._now
+
+    def _write(self, **changes: Any) -> None:
+        self._now = dataclasses.replace(self._now, **changes)
+        self._written = time.monotonic()
+        _write(self.job, self._now)
+
+
+def _write(job: Job, submission: Submission) -> None:
+    write_json(job.mirror / RECORD, to_json(dataclasses.replace(submission, updated=time.time())))
+
+
+def main() -> None:
+    """Entry point of ``python -m medmae.jobs.submission ID``."""
+    perform(load_job(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
