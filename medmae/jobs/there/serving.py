@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from medmae.errors import BadInput
 
-MARKER = b"\x00MEDMAE-ANSWERS\x00"  # login shells print greetings before it
+MARKER = b"\x00MEDMAE-ANSWERS\x01"  # login shells print greetings before it; no end of it begins it
 CHUNK = 1 << 20
 
 
