@@ -76,6 +76,7 @@ class SshServer:
         self.authorized_keys = folder / "authorized_keys"
         self.home = folder / "home"
         self.log = folder / "sshd.log"
+        self._log_began = 0
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self.home.mkdir()
@@ -92,6 +93,7 @@ class SshServer:
         """Listen; returns when connections are taken."""
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists, and without systemd nobody makes it
+        self._log_began = len(self.log.read_text()) if self.log.exists() else 0
         self._process = subprocess.Popen(
             [self._program, "-D", "-f", self.folder / "sshd_config", "-E", self.log],
             stdin=subprocess.DEVNULL, start_new_session=True)
@@ -120,6 +122,10 @@ class SshServer:
             self._process = None
             for pid in connections:
                 _kill(pid)
+
+    def logins(self) -> int:
+        """How often somebody was let in since it last started."""
+        return self.log.read_text()[self._log_began:].count("Accepted publickey")
 
     def connections(self) -> int:
         """How many processes of sshd serve connections now."""

@@ -32,7 +32,7 @@ def problem_of_failure(target: Target, code: int, said: str, reason: str) -> Tar
         reason: "before" the other side began to answer, "amid" its answer, or "silence".
     """
     where = target.host or "this computer"
-    last = said.strip().splitlines()[-1] if said.strip() else f"exit code {code}"
+    last = said.strip().splitlines()[-1].strip(" .\r") if said.strip() else f"exit code {code}"
     if reason == "silence":
         return ConnectionLost("timed out", f"{where} has not answered for too long.",
                               "Try again later. If it stays so, log in there and look: it may be short of memory, or "
@@ -49,9 +49,9 @@ def problem_of_ssh(target: Target, said: str) -> TargetProblem:
     """What is wrong, after ssh or ssh-keyscan could not connect and `said` why."""
     for pattern, code in FAILURES.items():
         if re.search(pattern, said):
-            told = next(line for line in said.splitlines() if re.search(pattern, line)).strip(" @\r")
+            told = next(line for line in said.splitlines() if re.search(pattern, line)).strip(" @.\r")
             return TargetProblem(code, *_explained(target, code, told, said))
-    last = said.strip().splitlines()[-1].strip() if said.strip() else "ssh did not say why"
+    last = said.strip().splitlines()[-1].strip(" .\r") if said.strip() else "ssh did not say why"
     return ConnectionLost("connection lost", f"The connection to {target.host} failed: {last}.",
                           f"Try again. If it stays so, see what this says: ssh -v {target.host}")
 
@@ -113,5 +113,5 @@ def _problem_of_python(target: Target, where: str, code: int, said: str, last: s
         return TargetProblem("old Python", f"{target.python} on {where} is Python 2; 3.11 or newer is needed.", remedy)
     if code in (NOT_FOUND, NOT_A_PROGRAM):
         return TargetProblem("no Python", f"There is no {target.python} on {where} ({last}).", remedy)
-    return TargetProblem("no Python", f"{target.python} on {where} does not start (exit code {code}): {last}.",
+    return TargetProblem("no Python", f"{target.python} on {where} does not start: {last}.",
                          "Log in there and try the same: the preamble, if there is one, then Python. " + remedy)

@@ -37,12 +37,18 @@ def begin_over_ssh(target: Target, script: str) -> subprocess.Popen[bytes]:
         TargetProblem: there is no ssh client, or its configuration is damaged.
     """
     assert target.host is not None
-    command = ["ssh", *ssh_options(target), "--", target.host, f"exec sh -c {shlex.quote(script)}"]
+    command = ["ssh", *ssh_options(target), "--", target.host, f"exec sh -c 'eval \"$(printf \"{_plain(script)}\")\"'"]
     try:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 start_new_session=True, creationflags=NO_CONSOLE, env=environment())
     except FileNotFoundError:
         raise NO_CLIENT from None
+
+
+def _plain(script: str) -> str:
+    """Text for ``printf`` without what any login shell (csh and fish among them) treats specially within quotes."""
+    return "".join(letter if letter.isascii() and letter.isprintable() and letter not in "\\'\"$`!%"
+                   else "".join(f"\\{byte:03o}" for byte in letter.encode()) for letter in script)
 
 
 def rsync_shell(target: Target) -> str:
