@@ -203,15 +203,26 @@ def _seen(job: Job, told: Mapping[str, Any]) -> Status:
         return Status("interrupted", reason=f"Its folder {job.folder} is not on {job.target.name} any more.",
                       remedy="Submit it again.", seen=time.time())
     state = told["state"]
-    record = _last_record(job)
-    is_over = state["state"] in FINAL
+    record = {} if state["state"] in FINAL else _last_record(job)
+    counted = record if "stage" in record and "step" in record else state  # what comes before training counts itself
     status = Status(
-        state=str(state["state"]), stage=None if is_over else _text(record.get("stage")), step=state.get("step"),
-        total=state.get("total"), eta_s=None if is_over else record.get("eta_s"), reason=_text(state.get("reason")),
-        remedy=_remedy(job, state.get("remedy")), queue=_text(state.get("queue")), seen=time.time())
+        state=str(state["state"]), stage=_text(record.get("stage")), step=counted.get("step"),
+        total=counted.get("total"), eta_s=record.get("eta_s"), reason=_text(state.get("reason")),
+        remedy=_remedy(job, state.get("remedy")), queue=_queue(told.get("slurm")), seen=time.time())
     if job.mirror.is_dir():  # a job of another computer is only remembered when somebody has asked for it
         write_json(job.mirror / RECORD, to_json(status))
     return status
+
+
+def _queue(slurm: Mapping[str, Any] | None) -> str | None:
+    """What Slurm says, in its own words: "PENDING (Resources)"."""
+    if not slurm:
+        return None
+    if slurm.get("problem"):
+        return _text(slurm["problem"])
+    waiting = [job for job in slurm.get("jobs", []) if job.get("reason") not in (None, "", "None")]
+    job = (waiting or slurm.get("jobs") or [None])[0]
+    return None if job is None else _text(job["state"] + (f" ({job['reason']})" if waiting else ""))
 
 
 def log_of(job: Job) -> str:
@@ -226,7 +237,7 @@ def log_of(job: Job) -> str:
 def _remedy(job: Job, remedy: Any) -> str | None:
     """What a run says to do about it, in the words of jobs."""
     text = _text(remedy)
-    return text and text.replace("--resume", f"medmae job resume {job.id}")
+    return text and re.sub(r"--resume\b|(?<=with )resume\b", f"medmae job resume {job.id}", text)
 
 
 def _text(value: Any) -> str | None:

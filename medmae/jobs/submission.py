@@ -32,7 +32,7 @@ from medmae.run_folder import Kind, RunFolder, process_start
 from medmae.worker.child import environment_of_worker
 
 RECORD = "submission.json"
-RESULTS = "results"  # the folder of labels and tables in a run folder
+RESULTS = "outputs"  # the folder of labels and tables in a run folder
 FOLDER = "submission"  # the lock of the process that submits, what it says, and what is made for the way there
 PASSING = ("connection lost", "timed out", "refused", "no route", "name not resolved")  # a laptop that slept, a reboot
 WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 10)

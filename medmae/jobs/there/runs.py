@@ -174,7 +174,10 @@ def is_under_way(run: RunFolder) -> bool:
     """Whether a start would make a second one of it."""
     if launched_alive(run.path):
         return True
-    return judged(run)["state"] in ("running", "stopping")
+    told = {"run": {"state": judged(run)}}
+    _judge_waiting({"run": run.path}, told)
+    has_begun = ("running", "stopping", *(("queued",) if "slurm" in told["run"] else ()))
+    return told["run"]["state"]["state"] in has_begun
 
 
 def _wait_for_end(run: RunFolder) -> None:
