@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,8 @@ class Dataset:
         task: what the labels are for; None when no case has a label.
         modalities: one DICOM code for each channel (CT, MR, PT, DX, US, ...).
         channel_names: the channels as the file names them.
+        draws: seed to ids of training cases in the order in which few-label draws take them, where the file settles
+            it: one whose cases were renamed, as it goes to another computer, draws as the original does.
         labels: name to stored value, in the order of the network's classes: ascending values, and for segmentation
             the background first (added as 0 where the file leaves it out).
         lists: the case lists: training, validation, test, unlabeled and any other.
@@ -67,6 +69,7 @@ class Dataset:
     lists: dict[str, tuple[Case, ...]]
     subsets: dict[str, tuple[str, ...]]
     channel_names: tuple[str, ...] = ()
+    draws: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _subset_ids: dict[str, tuple[str, ...]] | None = None
 
     def cases(self, key: str) -> tuple[Case, ...]:
@@ -95,6 +98,12 @@ class Dataset:
                            f"'{key}' ({', '.join(outside[:5])}{', ...' if len(outside) > 5 else ''}). "
                            "Take them out of the subset, or choose the list that holds them.")
         return tuple(by_id[identifier] for identifier in ids)
+
+    def settled_draw(self, n: int, seed: int) -> tuple[Case, ...]:
+        """The `n` training cases that the file settles for `seed`; () where it does not."""
+        ids = self.draws.get(str(seed), ())[:n]
+        by_id = {case.id: case for case in self.lists.get("training", ())}
+        return tuple(by_id[identifier] for identifier in ids) if len(ids) == n else ()
 
     @property
     def background(self) -> str | None:

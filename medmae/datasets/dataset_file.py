@@ -16,7 +16,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.volumes import output_name
 
-MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets")
+MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets", "draws")
 USUAL_LISTS = ("training", "validation", "test", "unlabeled")
 UNKNOWN_MODALITY = "OT"  # DICOM's code for "other"; intensities are then scaled robustly, image by image
 ITEM_KEYS = ("image", "label", "subject", "id", "modality")
@@ -43,12 +43,13 @@ def parse_dataset(path: Path) -> Dataset:
     _check_channels(cases, modalities, problems)
     _check_crossing(cases, problems)
     subsets, subset_ids = _subsets(data.get("subsets", {}), items, cases, problems)
+    draws = _draws(data.get("draws", {}), cases.get("training", []), problems)
     name = data.get("name", path.parent.name)
     if not isinstance(name, str):
         problems.append(f"'name' is {name!r}, not text.")
     raise_problems(problems, f"The dataset file {path}", "Correct the file and start again.")
     return Dataset(path, name, task, modalities, labels, {key: tuple(found) for key, found in cases.items()}, subsets,
-                   channel_names, subset_ids)
+                   channel_names, draws, subset_ids)
 
 
 def _file(path: Path) -> Path:
@@ -270,6 +271,15 @@ def _subsets(raw: Any, items: dict[str, list[dict[str, Any]]], cases: dict[str, 
         texts[name] = tuple(members)
         identifiers[name] = tuple(dict.fromkeys(known[_text(m)] for m in members if m not in unknown))
     return texts, identifiers
+
+
+def _draws(raw: Any, training: list[Case], problems: list[str]) -> dict[str, tuple[str, ...]]:
+    known = {case.id for case in training}
+    if isinstance(raw, dict) and all(isinstance(ids, list) and len(set(map(str, ids))) == len(ids)
+                                     and known.issuperset(map(str, ids)) for ids in raw.values()):
+        return {seed: tuple(map(str, ids)) for seed, ids in raw.items()}
+    problems.append("'draws' must be an object of seeds, each with ids of training cases in the order of drawing.")
+    return {}
 
 
 def _short(value: Any) -> str:

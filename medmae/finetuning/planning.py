@@ -196,7 +196,8 @@ def _training_cases(dataset: Dataset, inputs: Mapping[str, Any],
     if config.cases:
         if config.cases > len(cases):
             raise BadInput(f"{config.cases} training cases were asked for, but {dataset.path} has only {len(cases)}.")
-        cases = draw_cases(cases, config.cases, config.seed)
+        cases = (dataset.settled_draw(config.cases, config.seed)
+                 or draw_cases(cases, config.cases, config.seed))
     if not cases:
         raise BadInput(f"The dataset {dataset.path} has no labelled training cases. Label some, or check the list.")
     if config.folds is not None:

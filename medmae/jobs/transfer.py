@@ -52,6 +52,8 @@ def upload(transport: Transport, folder: str, upload: Upload, report: Report) ->
             _send(transport, folder, upload, batch,
                   lambda arrived, before=before: report(UPLOAD, before + arrived, total))  # type: ignore[misc]
             done += sum(blob.size - arrived for blob, arrived in batch)
+            for blob, _ in batch:
+                upload.release(blob.sha256)  # one that arrived damaged is made again
     raise TargetProblem("damaged upload", f"Files arrive damaged on {transport.target.name}, {ATTEMPTS} times.",
                         "Check the disk there and the network.")
 

@@ -28,8 +28,10 @@ class Upload:
         files: path relative to the run folder to blob.
         sources: hash to the local file with these bytes; asking for one may take time, because a file that was removed
             after an earlier upload is made again.
+        release: takes the hashes of files that have arrived and are not needed here any more.
     """
 
     spec: dict[str, Any]
     files: dict[str, Blob]
     sources: Mapping[str, Path]
+    release: Callable[[str], None] = lambda sha256: None  # noqa: E731

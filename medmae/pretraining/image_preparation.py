@@ -85,7 +85,7 @@ def prepare_source(recipe: Recipe, source: Source) -> PreparedSource:
         codes = recipe.declared or (recipe.modality,)
         images.append(_prepared(recipe.preprocessing, source, source.id, volumes, codes[0], left_out, recipe))
         return PreparedSource(images, left_out)
-    frames = _frame_numbers(source, recipe.frames, left_out)
+    frames = frame_numbers(source, recipe.frames, left_out)
     for frame in frames:
         volume = _usable(read_image(source.images[0], frame=frame, series=source.series))
         declared = recipe.declared[0] if len(recipe.declared) == 1 else ""
@@ -109,7 +109,8 @@ def source_of_frame(image_id: str) -> str:
     return image_id.rpartition(_FRAME)[0] or image_id
 
 
-def _frame_numbers(source: Source, at_most: int, left_out: dict[str, tuple[int, int]]) -> list[int | None]:
+def frame_numbers(source: Source, at_most: int, left_out: dict[str, tuple[int, int]]) -> list[int | None]:
+    """Which frames of a source's file are taken, `at_most` so many and evenly spread; [None] for a single image."""
     from medmae.volumes.contents import count_frames
 
     count = count_frames(Path(source.images[0]))

@@ -29,14 +29,13 @@ from medmae.pretraining.method import PretrainingMethod, Reconstructions
 from medmae.pretraining.network_grid import in_orientation, is_thin, network_orientation
 from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.registry import method_class
-from medmae.pretraining.sources import Source, sources_of_cases, sources_of_images
+from medmae.pretraining.sources import Source, pretraining_cases, sources_of_cases, sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.training.balanced_order import BalancedOrder
 from medmae.training.distributed import joined
 from medmae.training.loop import LoopSettings, refuse_impossible, train
 
 log = logging.getLogger(__name__)
-PRETRAINING_LISTS = ("training", "unlabeled")
 EXAMPLES = 6
 WAIT_SECONDS = 0.5
 PREPROCESSING_FILE = "preprocessing.json"
@@ -149,11 +148,7 @@ def _sources(inputs: dict[str, Any], config: PretrainConfig) -> tuple[Sequence[S
     """The images to pretrain on, and what modalities a dataset file declares for their channels (() without one)."""
     if inputs.get("dataset"):
         dataset = load_dataset(inputs["dataset"])
-        split = inputs.get("split")
-        keys = [split] if split else [key for key in PRETRAINING_LISTS if dataset.lists.get(key)]
-        cases = list({case.id: case for key in keys for case in dataset.cases(key)}.values())
-        if not cases:
-            raise BadInput(f"The dataset {dataset.path} has no images in {' or '.join(PRETRAINING_LISTS)}.")
+        cases = pretraining_cases(dataset, inputs.get("split"))
         declared = (_stated_modality(config),) * len(dataset.modalities) if config.modality else dataset.modalities
         return sources_of_cases(cases), declared
     if inputs.get("images"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmae.datasets import Case
+from medmae.datasets import Case, Dataset
 from medmae.datasets.corpus_table import TextColumn, Values
 from medmae.datasets.labels import dicom_code
 from medmae.errors import BadInput
@@ -17,6 +17,7 @@ from medmae.volumes.discovery import all_named, expand
 from medmae.volumes.reading import IMAGE_ENDINGS, image_ending
 
 LIST_SIGN = "@"
+PRETRAINING_LISTS = ("training", "unlabeled")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,19 @@ def sources_of_images(patterns: Sequence[str]) -> PathSources:
         raise BadInput(f"{', '.join(str(pattern)[len(LIST_SIGN):] for pattern in patterns)} names no images. "
                        "Write one path a line into it.")
     return found
+
+
+def pretraining_cases(dataset: Dataset, split: str | None = None) -> list[Case]:
+    """The cases of a dataset to learn from: those of the list `split`, or of the usual ones.
+
+    Raises:
+        BadInput: there are none.
+    """
+    keys = [split] if split else [key for key in PRETRAINING_LISTS if dataset.lists.get(key)]
+    cases = list({case.id: case for key in keys for case in dataset.cases(key)}.values())
+    if not cases:
+        raise BadInput(f"The dataset {dataset.path} has no images in {' or '.join(PRETRAINING_LISTS)}.")
+    return cases
 
 
 def sources_of_cases(cases: Sequence[Case]) -> list[Source]:

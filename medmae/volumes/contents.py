@@ -16,6 +16,7 @@ from medmae.volumes.dicom_series import (
     sort_slices,
 )
 from medmae.volumes.geometry import Geometry
+from medmae.volumes.neutral_nrrd import stated_facts
 from medmae.volumes.nifti_header import read_nifti_header
 from medmae.volumes.pictures import PICTURE_ENDINGS
 from medmae.volumes.reading import VOLUME_ENDINGS, geometry_of, image_ending, nifti_geometry, read_image, refuse_missing
@@ -106,7 +107,8 @@ def read_geometry(path: Path, series: str | None = None) -> Geometry | None:
         _, geometry, is_2d = nifti_geometry(path)
         return None if is_2d else geometry
     reader = open_reader(path)
-    return None if reader.GetDimension() == 2 else geometry_of(reader, path)
+    is_2d = reader.GetDimension() == 2 or stated_facts(reader).get("is_2d", False)
+    return None if is_2d else geometry_of(reader, path)
 
 
 def _dicom_frames(path: Path) -> int:

@@ -13,9 +13,9 @@ from medmae.errors import BadInput
 from medmae.volumes.compression import write_gzip
 from medmae.volumes.geometry import Geometry
 
-_TYPES = {"uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short",
-          "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
-          "float32": "float", "float64": "double"}
+NRRD_TYPES = {"uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short",
+              "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
+              "float32": "float", "float64": "double"}
 _HEADER_LIMIT_BYTES = 16_000_000
 
 
@@ -59,15 +59,15 @@ def write_nrrd(path: Path, array: NDArray, geometry: Geometry, fields: Mapping[s
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry.affine + 0.0  # + 0.0 turns -0 into 0
     lines = [
         "NRRD0004",
-        f"type: {_TYPES[array.dtype.name]}",
+        f"type: {NRRD_TYPES[array.dtype.name]}",
         "dimension: 3",
         "space: left-posterior-superior",
         "sizes: " + " ".join(str(size) for size in array.shape[::-1]),
-        "space directions: " + " ".join(_vector(lps[:3, column]) for column in range(3)),
+        "space directions: " + " ".join(nrrd_vector(lps[:3, column]) for column in range(3)),
         "kinds: domain domain domain",
         *([] if array.dtype.itemsize == 1 else ["endian: little"]),
         "encoding: gzip",
-        f"space origin: {_vector(lps[:3, 3])}",
+        f"space origin: {nrrd_vector(lps[:3, 3])}",
         *(f"{key}:={_escaped(value)}" for key, value in fields.items()),
     ]
     with open(path, "wb") as file:
@@ -75,7 +75,8 @@ def write_nrrd(path: Path, array: NDArray, geometry: Geometry, fields: Mapping[s
         write_gzip(file, array)
 
 
-def _vector(values: NDArray[np.float64]) -> str:
+def nrrd_vector(values: NDArray[np.float64]) -> str:
+    """Numbers as NRRD writes them, with full precision."""
     return "(" + ",".join(f"{value:.17g}" for value in values) + ")"
 
 

@@ -13,6 +13,7 @@ from medmae.errors import BadInput
 from medmae.volumes.dicom_series import is_dicom_file, read_dicom
 from medmae.volumes.frames import choose_component, choose_frame
 from medmae.volumes.geometry import Geometry
+from medmae.volumes.neutral_nrrd import stated_facts
 from medmae.volumes.nifti_header import NiftiHeader, check_nifti_geometry, read_nifti_header
 from medmae.volumes.nifti_voxels import read_nifti_voxels
 from medmae.volumes.pictures import PICTURE_ENDINGS, read_picture
@@ -116,7 +117,8 @@ def _read_volume_file(path: Path, ending: str, frame: int | None) -> Volume:
         reader.SetExtractSize([*size[:3], 0])
         frame = None
     array = _array_of(execute(reader, path), path)
-    volume = Volume(array.reshape(array.shape[0], *geometry.shape), geometry, is_2d=dimension == 2, source=str(path))
+    volume = Volume(array.reshape(array.shape[0], *geometry.shape), geometry, source=str(path),
+                    **{"is_2d": dimension == 2, **stated_facts(reader)})
     return choose_component(volume, frame)
 
 
