@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_cluster import slurm, slurm_of_the_run  # noqa: F401 - fixtures
 from ssh_server import HOST, SshServer, find_sshd
 
 from medmae.jobs.target import Target
