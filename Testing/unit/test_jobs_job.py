@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -161,7 +160,8 @@ def test_a_run_outlives_whoever_started_it_and_their_session(tmp_path: Path) -> 
 import io, os, sys
 from medmae.jobs.there import runs
 from medmae.jobs.there.serving import Channel
-runs.start({{"run": {str(run.path)!r}, "command": [sys.executable, "-c", {RUN!r}]}}, Channel(io.BytesIO(), io.BytesIO()))
+channel = Channel(io.BytesIO(), io.BytesIO())
+runs.start({{"run": {str(run.path)!r}, "command": [sys.executable, "-c", {RUN!r}]}}, channel)
 os.killpg(0, 9)
 """
     died = subprocess.run([sys.executable, "-c", starter], check=False, start_new_session=True)
@@ -192,4 +192,4 @@ def test_making_a_run_again_leaves_what_is_there(tmp_path: Path) -> None:
     listed = runs.listing({"folder": str(tmp_path / "there")}, CHANNEL)["runs"]
     assert listed == [{"job": {"id": "one"}, "run": str(run.path)}]
     assert json.loads(run.spec_file.read_text()) == asked["spec"]
-    assert os.listdir(tmp_path / "there" / "runs") == ["one"]
+    assert [entry.name for entry in (tmp_path / "there" / "runs").iterdir()] == ["one"]

@@ -167,19 +167,11 @@ overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 
 
-class NeededHere(click.Option):
-    """An option that is required unless the command runs on a target."""
-
-    def process_value(self, context: click.Context, value: Any) -> Any:
-        """The value, as usual.
-
-        Raises:
-            MissingParameter: neither it nor a target is given.
-        """
-        value = super().process_value(context, value)
-        if value is None and context.params.get("target") is None:
-            raise click.MissingParameter(ctx=context, param=self)
-        return value
+def _needed_here(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """For an option that is required unless the command runs on a target."""
+    if value is None and context.params.get("target") is None:
+        raise click.MissingParameter(ctx=context, param=option)
+    return value
 
 
 def out(what: str, *, required: bool = True) -> Callable[[Function], Function]:
@@ -189,7 +181,7 @@ def out(what: str, *, required: bool = True) -> Callable[[Function], Function]:
 
 def out_here(what: str) -> Callable[[Function], Function]:
     """The ``--out`` option of a command that can run on a target; `what` says what is written there."""
-    return click.option("--out", cls=NeededHere, type=click.Path(path_type=Path), metavar="DIR",
+    return click.option("--out", callback=_needed_here, type=click.Path(path_type=Path), metavar="DIR",
                         help=f"{what} With --target: where fetched results go.")
 
 

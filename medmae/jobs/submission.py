@@ -145,8 +145,8 @@ def perform(job: Job) -> Submission:
     Raises:
         BadInput: another process is at it.
     """
-    log = _Log(job)
     with only_writer(job.mirror / FOLDER):
+        log = _Log(job)
         reached = False
         waits = iter(WAIT_SECONDS)
         while True:

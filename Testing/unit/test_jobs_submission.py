@@ -1,0 +1,186 @@
+"""Submitting to this computer: at once, in processes that nothing takes along; refused, killed, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_training_data import write_pictures
+
+from medmae.cli.app import run
+from medmae.errors import BadInput
+from medmae.jobs.following import follow, log_of
+from medmae.jobs.job import list_jobs, load_job
+from medmae.jobs.stopping import remove, resume, stop
+from medmae.jobs.submission import submission_of, submit
+from medmae.jobs.target import Target
+
+LOCAL = Target("local", gpus=0)
+BAD = {"dataset": "/no/such/dataset.json", "model": "/no/such/model", "split": "test"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_submitting_returns_at_once_and_the_job_goes_on_when_all_of_the_submitter_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import os
+from medmae.jobs.submission import submit
+from medmae.jobs.target import Target
+submit(Target("local", gpus=0), "evaluate", {{}}, {BAD!r}, name="scores")
+os.killpg(0, 9)
+"""
+    begun = time.monotonic()
+    died = subprocess.run([sys.executable, "-c", program], check=False, start_new_session=True)
+    assert died.returncode == -9 and time.monotonic() - begun < 5
+    (job,) = list_jobs()
+    assert job.name == "scores"
+    wait_until(lambda: follow(job).is_final)
+    status = follow(job)
+    assert status.state == "failed" and "/no/such/dataset.json" in (status.reason or "")
+    assert "/no/such/dataset.json" in log_of(job)
+
+
+def test_what_is_wrong_with_the_inputs_is_said_before_there_is_a_job(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = write_pictures(tmp_path, {"training": 2, "test": 1})
+    for arguments in (
+            ["finetune", "--dataset", "no.json", "--encoder", "none", "--method", "vis-mae", "--preset", "tiny"],
+            ["finetune", "--dataset", str(dataset), "--encoder", "no-such-model"],
+            ["finetune", "--dataset", str(dataset), "--encoder", "none", "--method", "vis-mae", "--preset", "tiny",
+             "--subset", "n99"],
+            ["finetune", "--dataset", str(dataset), "--encoder", "none", "--set", "no_such_key=1"],
+            ["pretrain", "--images", "nothing-here", "--method", "vis-mae", "--preset", "tiny"],
+            ["segment", "--model", "no-such-model", "--images", str(tmp_path)],
+            ["segment", "--model", "x"],
+            ["evaluate", "--model", "no-such-model", "--dataset", str(dataset)],
+            ["curve", "--dataset", str(dataset), "--encoder", "no-such-model", "--cases", "1"],
+            ["pretrain", "--resume", "--out", str(tmp_path / "run")],
+            ["finetune", "--dataset", str(dataset), "--encoder", "none", "--method", "vis-mae", "--preset", "tiny",
+             "--out", str(tmp_path)]):
+        assert run([*arguments, "--target", "local"]) == 2, arguments
+        assert run(["job", "submit", "local", *arguments]) == 2, arguments
+        assert "Traceback" not in capsys.readouterr().err
+    assert run(["segment", "--model", "x", "--images", "y", "--target", "no-such-target"]) == 2
+    assert "no-such-target" in capsys.readouterr().err
+    assert list_jobs() == []
+
+
+def test_options_of_jobs_need_a_target_and_runs_here_need_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pretrain", "--images", "x", "--method", "vis-mae", "--wait", "--out", "x"]) == 2
+    assert "--target" in capsys.readouterr().err
+    assert run(["segment", "--model", "x", "--images", "y", "--parts", "2", "--out", "x"]) == 2
+    assert "--target" in capsys.readouterr().err
+    assert run(["pretrain", "--images", "x", "--method", "vis-mae"]) == 2
+    assert "Missing option '--out'" in capsys.readouterr().err
+
+
+def test_a_job_is_trained_stopped_resumed_and_fetched_with_commands(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = write_pictures(tmp_path, {"training": 6})
+
+    def said(*arguments: str) -> dict:
+        assert run([*arguments, "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    submitted = said("job", "submit", "local", "finetune", "--dataset", str(dataset), "--encoder", "none", "--method",
+                     "vis-mae", "--preset", "tiny", "--steps", "400", "--name", "up or down", "--out",
+                     str(tmp_path / "results"), "--set", "batch_size=2")
+    name = submitted["id"]
+    assert submitted["state"] == "submitting"
+    wait_until(lambda: (follow(load_job(name)).step or 0) > 2 and follow(load_job(name)).stage in (None, "train"))
+    assert run(["job", "resume", name]) == 2
+    assert "running already" in capsys.readouterr().err
+    assert run(["job", "fetch", name]) == 2
+    assert "running still" in capsys.readouterr().err
+    assert said("job", "stop", name)["state"] in ("stopping", "stopped")
+    wait_until(lambda: follow(load_job(name)).state == "stopped")
+    stopped = said("job", "status", name)
+    assert 2 < stopped["step"] < 400 and f"medmae job resume {name}" in stopped["remedy"]
+    assert run(["job", "fetch", name]) == 2
+    assert "--partial" in capsys.readouterr().err
+    spec = load_job(name).mirror / "spec.json"
+    spec.write_text(spec.read_text().replace('"steps": 400', f'"steps": {stopped["step"] + 4}'))
+    said("job", "resume", name, "--gpus", "0")
+    outcome = said("job", "status", "up or down", "--wait")
+    assert outcome["state"] == "done" and outcome["step"] == stopped["step"] + 4
+    assert outcome["results"] == str(tmp_path / "results")
+    assert (tmp_path / "results" / "model" / "model.json").is_file()
+    assert [one["name"] for one in json.loads(_list_models(capsys))] == ["up or down"]
+    assert said("job", "fetch", name)["results"] == str(tmp_path / "results")  # again: nothing changes
+    listed = json.loads(_output(capsys, "job", "list", "--json"))
+    assert [(one["id"], one["state"]) for one in listed] == [(name, "done")]
+    assert "training" in _output(capsys, "job", "logs", name) or "finetun" in _output(capsys, "job", "logs", name)
+    assert run(["job", "resume", name]) == 2
+    assert run(["job", "remove", name, "--yes"]) == 0
+    assert list_jobs() == [] and (tmp_path / "results" / "model").is_dir()
+
+
+def _output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert run(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def _list_models(capsys: pytest.CaptureFixture[str]) -> str:
+    return _output(capsys, "model", "list", "--json")
+
+
+def slow_target(tmp_path: Path) -> Target:
+    """A target that is called as a remote one, and takes its time."""
+    return Target("slow", "slurm", folder=str(tmp_path / "there"), python=sys.executable, preamble=("sleep 20",))
+
+
+def test_a_killed_submission_is_interrupted_and_a_stopped_one_stopped_and_both_go_on(tmp_path: Path) -> None:
+    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    wait_until(lambda: submission_of(job).pid)
+    assert follow(job).state == "submitting"
+    with pytest.raises(BadInput, match="submitting already"):
+        resume(job)
+    with pytest.raises(BadInput, match="being submitted"):
+        remove(job)
+    os.kill(submission_of(job).pid or 0, signal.SIGKILL)
+    wait_until(lambda: follow(job).state == "interrupted")
+    resume(job)
+    wait_until(lambda: submission_of(job).pid)
+    assert stop(job)
+    assert follow(job).state == "stopped"
+    assert not stop(job)
+    remove(job)
+    assert list_jobs() == []
+
+
+def test_two_processes_do_not_submit_the_same_job(tmp_path: Path) -> None:
+    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    wait_until(lambda: submission_of(job).pid)
+    first = submission_of(job).pid
+    second = subprocess.run([sys.executable, "-m", "medmae.jobs.submission", job.id], capture_output=True, text=True,
+                            check=False)
+    assert second.returncode != 0 and submission_of(job).pid == first
+    stop(job)
+
+
+def test_what_is_wrong_with_the_target_ends_the_submission_with_a_remedy(tmp_path: Path) -> None:
+    wrong = Target("wrong", "slurm", folder=str(tmp_path / "there"), python="/no/such/python")
+    job = submit(wrong, "evaluate", {}, BAD)
+    wait_until(lambda: submission_of(job).is_over)
+    status = follow(job)
+    assert (status.state, submission_of(job).code) == ("failed", "no Python")
+    assert "/no/such/python" in (status.reason or "") and f"medmae job resume {job.id}" in (status.remedy or "")
