@@ -12,8 +12,8 @@ peer-fp32-14, peer-bf16-14  MONAI as its tutorials use it: LoadImage, Orientatio
 equal-14    `medmae segment` with the peer's windows: fp32, none skipped.
 default-N   `medmae segment` with its defaults and N classes.
 
-Parts: memory (peer-fp32-14 and default-N), time (all with 14 classes), agreement (Dice between the results of those),
-and for a volume of one window
+Parts: memory (peer-fp32-14 and default-N), time (all with 14 classes), agreement (Dice between the results of those,
+and with the organs that the scan was made of), and for a volume of one window
 cold        from the start of the process to the first window, against `python -c "import torch"` and the time to read
             the model; what is imported goes to importtime.txt;
 warm        the second request to a warm `python -m medmae.worker`, without its forward passes.
@@ -152,13 +152,16 @@ def times(bench: Bench) -> Measured:
 
 
 def agreement(bench: Bench) -> Measured:
-    """Dice of the labels of each variant with 14 classes, and what the peer itself loses in bf16."""
+    """Dice of the labels of each variant with 14 classes with the peer's, and of both with the truth."""
     found = {}
     for name in (EQUAL, f"default-{CLASSES[0]}", PEERS[1]):
         bench.variant(name)
         bench.variant(PEERS[0])
         say(f"comparing {name} with {PEERS[0]}")
         found[f"{name} and {PEERS[0]}"] = dice(bench.labels(name), bench.labels(PEERS[0]))
+    organs = bench.image.with_name("organs.nii.gz")
+    if organs.exists():  # a real scan has none
+        found |= {f"{name} and organs": dice(bench.labels(name), organs) for name in (EQUAL, PEERS[0])}
     return found
 
 
