@@ -16,7 +16,7 @@ from medmae.config import from_json
 from medmae.datasets import Case, Dataset, draw_cases, load_dataset, validate, validate_cases
 from medmae.datasets.classes import classes_in
 from medmae.errors import BadInput
-from medmae.jobs.gathering import INPUTS, OUTPUTS, Gathering, image_place, neutral_ids
+from medmae.jobs.gathering import OUTPUTS, Gathering, image_place, neutral_ids
 from medmae.jobs.neutral_images import Wanted
 from medmae.jobs.upload import Report, Upload
 
@@ -96,7 +96,7 @@ def _evaluate(gathering: Gathering, config: Config, inputs: Mapping[str, Any]) -
     cases = _labelled(dataset, inputs.get("split") or "test")
     validate_cases(dataset, cases, labels=True, on_progress=_checking(gathering))
     paths = {"model": gathering.models(inputs["model"]), "dataset": gathering.dataset(dataset, {"test": cases}),
-             "split": "test", "out": OUTPUTS}
+             "split": "test", **({"out": OUTPUTS} if inputs.get("out") else {})}
     return config, paths, {"dataset": dataset.name, "out": inputs.get("out")}
 
 
@@ -175,6 +175,3 @@ def _withheld(dataset: Dataset, training: Sequence[Case], others: Sequence[Case]
             found.append(case)
             lacking -= set(classes_in([case]))
     return found
-
-
-__all__ = ["INPUTS", "OUTPUTS", "collect"]

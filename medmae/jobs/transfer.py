@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medmae.errors import BadInput
+from medmae.jobs import rsync
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.there.data import inside
 from medmae.jobs.there.serving import CHUNK
@@ -18,6 +19,7 @@ from medmae.jobs.upload import Blob, Report, Upload
 
 ASKED_AT_ONCE = 5000
 BATCH_FILES, BATCH_BYTES = 500, 2**30
+LEAST_FOR_RSYNC = 2**20  # smaller batches take one call instead of two
 ATTEMPTS = 3
 RESERVE_BYTES = 2**26  # that a run needs at the least for its own files
 UPLOAD, DOWNLOAD = "upload", "download"
@@ -42,15 +44,14 @@ def upload(transport: Transport, folder: str, upload: Upload, report: Report) ->
     blobs = {blob.sha256: blob for blob in upload.files.values()}
     total = sum(blob.size for blob in blobs.values())
     for _ in range(ATTEMPTS):
-        absent = _absent(transport, folder, blobs)
+        store = _Store(transport, folder)
+        absent = store.absent(blobs)
         done = total - sum(blob.size - arrived for blob, arrived in absent)
         report(UPLOAD, done, total)
         if not absent:
             return
         for batch in _batches(absent):
-            before = done
-            _send(transport, folder, upload, batch,
-                  lambda arrived, before=before: report(UPLOAD, before + arrived, total))  # type: ignore[misc]
+            store.send(upload, batch, lambda arrived, before=done: report(UPLOAD, before + arrived, total))  # type: ignore[misc]
             done += sum(blob.size - arrived for blob, arrived in batch)
             for blob, _ in batch:
                 upload.release(blob.sha256)  # one that arrived damaged is made again
@@ -58,24 +59,68 @@ def upload(transport: Transport, folder: str, upload: Upload, report: Report) ->
                         "Check the disk there and the network.")
 
 
-def _absent(transport: Transport, folder: str, blobs: dict[str, Blob]) -> list[tuple[Blob, int]]:
-    """The blobs that are not there, each with how many of its bytes are.
+class _Store:
+    """The blobs on a target."""
 
-    Raises:
-        TargetProblem: there is no room for them.
-    """
-    found: list[tuple[Blob, int]] = []
-    wanted = list(blobs.values())
-    answer: dict[str, Any] = {"free": 0}
-    for start in range(0, len(wanted), ASKED_AT_ONCE):
-        asked = [[blob.sha256, blob.suffix, blob.size] for blob in wanted[start:start + ASKED_AT_ONCE]]
-        answer = transport.call("data.missing", {"folder": folder, "blobs": asked}, timeout_s=SILENCE_S)
-        found += [(blobs[sha256], arrived) for sha256, arrived in answer["missing"]]
-    needed = sum(blob.size - arrived for blob, arrived in found)
-    if found and answer["free"] < needed + RESERVE_BYTES:
-        raise _disk_full(transport, folder, f"{_megabytes(needed)} are still to be sent and "
-                                            f"{_megabytes(answer['free'])} are free")
-    return found
+    def __init__(self, transport: Transport, folder: str) -> None:
+        self._transport, self._folder = transport, folder
+        self._incoming = ""
+        self._has_rsync = False
+
+    def absent(self, blobs: dict[str, Blob]) -> list[tuple[Blob, int]]:
+        """The blobs that are not there, each with how many of its bytes are.
+
+        Raises:
+            TargetProblem: there is no room for them.
+        """
+        found: list[tuple[Blob, int]] = []
+        wanted = list(blobs.values())
+        free = 0
+        for start in range(0, len(wanted), ASKED_AT_ONCE):
+            asked = [[blob.sha256, blob.suffix, blob.size] for blob in wanted[start:start + ASKED_AT_ONCE]]
+            answer = self._call("data.missing", asked)
+            free, self._incoming, self._has_rsync = answer["free"], answer["incoming"], answer["rsync"]
+            found += [(blobs[sha256], arrived) for sha256, arrived in answer["missing"]]
+        needed = sum(blob.size - arrived for blob, arrived in found)
+        if found and free < needed + RESERVE_BYTES:
+            raise self._disk_full(f"{_told(needed)} are still to be sent and {_told(free)} are free")
+        return found
+
+    def send(self, upload: Upload, batch: list[tuple[Blob, int]], arrived: Callable[[int], Any]) -> None:
+        """Bring blobs there; one that arrives damaged is gone again. `arrived` takes the bytes that went."""
+        size = sum(blob.size - offset for blob, offset in batch)
+        try:
+            if size >= LEAST_FOR_RSYNC and rsync.can_push(self._transport.target, is_there=self._has_rsync):
+                self._push(upload, batch, lambda bytes_: arrived(min(bytes_, size)))
+            else:
+                self._stream(upload, batch, arrived)
+        except rsync.NoRsync:
+            self._has_rsync = False
+            self.send(upload, batch, arrived)
+        except rsync.NoRoom as error:
+            raise self._disk_full(str(error)) from None
+        except OSError as error:
+            if error.errno in _FULL:
+                raise self._disk_full(str(error)) from None
+            raise
+
+    def _push(self, upload: Upload, batch: list[tuple[Blob, int]], arrived: Callable[[int], Any]) -> None:
+        files = {blob.sha256: upload.sources[blob.sha256] for blob, _ in batch}
+        rsync.push(self._transport.target, files, self._incoming, arrived)
+        self._call("data.accept", [[blob.sha256, blob.suffix, blob.size] for blob, _ in batch])
+
+    def _stream(self, upload: Upload, batch: list[tuple[Blob, int]], arrived: Callable[[int], Any]) -> None:
+        self._call("data.receive", [[blob.sha256, blob.suffix, blob.size, offset] for blob, offset in batch],
+                   send=_pieces(upload, batch),
+                   on_progress=lambda told: arrived(told["bytes"]) if "bytes" in told else None)
+
+    def _call(self, operation: str, blobs: list[list[Any]], **options: Any) -> dict[str, Any]:
+        return self._transport.call(operation, {"folder": self._folder, "blobs": blobs}, timeout_s=SILENCE_S, **options)
+
+    def _disk_full(self, how: str) -> TargetProblem:
+        return TargetProblem("disk full", f"There is not enough space for {self._folder} on "
+                                          f"{self._transport.target.name}: {how}.",
+                             "Make room there, or choose another folder for the target.")
 
 
 def _batches(absent: Sequence[tuple[Blob, int]]) -> Iterator[list[tuple[Blob, int]]]:
@@ -89,52 +134,21 @@ def _batches(absent: Sequence[tuple[Blob, int]]) -> Iterator[list[tuple[Blob, in
         yield batch
 
 
-def _send(transport: Transport, folder: str, upload: Upload, batch: list[tuple[Blob, int]], arrived: Any) -> None:
-    asked = [[blob.sha256, blob.suffix, blob.size, offset] for blob, offset in batch]
-    pieces = _Pieces(upload, batch)
-    try:
-        transport.call("data.receive", {"folder": folder, "blobs": asked}, send=pieces,
-                       on_progress=lambda told: arrived(told["bytes"]) if "bytes" in told else None,
-                       timeout_s=SILENCE_S)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _disk_full(transport, folder, str(error)) from None
-        raise
-    except BadInput:
-        if pieces.fault is not None:
-            raise pieces.fault from None
-        raise
+def _pieces(upload: Upload, batch: list[tuple[Blob, int]]) -> Iterator[bytes]:
+    """The bytes of a batch, one blob after the other."""
+    for blob, offset in batch:
+        with open(upload.sources[blob.sha256], "rb") as file:
+            file.seek(offset)
+            left = blob.size - offset
+            while left:
+                data = file.read(min(left, CHUNK))
+                if not data:
+                    raise BadInput(f"{file.name} became shorter while it was sent. Submit the job again.")
+                left -= len(data)
+                yield data
 
 
-class _Pieces:
-    """The bytes of a batch, one blob after the other; `fault` is why they ended too early."""
-
-    def __init__(self, upload: Upload, batch: list[tuple[Blob, int]]) -> None:
-        self._upload, self._batch = upload, batch
-        self.fault: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for blob, offset in self._batch:
-                with open(self._upload.sources[blob.sha256], "rb") as file:
-                    file.seek(offset)
-                    left = blob.size - offset
-                    while left:
-                        data = file.read(min(left, CHUNK))
-                        if not data:
-                            raise BadInput(f"{file.name} became shorter while it was sent. Submit the job again.")
-                        left -= len(data)
-                        yield data
-        except (BadInput, OSError) as error:
-            self.fault = error
-
-
-def _disk_full(transport: Transport, folder: str, how: str) -> TargetProblem:
-    return TargetProblem("disk full", f"There is not enough space for {folder} on {transport.target.name}: {how}.",
-                         "Make room there, or choose another folder for the target.")
-
-
-def _megabytes(size: float) -> str:
+def _told(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
@@ -170,7 +184,8 @@ def download(transport: Transport, run_folder: str, destination: Path, wanted: S
     return list(files)
 
 
-def _fetch(transport: Transport, run_folder: str, place: Path, file: tuple[str, int, str], arrived: Any) -> None:
+def _fetch(transport: Transport, run_folder: str, place: Path, file: tuple[str, int, str],
+           arrived: Callable[[int], Any]) -> None:
     name, size, sha256 = file
     part = place.with_name(f".partial-{sha256[:32]}")
     place.parent.mkdir(parents=True, exist_ok=True)
