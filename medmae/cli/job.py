@@ -30,8 +30,7 @@ def command() -> None:
     """
 
 
-@command.command("submit", context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
-                 add_help_option=True)
+@command.command("submit", context_settings={"allow_interspersed_args": False})  # options behind TARGET are COMMAND's
 @click.argument("target")
 @click.argument("what", type=click.Choice(SUBMITTED), metavar="COMMAND")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="OPTIONS...")

@@ -84,6 +84,7 @@ def _refuse(job: Job, status: Status, partial: bool) -> None:
 
 def _download(job: Job, status: Status, report: Report) -> None:
     """Into the mirror, by way of a folder in which nothing counts before all of it is there."""
+    from medmae.jobs.restoring import CASES_FILE, restore_names
     from medmae.jobs.transfer import download
     from medmae.jobs.transport import connect
 
@@ -94,6 +95,8 @@ def _download(job: Job, status: Status, report: Report) -> None:
     arriving = job.mirror / f"{PARTIAL}arriving"
     arriving.mkdir(exist_ok=True)
     download(connect(job.target), job.folder, arriving, WANTED[job.kind], report)
+    if (job.mirror / CASES_FILE).is_file():  # a job that was submitted elsewhere keeps the neutral names
+        restore_names(job.mirror, arriving, Path(job.out) if job.out else job.mirror / RESULTS)
     if (arriving / "model").is_dir():
         _check_model(job, arriving / "model")
     for name in WANTED[job.kind]:

@@ -17,6 +17,7 @@ from medmae.jobs.target import Target
 from medmae.run_folder import Kind
 
 RECORD = "job.json"
+NAME = re.compile(r"\w[\w .+-]{0,99}")  # as models in the registry are called
 ID = re.compile(r"\d{8}-\d{6}-[a-z]+-[0-9a-f]{4}")
 
 

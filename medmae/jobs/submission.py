@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.folder_lock import only_writer
 from medmae.jobs.calling import operate
-from medmae.jobs.job import Job, load_job, new_id
+from medmae.jobs.job import NAME, Job, load_job, new_id
 from medmae.jobs.problems import ConnectionLost, TargetProblem
 from medmae.jobs.target import Target
 from medmae.jobs.there.processes import start_detached
 from medmae.jobs.transport import Transport, connect
+from medmae.jobs.upload import Upload
 from medmae.run_folder import Kind, RunFolder, process_start
 from medmae.worker.child import environment_of_worker
 
@@ -38,8 +39,7 @@ PASSING = ("connection lost", "timed out", "refused", "no route", "name not reso
 WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 10)
 REPORT_EVERY_SECONDS = 0.5
 BEGINS_WITHIN_SECONDS = 60.0
-
-Report = Callable[[str, int, int], Any]
+SILENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,11 @@ def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mappin
         parts: processes that share the cases of a segmentation.
 
     Raises:
-        BadInput: `out` is there and not empty.
+        BadInput: the name cannot be that of a model.
     """
+    if name is not None and not NAME.fullmatch(name):
+        raise BadInput(f"{name!r} cannot be the name of a job. Use letters, digits, spaces and . + - _, beginning with "
+                       "a letter or digit, 100 characters at most (--name).")
     job_id = new_id(kind)
     job = Job(id=job_id, name=name or job_id, kind=kind, target=target, created=time.time(),
               out=None if out is None else str(out.expanduser().absolute()), parts=parts)
@@ -147,19 +150,19 @@ def perform(job: Job) -> Submission:
     """
     with only_writer(job.mirror / FOLDER):
         log = _Log(job)
-        reached = False
+        work = _Work(job, log)
         waits = iter(WAIT_SECONDS)
         while True:
             try:
-                _submit(job, log)
+                work.submit()
                 return log.end("done")
             except TargetProblem as problem:
-                reached = reached or log.progressed or isinstance(problem, ConnectionLost)
-                wait = next(waits, None) if reached and problem.code in PASSING else None
-                if wait is None:
-                    return log.end("failed", problem.finding, problem.remedy, problem.code)
                 if log.progressed:
                     waits = iter(WAIT_SECONDS)
+                may_pass = log.reached or isinstance(problem, ConnectionLost)
+                wait = next(waits, None) if may_pass and problem.code in PASSING else None
+                if wait is None:
+                    return log.end("failed", problem.finding, problem.remedy, problem.code)
                 log.wait(problem, wait)
             except BadInput as error:
                 return log.end("failed", str(error), "Mend the input and submit it again.", "bad input")
@@ -173,56 +176,68 @@ def perform(job: Job) -> Submission:
                                f"This is a fault of MedMAE. Details: {job.mirror / FOLDER / 'log.txt'}", "fault")
 
 
-def _submit(job: Job, log: _Log) -> None:
-    job = load_job(job.id)
-    if job.runs_here:
-        _start_here(job)
-        return
-    transport = connect(job.target)
-    log.report("connecting", 0, 0)
-    folder = transport.call("probe.make_folder", {"folder": job.target.folder})["folder"]
-    log.progressed = True
-    _start_there(job, transport, folder, log.report)
+class _Work:
+    """What is to be done for a job; what was done in an earlier attempt is not done again."""
 
+    def __init__(self, job: Job, log: _Log) -> None:
+        self.job, self.log = job, log
+        self._collected: Upload | None = None
 
-def _start_here(job: Job) -> None:
-    """Run in the mirror itself, with the files where they are."""
-    job = job.replace(folder=str(job.mirror))
-    operate(job.target, "runs.start", {"run": job.folder, **_how_to_start(job, _engine(), sys.executable)})
+    def submit(self) -> None:
+        """Do what is missing."""
+        self.job = self.job.refreshed()
+        if self.job.runs_here:
+            self._start_here()
+            return
+        transport = connect(self.job.target)
+        self.log.report("connecting", 0, 0)
+        folder = transport.call("probe.make_folder", {"folder": self.job.target.folder})["folder"]
+        self.log.reached = self.log.progressed = True
+        self._start_there(transport, folder)
+
+    def _start_here(self) -> None:
+        """Run in the mirror itself, with the files where they are."""
+        self.job = self.job.replace(folder=str(self.job.mirror))
+        python = sys.executable if self.job.target.python == Target.python else self.job.target.python
+        self._start(_engine(), python)
+
+    def _start_there(self, transport: Transport, folder: str) -> None:
+        from medmae.jobs.code import ensure_code
+        from medmae.jobs.environment import ensure_environment
+
+        self.log.report("code", 0, 0)
+        code = ensure_code(transport, folder)
+        python = ensure_environment(transport, folder, self.log.report)
+        if self.job.folder is None:
+            self._bring(transport, folder)
+        self.log.report("starting", 0, 0)
+        self._start(code, python)
+
+    def _bring(self, transport: Transport, folder: str) -> None:
+        """Bring the data of the run to the target and make its folder there."""
+        from medmae.jobs.collecting import collect
+        from medmae.jobs.transfer import upload
+
+        job = self.job
+        if self._collected is None:
+            spec = RunFolder(job.mirror).spec
+            self._collected = collect(job.kind, spec["config"], spec["inputs"], job.mirror, self.log.report)
+        upload(transport, folder, self._collected, self.log.report)
+        files = {name: [blob.sha256, blob.suffix] for name, blob in self._collected.files.items()}
+        known_there = {"id": job.id, "kind": job.kind, "created": job.created, "parts": job.parts}
+        made = transport.call("runs.create", {"folder": folder, "id": job.id, "spec": self._collected.spec,
+                                              "job": known_there, "files": files}, timeout_s=SILENCE_SECONDS)
+        self.job = job.replace(folder=made["run"])
+
+    def _start(self, code: str, python: str) -> None:
+        how = _how_to_start(self.job, code, python)
+        operate(self.job.target, "runs.start", {"run": self.job.folder, **how}, SILENCE_SECONDS)
 
 
 def _engine() -> str:
     import medmae
 
     return str(Path(medmae.__file__).resolve().parents[1])
-
-
-def _start_there(job: Job, transport: Transport, folder: str, report: Report) -> None:
-    from medmae.jobs.code import ensure_code
-    from medmae.jobs.environment import ensure_environment
-
-    report("code", 0, 0)
-    code = ensure_code(transport, folder)
-    python = ensure_environment(transport, folder, report)
-    if job.folder is None:
-        job = _bring(job, transport, folder, report)
-    report("starting", 0, 0)
-    operate(job.target, "runs.start", {"run": job.folder, **_how_to_start(job, code, python)})
-
-
-def _bring(job: Job, transport: Transport, folder: str, report: Report) -> Job:
-    """Bring the data of the run to the target and make its folder there."""
-    from medmae.jobs.collecting import collect
-    from medmae.jobs.transfer import upload
-
-    spec = RunFolder(job.mirror).spec
-    collected = collect(job.kind, spec["config"], spec["inputs"], job.mirror, report)
-    upload(transport, folder, collected, report)
-    known_there = {"id": job.id, "kind": job.kind, "created": job.created, "parts": job.parts}
-    files = {name: [blob.sha256, blob.suffix] for name, blob in collected.files.items()}
-    made = transport.call("runs.create", {"folder": folder, "id": job.id, "spec": collected.spec, "job": known_there,
-                                          "files": files})
-    return job.replace(folder=made["run"])
 
 
 def _how_to_start(job: Job, code: str, python: str) -> dict[str, Any]:
@@ -241,7 +256,8 @@ class _Log:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.progressed = False
+        self.reached = False  # in any attempt
+        self.progressed = False  # in this one
         self._now = Submission(stage="connecting", pid=os.getpid(), pid_start=process_start(os.getpid()))
         self._stage_began = self._written = time.monotonic()
         self._done_at_begin = 0
