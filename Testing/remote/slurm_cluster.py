@@ -115,9 +115,13 @@ class SlurmCluster:
     def crash_node(self) -> None:
         """End slurmd and every process of every job, as when the node loses its power."""
         self._end("slurmd")
-        for pid in self._processes():
-            if pid not in [daemon.pid for daemon in self._daemons.values()]:
-                _kill(pid)
+        for pid in set(self._processes()) - {daemon.pid for daemon in self._daemons.values()}:
+            _kill(pid)
+
+    def kill_job(self, job: str) -> None:
+        """Kill every process of a job at once, as the kernel does where memory runs out."""
+        for pid in self._processes(f"SLURM_JOB_ID={job}"):
+            _kill(pid)
 
     def node_state(self) -> str:
         """As sinfo gives it."""
@@ -154,8 +158,7 @@ class SlurmCluster:
         """End all jobs and daemons, whatever state they are in."""
         for name in ("slurmd", "slurmctld", "munged"):
             self._end(name)
-        for pid in self._processes():
-            _kill(pid)
+        _wait(lambda: not [_kill(pid) for pid in self._processes()], 10, lambda: "processes of the cluster are left")
 
     def _daemon(self, name: str, *arguments: str) -> None:
         with open(self.folder / f"{name}.out.log", "ab") as output:
@@ -169,15 +172,15 @@ class SlurmCluster:
             daemon.kill()
             daemon.wait()
 
-    def _processes(self) -> Iterator[int]:
-        """Processes of this cluster: daemons, steps and jobs."""
-        mark = f"SLURM_CONF={self.configuration}".encode()
+    def _processes(self, *further: str) -> Iterator[int]:
+        """Processes of this cluster (daemons, steps, jobs) that have `further` in their environment."""
+        marks = {mark.encode() for mark in (f"SLURM_CONF={self.configuration}", *further)}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                marked = mark in (entry / "environ").read_bytes().split(b"\0")
+                environment = (entry / "environ").read_bytes().split(b"\0")
             except OSError:  # it has ended, or is somebody else's
                 continue
-            if marked:
+            if marks <= set(environment):
                 yield int(entry.name)
 
     def _said(self, program: str, *arguments: str) -> str:

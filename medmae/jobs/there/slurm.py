@@ -24,7 +24,7 @@ from medmae.jobs.there.slurm_states import (
     job_number,
     parse_details,
     parse_queue,
-    reason_in_words,
+    waits_because,
 )
 from medmae.run_folder import RunFolder
 
@@ -52,11 +52,11 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
     """
     run = Path(arguments["run"])
     known = job_of(run)
-    if known and any(job.is_live for job in look([known]).get(known, [])):
-        return {"job_id": known, "submitted": False}
     tasks = arguments.get("tasks")
     chosen = [f"--array={','.join(str(int(task)) for task in tasks)}"] if tasks else []
     try:
+        if known and any(job.is_live for job in look([known]).get(known, [])):
+            return {"job_id": known, "submitted": False}
         said = _ask(["sbatch", "--parsable", *chosen, "run.sh"], run)
     except subprocess.CalledProcessError as refused:
         raise BadInput(_refusal(refused.stderr)) from None
@@ -92,28 +92,33 @@ def judge(runs: Mapping[str, str], told: dict[str, Any]) -> None:
 
 def judged(run: RunFolder, state: dict[str, Any], job: SlurmJob | None) -> dict[str, Any]:
     """The state of a run whose job is `job` (None: Slurm does not know it any more)."""
-    if job is not None and job.is_live:
-        goes_on = state["state"] == "interrupted" or (
-            state["state"] == "stopped" and (not run.stop_requested or (run.path / REQUEUE_FILE).exists()))
-        if job.is_waiting and state["state"] in ("queued", "interrupted", "stopped"):
-            words = reason_in_words(job.reason)
-            return {**state, "state": "queued", "reason": words if state["state"] == "queued" else f"Goes on: {words}",
-                    "remedy": None}
-        if goes_on or state["state"] == "queued":
-            return {**state, "state": "queued", "reason": f"Begins on {job.nodes}.", "remedy": None}
-        return state
-    if state["state"] in ("done", "failed", "stopped"):
-        return state
-    latest = run.state()  # it may have ended well between the two looks
-    if latest["state"] in ("done", "failed", "stopped"):
+    if job is None or not job.is_live:
+        return _ended(run, state, job)
+    # Between two goes of a job, the run itself has said that it stopped, or nothing any more.
+    if state["state"] in ("queued", "interrupted") or (state["state"] == "stopped" and not _stopped_by_user(run)):
+        words = waits_because(job) if job.is_waiting else f"It begins on {job.nodes}."
+        return {**state, "state": "queued", "reason": words, "remedy": None}
+    return state
+
+
+def _ended(run: RunFolder, state: dict[str, Any], job: SlurmJob | None) -> dict[str, Any]:
+    """The state of a run that Slurm will not go on with."""
+    final = ("done", "failed", "stopped")
+    latest = state if state["state"] in final else run.state()  # it may have ended well between the two looks
+    if latest["state"] in final:
         return latest
-    is_new = job is not None and job.state == "COMPLETED" and time.time() - latest["updated"] < NEWS_WITHIN_SECONDS
-    if is_new and latest["state"] == "running":
+    if job is not None and job.state == "COMPLETED" and time.time() - latest["updated"] < NEWS_WITHIN_SECONDS:
         return latest
     ours, reason, remedy = end_of(job)
-    if run.stop_requested and ours == "interrupted" and latest["state"] == "queued":
-        ours, reason = "stopped", "Stopped before it began."
+    if ours == "interrupted" and _stopped_by_user(run):
+        begun = latest["state"] != "queued"
+        ours, reason = "stopped", ("It was stopped; what it did since its last checkpoint is lost." if begun
+                                   else "It was stopped before it began.")
     return {**latest, "state": ours, "reason": reason, "remedy": remedy}
+
+
+def _stopped_by_user(run: RunFolder) -> bool:
+    return run.stop_requested and not (run.path / REQUEUE_FILE).exists()
 
 
 def stop(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def facts(_arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
         version = _ask(["sinfo", "--version"]).strip()
         table = _ask(["sinfo", "--noheader", "--format=%P|%G|%l|%a"])
     except (SlurmSilent, subprocess.CalledProcessError) as problem:
-        said = problem.stderr.strip() if isinstance(problem, subprocess.CalledProcessError) else str(problem)
+        said = _silence(problem.stderr) if isinstance(problem, subprocess.CalledProcessError) else str(problem)
         return {"version": None, "partitions": [], "accounts": [], "problem": said}
     partitions = []
     for line in table.splitlines():

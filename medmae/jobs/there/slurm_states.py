@@ -17,7 +17,7 @@ REASONS = {
     "None": "Slurm has not looked at it yet.",
     "Priority": "Other jobs come first.",
     "Resources": "It waits for free nodes.",
-    "BeginTime": "Slurm starts it again in about two minutes.",
+    "BeginTime": "It waits for its time to begin.",
     "Dependency": "It waits for another job.",
     "JobArrayTaskLimit": "It waits for other parts of the same job.",
     "JobHeldUser": "It is held: release it with scontrol release.",
@@ -30,6 +30,8 @@ REASONS = {
                           "time for the target and start again.",
     "PartitionNodeLimit": "It asks for more nodes than the partition has and never starts: stop it, set fewer nodes "
                           "for the target and start again.",
+    "PartitionConfig": "The partition is too small for what it asks and it never starts: stop it, ask for less in the "
+                       "target and start again.",
     "BadConstraints": "No node can ever fulfil it: stop it, ask for less in the target and start again.",
     "InvalidAccount": "The account is not valid: stop it, correct the target's account and start again.",
     "InvalidQOS": "The quality of service is not valid: stop it, correct the target and start again.",
@@ -49,12 +51,14 @@ ENDS = {
     "BOOT_FAIL": ("interrupted", "The node of the job did not start.", "Continue it with resume."),
     "PREEMPTED": ("interrupted", "Another job has taken the nodes (preemption).", "Continue it with resume."),
     "DEADLINE": ("interrupted", "The job's deadline has passed.", "Continue it with resume."),
-    "FAILED": ("failed", "The job ended with exit code {code}.", "See slurm-*.txt in the run folder."),
+    "FAILED": ("failed", "The job ended with exit code {code} before it could say why.",
+               "See slurm-*.txt in the run folder, then continue it with resume."),
     "COMPLETED": ("interrupted", "The job ended without saying how.", "Continue it with resume."),
     "REVOKED": ("interrupted", "Slurm has moved the job to another cluster.", "Continue it with resume."),
 }
 GONE = ("interrupted", "Slurm does not know the job any more, and the run did not say how it ended.",
         "Continue it with resume.")
+KILLED = 128 + 9
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,13 @@ def job_number(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def reason_in_words(reason: str) -> str:
-    """Why a job waits."""
-    for beginning, words in REASONS.items():
-        if reason.startswith(beginning):
-            return words
-    return f"Slurm says: {reason}." if reason else ""
+def waits_because(job: SlurmJob) -> str:
+    """Why a job waits, in words."""
+    if job.restarts and job.reason == "BeginTime":
+        return "It goes on in about two minutes: so long Slurm holds a job that it starts again."
+    words = next((words for beginning, words in REASONS.items() if job.reason.startswith(beginning)), None)
+    words = words or (f"Slurm says: {job.reason}." if job.reason else "Slurm has not looked at it yet.")
+    return f"It goes on later. {words}" if job.restarts else words
 
 
 def end_of(job: SlurmJob | None) -> tuple[str, str, str]:
@@ -153,13 +158,16 @@ def end_of(job: SlurmJob | None) -> tuple[str, str, str]:
         return GONE
     name = job.state.split(" ")[0]
     state, happened, remedy = ENDS.get(name, ("interrupted", f"Slurm says: {name}.", "Continue it with resume."))
+    if name == "FAILED" and job.exit_code == KILLED:
+        happened += " A process that is killed ends like that, most often because memory has run out."
     return state, happened.format(code=job.exit_code), remedy
 
 
 def as_json(jobs: Iterable[SlurmJob]) -> list[dict[str, Any]]:
     """For an answer."""
     return [{"id": job.id, "state": job.state, "task": job.task, "reason": job.reason, "nodes": job.nodes,
-             "seconds_left": job.seconds_left, "exit_code": job.exit_code, "restarts": job.restarts} for job in jobs]
+             "seconds_left": job.seconds_left, "exit_code": job.exit_code, "restarts": job.restarts,
+             "words": waits_because(job) if job.is_waiting else ""} for job in jobs]
 
 
 def _tasks_of(text: str | None) -> list[int]:
