@@ -184,7 +184,7 @@ def job_of(run: Path) -> str | None:
     """The number of a run's job; None where it was never submitted."""
     file = run / JOB_FILE
     number = file.read_text().strip() if file.is_file() else ""
-    return number if number.isdigit() else None
+    return number if number.isdecimal() else None
 
 
 def _with_details(number: str, queued: list[SlurmJob]) -> list[SlurmJob]:

@@ -104,7 +104,7 @@ def parse_queue(text: str) -> dict[str, list[SlurmJob]]:
         if len(fields) == 7:
             identity, job, task, state, left, nodes, reason = fields
             jobs.setdefault(job, []).append(SlurmJob(
-                identity, state, int(task) if task.isdigit() else None, reason.strip(), nodes,
+                identity, state, int(task) if task.isdecimal() else None, reason.strip(), nodes,
                 parse_duration(left)))
     return jobs
 
@@ -124,7 +124,7 @@ def parse_details(text: str) -> dict[str, list[SlurmJob]]:
             jobs.setdefault(job, []).append(SlurmJob(
                 job if task is None else f"{job}_{task}", values["JobState"], task, values.get("Reason", ""),
                 values.get("NodeList", "").replace("(null)", ""), None, _exit_code(code[0], code[2]) if ended else None,
-                int(values["Restarts"]) if values.get("Restarts", "").isdigit() else None))
+                int(values["Restarts"]) if values.get("Restarts", "").isdecimal() else None))
     return jobs
 
 
@@ -179,6 +179,6 @@ def _tasks_of(text: str | None) -> list[int]:
 
 
 def _exit_code(code: str, signal: str) -> int | None:
-    if not code.isdigit():
+    if not code.isdecimal():
         return None
-    return 128 + int(signal) if signal.isdigit() and int(signal) else int(code)
+    return 128 + int(signal) if signal.isdecimal() and int(signal) else int(code)
