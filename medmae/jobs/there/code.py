@@ -13,7 +13,7 @@ from typing import Any
 
 from medmae.errors import BadInput
 from medmae.files import PARTIAL
-from medmae.jobs.there.data import inside
+from medmae.jobs.there.data import SHA256, inside, medmae_folder
 from medmae.jobs.there.serving import Channel
 
 
@@ -55,4 +55,6 @@ def unpack(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _place(arguments: dict[str, Any]) -> Path:
-    return Path(arguments["folder"], "code", arguments["sha256"])
+    if not SHA256.fullmatch(arguments["sha256"]):
+        raise BadInput(f"{arguments['sha256']!r} is not a SHA-256.")
+    return medmae_folder(arguments) / "code" / arguments["sha256"]

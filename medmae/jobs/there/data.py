@@ -21,8 +21,13 @@ from medmae.jobs.there.serving import CHUNK, Channel
 
 VERIFIED_NS = 10**18  # September 2001
 REPORT_SECONDS = 1.0
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,20}){0,3}")
+
+
+def medmae_folder(arguments: dict[str, Any]) -> Path:
+    """The folder of MedMAE there, which may be given relative to the home folder."""
+    return Path.home() / Path(arguments["folder"]).expanduser()
 
 
 def blob_path(folder: Path, sha256: str, suffix: str) -> Path:
@@ -31,7 +36,7 @@ def blob_path(folder: Path, sha256: str, suffix: str) -> Path:
     Raises:
         BadInput: it is not named by a hash.
     """
-    if not _SHA256.fullmatch(sha256) or not _SUFFIX.fullmatch(suffix):
+    if not SHA256.fullmatch(sha256) or not _SUFFIX.fullmatch(suffix):
         raise BadInput(f"{sha256 + suffix!r} is not the name of a blob.")
     return folder / "data" / sha256[:2] / (sha256 + suffix)
 
@@ -41,7 +46,7 @@ def missing(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     Also how much space is left, and whether rsync is there.
     """
-    folder, told = Path(arguments["folder"]), _Telling(channel)
+    folder, told = medmae_folder(arguments), _Telling(channel)
     absent = []
     for number, (sha256, suffix, size) in enumerate(arguments["blobs"]):
         told.report(done=number)
@@ -72,7 +77,7 @@ def receive(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     A caller that is cut off leaves what has arrived. Returns the blobs that arrived damaged and are gone.
     """
-    folder, told = Path(arguments["folder"]), _Telling(channel)
+    folder, told = medmae_folder(arguments), _Telling(channel)
     (folder / "incoming").mkdir(parents=True, exist_ok=True)
     arrived, damaged = 0, []
     for sha256, suffix, size, offset in arguments["blobs"]:
@@ -97,7 +102,7 @@ def receive(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 def accept(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Verify `blobs` [sha256, suffix, size] in ``incoming``; returns the damaged ones, which are gone."""
-    folder, told = Path(arguments["folder"]), _Telling(channel)
+    folder, told = medmae_folder(arguments), _Telling(channel)
     return {"damaged": [sha256 for sha256, suffix, size in arguments["blobs"]
                         if not _accept(folder / "incoming" / sha256, blob_path(folder, sha256, suffix), sha256, size,
                                        told)]}
@@ -120,7 +125,7 @@ def assemble(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     Raises:
         BadInput: a path leads out of the folder, or a blob is not there.
     """
-    folder, run, told = Path(arguments["folder"]), Path(arguments["run"]), _Telling(channel)
+    folder, run, told = medmae_folder(arguments), Path(arguments["run"]), _Telling(channel)
     for number, (name, (sha256, suffix)) in enumerate(arguments["files"].items()):
         told.report(done=number)
         place, blob = run / inside(name), blob_path(folder, sha256, suffix)
