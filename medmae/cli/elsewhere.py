@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import time
@@ -14,7 +15,7 @@ import click
 
 from medmae.cli import options
 from medmae.cli.app import FAILED, say
-from medmae.cli.progress import display_of, new_records
+from medmae.cli.progress import display_of, duration, new_records
 from medmae.cli.runs import Failed, Request, refuse_filled
 from medmae.jobs.following import Status, follow
 from medmae.jobs.job import Job
@@ -148,9 +149,7 @@ def watch(job: Job) -> Status:
         while True:
             status = follow(job)
             if status.state in ("submitting", "unreachable", "queued"):
-                what = " ".join(part for part in (status.reason, status.remedy, status.queue) if part)
-                display.update({"stage": status.stage if status.state == "submitting" else status.state,
-                                "step": status.step, "total": status.total, "eta_s": status.eta_s, "message": what})
+                display.update(_before_or_between(status))
             records, offset = new_records(run, offset)
             for record in records:
                 display.update(record)
@@ -164,6 +163,15 @@ def watch(job: Job) -> Status:
         display.close()
 
 
+def _before_or_between(status: Status) -> dict[str, Any]:
+    """What there is to show while no run can be seen; what travels is counted in per cent."""
+    what = " ".join(part for part in (status.reason, status.remedy, status.queue) if part)
+    if status.state != "submitting":
+        return {"stage": status.state, "message": what}
+    portion = {"step": 100 * (status.step or 0) // status.total, "total": 100} if status.total else {}
+    return {"stage": status.stage, "eta_s": status.eta_s, "message": what, **portion}
+
+
 def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
     """Follow a job to its end, fetch its results and say where they are. Ctrl-C only ends the watching.
 
@@ -171,14 +179,13 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
         Failed: it failed, or nobody watches any more.
     """
     from medmae.jobs.fetching import fetch
-    from medmae.jobs.job import load_job
 
     try:
         status = watch(job)
     except KeyboardInterrupt:
         say(f"Not watching any more; the job goes on. Stop it with: medmae job stop {job.id}")
         raise click.exceptions.Exit(FAILED) from None
-    job = load_job(job.id)
+    job = job.refreshed()
     folder = fetch(job, name=name) if status.state == "done" else None
     if as_json:
         click.echo(json.dumps(describe(job, status) | {"results": None if folder is None else str(folder)}, indent=1))
@@ -193,16 +200,12 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
 
 def describe(job: Job, status: Status) -> dict[str, Any]:
     """A job and how it stands, as ``--json`` prints it."""
-    import dataclasses
-
     return {"id": job.id, "name": job.name, "kind": job.kind, "target": job.target.name, "created": job.created,
             "run": str(job.mirror), **dataclasses.asdict(status)}
 
 
 def sentence(job: Job, status: Status) -> str:
     """How a job stands, for a person."""
-    from medmae.cli.progress import duration
-
     state = status.state
     if status.last_state:
         seen = "" if status.seen is None else f" {duration(time.time() - status.seen)} ago"
@@ -211,7 +214,8 @@ def sentence(job: Job, status: Status) -> str:
     if status.stage and not status.is_final and status.stage != status.state:
         parts.append(status.stage)
     if status.total:
-        parts.append(f"{status.step} of {status.total}")
+        parts.append(f"{100 * (status.step or 0) // status.total} %" if status.state == "submitting" else
+                     f"{status.step} of {status.total}")
     if status.eta_s:
         parts.append(f"{duration(status.eta_s)} left")
     if status.queue:

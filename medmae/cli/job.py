@@ -92,7 +92,8 @@ def list_command(target: str | None, as_json: bool) -> None:
 
 def _row(job: Job, status: Any) -> list[Any]:
     state = f"{status.state} (was {status.last_state})" if status.last_state else status.queue or status.state
-    return [job.id, job.kind, job.target.name, state, f"{status.step}/{status.total}" if status.total else None,
+    counted = status.total and status.state != "submitting"
+    return [job.id, job.kind, job.target.name, state, f"{status.step}/{status.total}" if counted else None,
             duration(status.eta_s) if status.eta_s else None, None if job.name == job.id else job.name]
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from medmae.errors import BadInput
-from medmae.files import PARTIAL, read_json, write_json
+from medmae.files import PARTIAL, write_json
 from medmae.folder_lock import only_writer
-from medmae.jobs.following import Status, follow
+from medmae.jobs.following import FETCHED, Status, follow
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.submission import RESULTS
 from medmae.models.registry import install_model, load_info
-from medmae.run_folder import RunFolder
 from medmae.worker.child import environment_of_worker
 
 WANTED = {
@@ -30,7 +29,6 @@ WANTED = {
     "evaluate": (RESULTS, "result.json", "report.html")}
 MAKES_MODEL = ("pretrain", "finetune")
 ENDED = ("done", "stopped", "failed", "interrupted")
-MARK = "fetched.json"
 
 Report = Callable[[str, int, int], Any]
 
@@ -88,8 +86,7 @@ def _download(job: Job, status: Status, report: Report) -> None:
     from medmae.jobs.transfer import download
     from medmae.jobs.transport import connect
 
-    mark = {"state": status.state, "written": RunFolder(job.mirror).state()["updated"]}
-    if (job.mirror / MARK).is_file() and read_json(job.mirror / MARK) == mark:
+    if (job.mirror / FETCHED).is_file():
         return
     assert job.folder is not None
     arriving = job.mirror / f"{PARTIAL}arriving"
@@ -103,7 +100,9 @@ def _download(job: Job, status: Status, report: Report) -> None:
         if (arriving / name).exists():
             _move(arriving / name, job.mirror / name)
     shutil.rmtree(arriving)
-    write_json(job.mirror / MARK, mark)
+    if status.state == "done":
+        write_json(job.mirror / FETCHED, {"files": sorted(name for name in WANTED[job.kind]
+                                                          if (job.mirror / name).exists())})
 
 
 def _move(source: Path, place: Path) -> None:

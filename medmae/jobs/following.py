@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import json
 import re
 import threading
 import time
@@ -23,14 +22,13 @@ from medmae.jobs.problems import TargetProblem
 from medmae.jobs.submission import FOLDER, Submission, submission_of
 from medmae.jobs.target import Target
 from medmae.jobs.there.runs import OUTPUT, checksum_until
-from medmae.run_folder import RunFolder
 
 RECORD = "status.json"
+FETCHED = "fetched.json"  # says that all of a job that is done is here
 FINAL = ("done", "failed", "stopped", "interrupted")
 MIRRORED = re.compile(r"progress\.jsonl|log\.txt|output\.txt|slurm-[\w.%-]{1,60}\.txt")
 ANSWERS_WITHIN_SECONDS = 30.0
 LIST_WITHIN_SECONDS = 6.0
-END_OF_PROGRESS = 8192
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def follow(job: Job, timeout_s: float = ANSWERS_WITHIN_SECONDS) -> Status:
         timeout_s: the longest silence of the target.
     """
     job = job.refreshed()
-    status = _before_the_run(job)
+    status = _before_the_run(job) or (_last(job) if (job.mirror / FETCHED).is_file() else None)
     if status is not None:
         return status
     try:
@@ -203,7 +201,7 @@ def _seen(job: Job, told: Mapping[str, Any]) -> Status:
         return Status("interrupted", reason=f"Its folder {job.folder} is not on {job.target.name} any more.",
                       remedy="Submit it again.", seen=time.time())
     state = told["state"]
-    record = {} if state["state"] in FINAL else _last_record(job)
+    record = {} if state["state"] in FINAL else told.get("last", {})
     counted = record if "stage" in record and "step" in record else state  # what comes before training counts itself
     status = Status(
         state=str(state["state"]), stage=_text(record.get("stage")), step=counted.get("step"),
@@ -248,22 +246,6 @@ def _text(value: Any) -> str | None:
 def printable(text: str) -> str:
     """`text` without control characters other than line breaks and tabs."""
     return "".join(letter for letter in text if letter in "\n\t" or (letter.isprintable() or letter == "\u00a0"))
-
-
-def _last_record(job: Job) -> dict[str, Any]:
-    """The last whole line of the progress, as far as it has come."""
-    file = RunFolder(job.mirror).progress_file
-    if not file.is_file():
-        return {}
-    with open(file, "rb") as stream:
-        stream.seek(max(0, file.stat().st_size - END_OF_PROGRESS))
-        lines = stream.read().split(b"\n")[:-1]
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                return record
-    return {}
 
 
 def _last(job: Job) -> Status | None:

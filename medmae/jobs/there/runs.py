@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ OUTPUT = "output.txt"
 FOLLOWED = ("progress.jsonl", "log.txt", OUTPUT)
 BYTES_A_POLL = 1 << 20
 CHECKED_BYTES = 4096
+END_OF_PROGRESS = 8192
 UNDER_WAY = ("queued", "running", "stopping")
 ENDS_WITHIN_SECONDS = 15.0
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -88,8 +90,8 @@ def poll(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
             CHECKED_BYTES of them]}; None: files are not asked for)}}.
 
     Returns:
-        runs: {name: {missing} or {state (as judged here), written (as in its file), new ({file: {from, data}}), more
-            (whether there is more that is new)}}.
+        runs: {name: {missing} or {state (as judged here), last (record of the progress), new ({file: {from, data}}),
+            more (whether there is more that is new)}}; slurm (what Slurm says) where Slurm has the run.
     """
     told = {name: _poll_one(Path(one["run"]), one.get("have")) for name, one in arguments["runs"].items()}
     _judge_waiting({name: Path(arguments["runs"][name]["run"]) for name in told if "state" in told[name]}, told)
@@ -111,7 +113,22 @@ def _poll_one(path: Path, have: dict[str, Any] | None) -> dict[str, Any]:
         left -= len(data)
         if data or begin < (have or {}).get(file.name, (0, 0))[0]:
             news[file.name] = {"from": begin, "data": base64.b64encode(data).decode()}
-    return {"state": state, "new": news, "more": left == 0}
+    return {"state": state, "last": _last_record(run.progress_file), "new": news, "more": left == 0}
+
+
+def _last_record(progress: Path) -> dict[str, Any]:
+    """The last whole line of the progress; empty where there is none."""
+    if not progress.is_file():
+        return {}
+    with open(progress, "rb") as stream:
+        stream.seek(max(0, progress.stat().st_size - END_OF_PROGRESS))
+        lines = stream.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                return record
+    return {}
 
 
 def _followed(run: Path) -> Iterator[Path]:
