@@ -1,145 +1,36 @@
-"""Preparing pretraining corpora: any mix of images, one bad among many, the same bytes however it is computed."""
+"""Preparing pretraining corpora: any mix of images, one bad among many."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import signal
-import struct
-import subprocess
-import sys
-import time
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pretraining_images import (
+    RECIPE,
+    a_mix,
+    bad_ones,
+    grey,
+    prepare,
+    rows,
+    texture,
+    write,
+)
 from volume_builders import write_nifti
 
 from medmae.cli.app import run
-from medmae.datasets import Corpus, CorpusItem, CorpusWriter
+from medmae.datasets import Corpus
 from medmae.datasets.preprocessing import Preprocessing
-from medmae.errors import BadInput, Stopped
+from medmae.errors import BadInput
 from medmae.models import load_info
-from medmae.pretraining import image_preparation
 from medmae.pretraining.image_preparation import Recipe
 from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.sources import sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.volumes import Geometry, Intensity
-
-RECIPE = Recipe("vis-mae", Preprocessing(2, "LPS", None, (32, 32), (Intensity("robust"),)))
-
-
-def texture(seed: int, *shape: int, high: int = 200) -> np.ndarray:
-    """Blobs on a dark ground; every seed another picture."""
-    generator = np.random.default_rng(seed)
-    array = np.zeros(shape)
-    array[..., shape[-2] // 4:3 * shape[-2] // 4, shape[-1] // 4:3 * shape[-1] // 4] = high
-    return array * generator.uniform(0.4, 1, shape)
-
-
-def write(path: Path, array: np.ndarray, *, colour: bool = False, modality: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(array, isVector=colour)
-    if modality:
-        image.SetMetaData("0008|0060", modality)
-    writer = sitk.ImageFileWriter()
-    writer.SetFileName(str(path))
-    writer.KeepOriginalImageUIDOn()
-    writer.Execute(image)
-    return path
-
-
-def grey(path: Path, seed: int, shape: tuple[int, ...] = (40, 48), **more: Any) -> Path:
-    return write(path, texture(seed, *shape).astype(np.uint8), **more)
-
-
-def write_grey_alpha(path: Path, array: np.ndarray) -> Path:
-    """A PNG with grey and alpha, made byte by byte (SimpleITK cannot write it)."""
-    pixels = np.stack([array, np.full_like(array, np.iinfo(array.dtype).max)], -1).astype(array.dtype.newbyteorder(">"))
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 8 * array.itemsize, 4, 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
-                     + chunk(b"IEND", b""))
-    return path
-
-
-def write_palette(path: Path, array: np.ndarray) -> Path:
-    from PIL import Image
-
-    picture = Image.fromarray(array)
-    picture.putpalette([value for number in range(256) for value in (number, 0, 255 - number)])
-    picture.save(path)
-    return path
-
-
-def cut(path: Path) -> Path:
-    data = path.read_bytes()
-    path.write_bytes(data[:len(data) // 2])
-    return path
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with open(file, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def prepare(folder: Path, sources: Any, workers: int = 0, recipe: Recipe = RECIPE) -> Corpus:
-    run_folder = RunFolder(folder.parent / f"run of {folder.name}")
-    run_folder.path.mkdir(exist_ok=True)
-    return Preparation(folder, sources, recipe, workers, run_folder).execute()[0]
-
-
-def a_mix(folder: Path) -> dict[str, str]:
-    """Write good images of every kind into `folder`; returns file name to the modality that must be found."""
-    folder.mkdir(parents=True, exist_ok=True)
-    grey(folder / "grey8.png", 1)
-    write(folder / "grey16.png", texture(2, 40, 48, high=60000).astype(np.uint16))
-    colours = np.stack([texture(seed, 40, 48) for seed in (3, 4, 5)], -1).astype(np.uint8)
-    write(folder / "colour.png", colours, colour=True)
-    write(folder / "grey as colour.png", np.repeat(texture(6, 40, 48).astype(np.uint8)[..., None], 3, -1), colour=True)
-    write_grey_alpha(folder / "alpha8.png", texture(7, 40, 48).astype(np.uint8))
-    write_grey_alpha(folder / "alpha16.png", texture(8, 40, 48, high=60000).astype(np.uint16))
-    write_palette(folder / "palette.png", texture(9, 40, 48).astype(np.uint8))
-    grey(folder / "photo.jpg", 10)
-    grey(folder / "scan.tif", 11)
-    grey(folder / "pages.tiff", 12, (3, 40, 48))
-    write(folder / "ultrasound.dcm", texture(13, 40, 48).astype(np.uint8), modality="US")
-    write(folder / "ct.nii.gz", (texture(14, 6, 40, 48) * 10 - 1000).astype(np.int16))
-    write(folder / "mr.nrrd", texture(15, 6, 40, 48).astype(np.int16))
-    write(folder / "series.nii", texture(16, 3, 5, 40, 48).astype(np.int16))
-    return {"grey8.png": "DX", "grey16.png": "DX", "colour.png": "OT", "grey as colour.png": "DX", "alpha8.png": "DX",
-            "alpha16.png": "DX", "palette.png": "DX", "photo.jpg": "DX", "scan.tif": "DX", "pages.tiff": "DX",
-            "ultrasound.dcm": "US", "ct.nii.gz": "CT", "mr.nrrd": "MR", "series.nii": "MR"}
-
-
-def bad_ones(folder: Path) -> dict[str, str]:
-    """Write images that cannot be used; returns file name to what the reason must say."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "text.png").write_text("Dear colleague")
-    (folder / "zero.png").write_bytes(b"")
-    (folder / "old.dcm").write_bytes(b"DICM?")
-    for number, name in enumerate(("cut.png", "cut.jpg", "cut.tif", "cut.nii.gz")):
-        cut(grey(folder / name, 30 + number, (40, 48) if "nii" not in name else (4, 40, 48)))
-    grey(folder / "pixel.png", 40, (1, 1))
-    write(folder / "constant.png", np.full((40, 48), 77, np.uint8))
-    write(folder / "black.nii.gz", np.full((4, 40, 48), -1024, np.int16))
-    write(folder / "nan.nii.gz", np.full((4, 40, 48), np.nan, np.float32))
-    grey(folder / "strip.png", 41, (9, 400))
-    write_nifti(folder / "complex.nii", texture(42, 4, 40, 48).astype(np.complex64), sform=None)
-    return {"text.png": "not a .png", "zero.png": "zero bytes", "old.dcm": "not an image of a known type|damaged",
-            "cut.png": "damaged", "cut.jpg": "incomplete", "cut.tif": "damaged", "cut.nii.gz": "incomplete",
-            "pixel.png": "only 1 x 1 pixels",
-            "constant.png": "all its pixels have the value 77", "black.nii.gz": "empty",
-            "nan.nii.gz": "no finite value", "strip.png": "too narrow", "complex.nii": "complex"}
 
 
 def test_one_command_learns_from_any_mix_and_lists_what_it_cannot_use(
@@ -199,85 +90,6 @@ def test_images_that_are_not_there_are_bad_input(arguments: list[str], text: str
     assert run(["pretrain", "--images", *arguments, "--method", "vis-mae", "--out", "run"]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def test_the_corpus_is_the_same_whatever_the_number_of_processes(tmp_path: Path) -> None:
-    a_mix(tmp_path / "images")
-    bad_ones(tmp_path / "images" / "bad")
-    sources = sources_of_images([str(tmp_path / "images")])
-    for workers in (0, 1, 3):
-        prepare(tmp_path / f"corpus {workers}", sources, workers)
-    assert content(tmp_path / "corpus 0") == content(tmp_path / "corpus 1") == content(tmp_path / "corpus 3")
-    Corpus(tmp_path / "corpus 3").verify()
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-import test_pretraining_data as test
-test.prepare(Path(sys.argv[2]), test.sources_of_images([sys.argv[1]]), workers=2)
-"""
-
-
-def test_killed_and_begun_again_the_corpus_is_the_same(tmp_path: Path) -> None:
-    for number in range(150):
-        grey(tmp_path / "images" / f"{number:03d}.png", number, (60, 60))
-        if number % 10 == 0:
-            (tmp_path / "images" / f"{number:03d} bad.png").write_text("bad")
-            grey(tmp_path / "images" / f"{number:03d} copy.png", 3, (60, 60))
-    write(tmp_path / "images" / "100 series.nii", texture(16, 9, 5, 40, 48).astype(np.int16))
-    sources = sources_of_images([str(tmp_path / "images")])
-    broken, journal = tmp_path / "broken", tmp_path / "broken" / "items.jsonl"
-    for enough in (20, 110):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "images"), str(broken),
-                                    str(Path(__file__).parent)])
-        end = time.monotonic() + 60
-        while not journal.exists() or journal.read_bytes().count(b"\n") < enough:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    with open(broken / "skipped.csv", "a") as stream:
-        stream.write('"half a li')
-    prepare(broken, sources)
-    prepare(tmp_path / "whole", sources)
-    assert content(broken) == content(tmp_path / "whole")
-    assert len(rows(broken / "skipped.csv")) == 15 and len(rows(broken / "duplicates.csv")) == 15
-
-
-def test_a_stop_is_obeyed_while_images_are_prepared_and_the_rest_follows(tmp_path: Path) -> None:
-    for number in range(30):
-        grey(tmp_path / "images" / f"{number}.png", number)
-    sources = sources_of_images([str(tmp_path / "images")])
-    run_folder = RunFolder(tmp_path / "run of corpus")
-    run_folder.path.mkdir()
-    run_folder.request_stop()
-    with pytest.raises(Stopped, match="resume"):
-        prepare(tmp_path / "corpus", sources, workers=1)
-    run_folder.stop_file.unlink()
-    assert len(prepare(tmp_path / "corpus", sources)) == 30
-
-
-def test_a_file_that_kills_the_process_that_reads_it_is_skipped(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        grey(tmp_path / "images" / f"{number}.png", number)
-    monkeypatch.setattr("medmae.pretraining.preparation.MODULE", "test_pretraining_data")
-    corpus = prepare(tmp_path / "corpus", sources_of_images([str(tmp_path / "images")]), workers=1)
-    assert [item.id for item in corpus.items] == ["0.png", "2.png"]
-    assert "memory" in rows(tmp_path / "corpus" / "skipped.csv")[0]["reason"]
-
-
-def prepare_numbered(recipe: Any, task: Any) -> Any:
-    """As the real one, on a machine whose memory ends at 1.png."""
-    if task[1]["id"] == "1.png":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return image_preparation.prepare_numbered(recipe, task)
 
 
 def test_items_of_a_dataset_state_their_modality_and_the_option_overrules_all(tmp_path: Path) -> None:
@@ -411,27 +223,6 @@ def test_a_name_that_is_not_utf8_can_be_told_in_the_state_of_the_run(
     picture.rename(tmp_path / odd)
     assert run(["pretrain", "--images", odd, "--method", "vis-mae", "--steps", "1", "--workers", "0",
                 "--out", str(tmp_path / "out")]) == 2
-
-
-def test_of_a_file_whose_last_stored_images_were_duplicates_nothing_is_lost_by_a_kill(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = np.stack([texture(seed, 40, 48) for seed in (0, 1, 2)]).astype(np.uint8)
-    write(tmp_path / "a.png", pages[0])
-    write(tmp_path / "b.tif", pages)
-    sources = sources_of_images([str(tmp_path)])
-    whole = [item.id for item in prepare(tmp_path / "whole", sources).items]
-
-    def killed(self: CorpusWriter, id: str, *arguments: Any, **more: Any) -> CorpusItem:
-        if id.endswith("frame 1"):
-            raise KeyboardInterrupt
-        return add(self, id, *arguments, **more)
-
-    add = CorpusWriter.add
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CorpusWriter, "add", killed)
-        prepare(tmp_path / "killed", sources)
-    assert whole == ["a.png", "b.tif//frame 1", "b.tif//frame 2"]
-    assert [item.id for item in prepare(tmp_path / "killed", sources).items] == whole
 
 
 @pytest.mark.parametrize(("arguments", "reason"), [

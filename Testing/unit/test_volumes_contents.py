@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_pretraining_data import write_grey_alpha
+from pretraining_images import write_grey_alpha
 from volume_builders import AXIS_ORDERS, write_nifti
 
 from medmae.errors import BadInput
