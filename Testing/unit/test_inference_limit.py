@@ -23,8 +23,6 @@ from medmae.volumes import Geometry, Volume
 torch.set_num_threads(1)
 torch.manual_seed(0)
 architecture = architecture_for("gl-mae", "tiny", "segmentation", 1, 3)
-# With a table of positions it keeps its window, so that the batch is all there is to give up
-architecture["arguments"]["position_grid"] = [48 // architecture["arguments"]["patch"]] * 3
 info = description(size=[48] * 3, spacing=[1.5] * 3, architecture=architecture)
 model = LoadedModel.of(info, build_network(architecture), precision="fp32")
 geometry = Geometry.of((240, 256, 256), (0.3, 0.3, 0.3), axes="LPS")
@@ -50,8 +48,7 @@ def measured(**options):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the exact peak of a process is counted on Linux only")
 def test_the_peak_is_not_estimated_too_low_nor_much_too_high_and_limits_are_kept():
     free = measured()
-    # The fixed reserves weigh more in a process as small as this; larger ones are within a fifth.
-    assert free["peak"] <= free["estimated"] <= 1.3 * free["peak"]
+    assert free["peak"] <= free["estimated"] <= 1.2 * free["peak"]
     limit = free["estimated"] - 60_000_000
     tight = measured(memory_limit=limit)
     assert tight["peak"] <= tight["estimated"] <= limit

@@ -86,16 +86,33 @@ def test_a_limit_that_cannot_be_kept_is_refused_with_the_smallest_that_can():
         plan(WORK, passes, limit=int(least * 0.9), smaller=halved)
 
 
-def test_windows_that_cannot_fit_are_not_even_tried():
+@pytest.mark.parametrize("constant", [0, 50_000_000, 250_000_000])
+def test_windows_are_shrunk_only_where_larger_ones_do_not_fit_and_those_are_not_even_tried(constant):
     asked = []
 
     def measured(window, batch):
-        asked.append(window[0])
-        return passes(window, batch)
+        asked.append(window)
+        return constant + passes(window, batch)
 
-    limit = estimated_peak(WORK, (48, 48, 48), 1, passes((48, 48, 48), 1), spill=True)
+    for tried, sides in enumerate(((48, 48, 48), (96, 96, 96)), start=1):
+        asked.clear()
+        limit = estimated_peak(WORK, sides, 1, constant + passes(sides, 1), spill=True, returned=True)
+        assert plan(WORK, measured, limit=limit, smaller=halved).window == sides
+        assert asked == [(24, 24, 24), (48, 24, 24), (48, 48, 48), (96, 96, 96)][:tried + 2]
+        assert plan(WORK, measured, limit=limit - 1, smaller=halved).window < sides
+
+
+def test_a_pass_that_took_less_than_a_smaller_one_is_no_hope_for_larger_ones():
+    """As with the slow convolutions of small single windows in fp32."""
+    asked = []
+
+    def measured(window, batch):
+        asked.append(window)
+        return 2 * passes((48, 24, 24), 1) if window == (24, 24, 24) else passes(window, batch)
+
+    limit = estimated_peak(WORK, (48, 48, 48), 1, passes((48, 48, 48), 1), spill=True, returned=True)
     assert plan(WORK, measured, limit=limit, smaller=halved).window == (48, 48, 48)
-    assert asked == [24, 48]
+    assert (96, 96, 96) not in asked
 
 
 def test_memory_hardly_grows_with_the_length_of_the_scan_and_not_with_classes_beyond_the_features():

@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,8 +26,10 @@ _STATUS = Path("/proc/self/status")
 # glibc's mallopt, from malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _RETURNED_BYTES = 2**20
+_KEPT_BYTES = 2**25  # to where glibc raises that border by itself
 
 _earlier_peak = 0  # from before the system's counter was reset
+_is_returned = False  # freed memory, at once
 
 
 def parse_memory(text: str) -> int:
@@ -129,18 +133,48 @@ def return_freed_memory() -> bool:
     By default glibc raises that border by itself up to 32 MiB as large blocks come and go, keeps what is freed below it
     for later, and scatters it: after some windows a process holds more than it uses, and how much more is chance. With
     a fixed border the peak is what lives at once. The price is time, because every large block is new to the system
-    (measured: a forward pass takes 1.3 to 1.6 times as long), so it is only for processes with a limit that is tight.
+    (measured: a forward pass takes 1.3 to 1.6 times as long), so it is only for measuring, and for processes with a
+    limit that is tight.
 
     Returns:
         Whether it could be set.
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    global _is_returned
+    _is_returned = _set_border(_RETURNED_BYTES, _RETURNED_BYTES)
+    return _is_returned
+
+
+@contextmanager
+def freed_memory_returned() -> Iterator[None]:
+    """`return_freed_memory` within the block; afterwards glibc keeps as much as it comes to keep by itself."""
+    global _is_returned
+    was_returned = _is_returned
+    return_freed_memory()
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library than glibc
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES) and mallopt(_M_TRIM_THRESHOLD, _RETURNED_BYTES))
+        yield
+    finally:
+        if not was_returned and _is_returned:
+            _is_returned = False
+            _set_border(_KEPT_BYTES, 2 * _KEPT_BYTES)
+
+
+def can_return_freed_memory() -> bool:
+    """Whether `return_freed_memory` does anything here."""
+    return _mallopt() is not None
+
+
+def _set_border(mapped: int, trimmed: int) -> bool:
+    """From which size on blocks go back when they are freed, and free memory at the end of the heap."""
+    mallopt = _mallopt()
+    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, mapped) and mallopt(_M_TRIM_THRESHOLD, trimmed))
+
+
+def _mallopt() -> Any:
+    """glibc's function; None with another C library."""
+    try:
+        return ctypes.CDLL(None).mallopt if sys.platform.startswith("linux") else None
+    except (OSError, AttributeError):
+        return None
 
 
 def _system_peak() -> int:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from medmae.inference.device import Precision, autocast, resolve_precision
-from medmae.inference.memory import Growth
-from medmae.networks.voxel_head import joined
+from medmae.inference.memory import Growth, freed_memory_returned
+from medmae.networks.voxel_head import Features, joined
 
-# The first pass of a shape sets up what later ones use again; a second one may find memory less tidy.
-MARGIN = 1.03
 _measured: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
 
 
 class PassMeter:
-    """Measures the first pass of a whole batch among those that go by, once for a network, window and arithmetic.
+    """Measures the first pass of a whole batch among those that it runs, once for a network, window and arithmetic.
+
+    What is freed during that pass goes back to the system, so that the growth is what lives at once and not what an
+    allocator happens to have at hand or to keep (those differ by 100 MB and more, from one process to the next).
 
     Args:
         networks: those that answer together, in eval mode on `device`.
@@ -36,19 +36,22 @@ class PassMeter:
         self._key = (len(networks), channels, tuple(window), batch, str(device), resolve_precision(device, precision))
         self.batch = batch
         self.bytes: int | None = self._known.get(self._key)
-        """The most main memory that a pass takes beyond its input, its output included; None: not measured yet."""
+        """The most main memory that a pass takes beyond its input, while the output of one before (of an empty window)
+        is held; None: not measured yet."""
 
-    @contextmanager
-    def watch(self, windows: int) -> Iterator[None]:
-        """What happens inside is a pass of so many windows."""
-        if self.bytes is not None or windows != self.batch:
-            yield
-            return
-        with Growth() as growth:
-            yield
-        # What the first pass leaves behind (code of the library, mostly) is held from now on, so it counts once only.
-        self._known[self._key] = int((growth.bytes - growth.kept) * MARGIN)
-        self.bytes = int(growth.bytes * MARGIN)
+    def run(self, network: Features, windows: torch.Tensor) -> torch.Tensor:
+        """What `network` answers to windows (B, C, *window)."""
+        if self.bytes is not None or len(windows) != self.batch:
+            return network(windows)
+        with freed_memory_returned(), Growth() as growth:
+            output = network(windows)
+        # What the first pass leaves behind (weights that lay in their file, code of the library) is held from now on,
+        # so it counts once only.
+        held = output.nbytes if output.device.type == "cpu" else 0
+        left = max(0, growth.kept - held)
+        self._known[self._key] = growth.bytes - left + held
+        self.bytes = growth.bytes + held
+        return output
 
 
 @torch.no_grad()
@@ -59,8 +62,11 @@ def pass_bytes(networks: Sequence[nn.Module], channels: int, classes: int, windo
     meter = PassMeter(networks, channels, window, batch, device, precision)
     if meter.bytes is None:
         features, _ = joined(networks, classes)
-        windows = torch.zeros((batch, channels, *window), device=device)
-        with meter.watch(batch), autocast(device, precision):
-            features(windows)
+
+        def forward(windows: torch.Tensor) -> torch.Tensor:
+            with autocast(device, precision):
+                return features(windows)
+
+        meter.run(forward, torch.zeros((batch, channels, *window), device=device))
     assert meter.bytes is not None
     return meter.bytes

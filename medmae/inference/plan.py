@@ -16,13 +16,13 @@ from medmae.errors import BadInput
 from medmae.inference.memory import format_memory
 from medmae.inference.windows import axes_of
 
-# What no sum sees: small arrays, code that is loaded on the way, pages of an allocator. Towards the safe side.
-RESERVE_BYTES = 56_000_000
-RESERVE_SHARE = 0.03
+# What no sum sees: small arrays, code that is loaded on the way. Towards the safe side.
+RESERVE_BYTES = 24_000_000
+RESERVE_SHARE = 0.04
 # Points between classes that restoring computes at once, with their features, neighbours and logits
 RESTORING_BYTES = 32_000_000
-# What an allocator keeps of freed blocks, scattered, after several passes: those below 32 MiB, to about this sum
-SCATTERED_BYTES, SCATTERED_SHARE = 64_000_000, 1.5
+# What an allocator keeps of freed blocks after several passes: of glibc 64 MiB at the end of its heap, and some between
+SCATTERED_BYTES, SCATTERED_SHARE = 80_000_000, 1.5
 FLOAT = 4
 
 
@@ -50,7 +50,7 @@ class Work:
         blends_on_processor: False where sums lie in the memory of a GPU.
         can_spill: whether arrays in files help: only where the image is stored slice by slice as the network sees it,
             so that work on it touches one part of a file after the other.
-        cast_bytes: the weights in half precision, which a pass makes and holds whatever the window.
+        can_return: whether freed memory can go back to the system at once, as it does where anything is given up.
     """
 
     held_bytes: int
@@ -71,7 +71,7 @@ class Work:
     further_bytes: int = 0
     blends_on_processor: bool = True
     can_spill: bool = True
-    cast_bytes: int = 0
+    can_return: bool = True
 
     @property
     def passes(self) -> int:
@@ -161,7 +161,7 @@ def plan(work: Work, pass_bytes: PassBytes, *, limit: int | None = None,
 
     Args:
         work: what is to be done.
-        pass_bytes: the most that a forward pass of (window, batch) takes, its output included, its input not.
+        pass_bytes: the most that a forward pass of (window, batch) takes with the output of one before, its input not.
         limit: bytes that the process may hold; None: no limit.
         smaller: the next smaller window on which the network is as good, or None.
 
@@ -171,23 +171,16 @@ def plan(work: Work, pass_bytes: PassBytes, *, limit: int | None = None,
     work = dataclasses.replace(work, batch=min(work.batch, work.largest_batch))
     if limit is None:
         return _plan_of(work, _Way(work.window, work.batch, False), pass_bytes(work.window, work.batch), limit)
-    measured: dict[tuple[int, ...], int] = {}
-    windows = _windows(work.window, smaller)
-    # The smallest first: measuring a large window that does not fit would itself break the limit.
-    for index, window in reversed(list(enumerate(windows))):
-        if measured and not _may_fit(work, window, measured, limit):
-            windows = windows[index + 1:]
-            break
-        measured[window] = pass_bytes(window, 1)
+    measured = _measured(work, windows_from(work.window, smaller), pass_bytes, limit)
     least = 0
-    for window in windows:
+    for window in reversed(measured):
         for way in _ways(work, window):
             candidate = _plan_of(work, way, measured[window] * way.batch, limit)
             if candidate.estimated_peak_bytes <= limit:
                 return candidate
             least = candidate.estimated_peak_bytes
     raise BadInput(f"This image and model need {format_memory(least)} of memory at least, but the limit is "
-                   f"{format_memory(limit)}. Raise the limit to {format_memory(math.ceil(least * 1.02))} or more "
+                   f"{format_memory(limit)}. Raise the limit to {format_memory(math.ceil(least / 1e8) * 1e8)} or more "
                    "(--memory), choose a region (--roi), or a smaller model.")
 
 
@@ -197,8 +190,8 @@ class _Way(NamedTuple):
     spill: bool
 
 
-def _windows(window: tuple[int, ...], smaller: SmallerWindow) -> list[tuple[int, ...]]:
-    """The window and the smaller ones that the network takes as well."""
+def windows_from(window: tuple[int, ...], smaller: SmallerWindow) -> list[tuple[int, ...]]:
+    """The window and the smaller ones that the network takes as well, the largest first."""
     windows = [window]
     while (following := smaller(windows[-1])) is not None:
         windows.append(following)
@@ -213,14 +206,39 @@ def _ways(work: Work, window: tuple[int, ...]) -> list[_Way]:
     return [*(_Way(window, batch, False) for batch in batches), *([_Way(window, 1, True)] if work.can_spill else [])]
 
 
-def _may_fit(work: Work, window: tuple[int, ...], measured: dict[tuple[int, ...], int], limit: int) -> bool:
-    """Whether a pass of a larger window than those measured may be tried: but for the weights, which are cast once, it
-    takes about as much more as it is larger.
+def _measured(work: Work, windows: Sequence[tuple[int, ...]], pass_bytes: PassBytes,
+              limit: int) -> dict[tuple[int, ...], int]:
+    """What a pass takes, window by window from the smallest on, up to the largest that can be expected to fit.
+
+    The smallest first: measuring a large window that does not fit would itself break the limit. What is expected may be
+    a few per cent too high, so the reserve does not count; sums and volumes are not held yet, so the limit is kept.
     """
-    known = next(reversed(measured))
-    cast = min(work.cast_bytes, measured[known])
-    expected = cast + (measured[known] - cast) * math.prod(window) // math.prod(known)
-    return estimated_peak(work, window, 1, expected, spill=work.can_spill) <= limit
+    smallest, *larger = reversed(windows)
+    measured = {smallest: pass_bytes(smallest, 1)}
+    passes = [(math.prod(smallest), measured[smallest])]
+    # A second pass tells what each voxel takes from what every pass takes (weights in half precision, for example).
+    if larger and work.held_bytes + 2 * measured[smallest] <= limit:
+        longer = (2 * smallest[0], *smallest[1:])
+        passes.append((math.prod(longer), pass_bytes(longer, 1)))
+    for window in larger:
+        expected = _expected(passes, math.prod(window))
+        if _plan_of(work, _ways(work, window)[-1], expected, limit).estimated_peak_bytes > limit * (1 + RESERVE_SHARE):
+            break
+        measured[window] = pass_bytes(window, 1)
+        passes.append((math.prod(window), measured[window]))
+    return measured
+
+
+def _expected(passes: Sequence[tuple[int, int]], voxels: int) -> int:
+    """What a pass of so many voxels takes, from the (voxels, bytes) of others: on the line through the last two.
+
+    Where a larger one took less (the library chose another way), or only one is known, in proportion to the last.
+    """
+    last_voxels, last = passes[-1]
+    before_voxels, before = passes[-2] if len(passes) > 1 else (0, 0)
+    if before >= last:
+        before_voxels, before = 0, 0
+    return last + (last - before) * (voxels - last_voxels) // (last_voxels - before_voxels)
 
 
 def _plan_of(work: Work, way: _Way, forward_bytes: int, limit: int | None) -> Plan:
@@ -234,11 +252,13 @@ def _plan_of(work: Work, way: _Way, forward_bytes: int, limit: int | None) -> Pl
         given_up.append(f"windows of {_sides(way.window)} instead of {_sides(work.window)}, which takes longer")
     return Plan(windows=used.windows, passes=work.passes, mirror=work.mirror, members=work.members, batch=way.batch,
                 window=way.window, spill=way.spill, limit=limit, given_up=tuple(given_up),
-                estimated_peak_bytes=estimated_peak(work, way.window, way.batch, forward_bytes, spill=way.spill))
+                estimated_peak_bytes=estimated_peak(work, way.window, way.batch, forward_bytes, spill=way.spill,
+                                                    returned=bool(given_up) and work.can_return))
 
 
-def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes: int, *, spill: bool) -> int:
-    """Bytes that the process will hold at most.
+def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes: int, *, spill: bool,
+                   returned: bool = False) -> int:
+    """Bytes that the process will hold at most; `returned`: freed memory goes back to the system at once.
 
     Three moments compete while the prepared image, the labels and the open sums are held: a forward pass (with the
     output of the mirrored passes so far), restoring a row, and afterwards writing, with a copy of the labels.
@@ -246,8 +266,8 @@ def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes:
     voxels = math.prod(window)
     output = batch * work.features * voxels * FLOAT
     windows = batch * work.prepared[0] * voxels * FLOAT
-    # Mirrored: the sum of the passes; the flipped window. Empty windows: outputs that are kept. And the last output.
-    forward = forward_bytes + windows * (3 if work.mirror else 1) + output * (2 if work.mirror else 1)
+    # Mirrored: the flipped window; the sum of the passes, which is also what is kept of empty windows.
+    forward = forward_bytes + windows * (3 if work.mirror else 1) + output * (2 if work.mirror else 0)
     planes = 6 * work.features * math.prod(work.prepared[2:]) * FLOAT
     rows = 4 * work.classes * math.prod(work.target[1:]) * FLOAT if work.wants_rows else 0
     restoring = planes + rows + RESTORING_BYTES
@@ -259,7 +279,7 @@ def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes:
     open_sums = _open_sums(work, window) if work.blends_on_processor else 0
     kept = (0 if spill else labels) + prepared + open_sums
     writing = labels + (0 if spill else labels)
-    scattered = min(SCATTERED_BYTES, int(forward_bytes * SCATTERED_SHARE))
+    scattered = 0 if returned else min(SCATTERED_BYTES, int(forward_bytes * SCATTERED_SHARE))
     growth = max(kept + max(forward, restoring) + scattered, writing) + work.further_bytes
     return int((work.held_bytes + growth) * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -12,7 +11,13 @@ from medmae.inference.device import Precision, autocast
 from medmae.inference.out_of_memory import Steps, is_out_of_memory
 from medmae.networks.voxel_head import Features
 
+RunPass = Callable[[Features, torch.Tensor], torch.Tensor]
 MOST_KNOWN = 1  # windows without contrast whose outputs are kept for others alike: those of air
+
+
+def plain_pass(network: Features, windows: torch.Tensor) -> torch.Tensor:
+    """A pass as it is; others may look at what it takes."""
+    return network(windows)
 
 
 class WindowPredictor:
@@ -25,7 +30,7 @@ class WindowPredictor:
         batch: windows a forward pass; halved by itself when memory does not suffice.
         mirror: average over the window mirrored along every combination of axes: 2^n forward passes instead of one.
         steps: where it is noted that the batch was halved.
-        watch: called with the number of windows, gives the context in which each of their unmirrored passes runs.
+        run_pass: runs the unmirrored passes: called with what answers (B, C, *window), and these windows.
 
     Attributes:
         computed: how many windows went through the network.
@@ -33,14 +38,14 @@ class WindowPredictor:
 
     def __init__(self, network: Features, device: torch.device, precision: Precision, *, batch: int = 1,
                  mirror: bool = False, steps: Steps | None = None,
-                 watch: Callable[[int], AbstractContextManager[object]] = nullcontext) -> None:
+                 run_pass: RunPass = plain_pass) -> None:
         self.network = network
         self.device = device
         self.precision = precision
         self.batch = batch
         self.mirror = mirror
         self.steps = steps or Steps()
-        self.watch = watch
+        self.run_pass = run_pass
         self.known: dict[tuple[float, ...], torch.Tensor] = {}
         self.computed = 0
 
@@ -89,11 +94,10 @@ class WindowPredictor:
 
     def _mirrored(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, F, *window), the mean over the mirrored windows where wanted."""
+        output = self.run_pass(self._pass, windows)
+        if not self.mirror:
+            return output
         with autocast(self.device, self.precision):
-            with self.watch(len(windows)):
-                output = self.network(windows)
-            if not self.mirror:
-                return output
             axes = range(2, windows.ndim)
             mirrors = [combination for count in range(1, windows.ndim - 1)
                        for combination in itertools.combinations(axes, count)]
@@ -101,3 +105,8 @@ class WindowPredictor:
             for mirrored in mirrors:
                 total += self.network(windows.flip(mirrored)).flip(mirrored)
         return total.div_(len(mirrors) + 1)
+
+    def _pass(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, F, *window), with weights in lower precision that are gone afterwards."""
+        with autocast(self.device, self.precision):
+            return self.network(windows)

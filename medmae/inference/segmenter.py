@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from medmae.inference.device import resolve_precision
 from medmae.inference.foreground import Foreground, foreground
 from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
-from medmae.inference.memory import resident_bytes, return_freed_memory
+from medmae.inference.memory import can_return_freed_memory, freed_memory_returned, resident_bytes
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
 from medmae.inference.pass_memory import PassMeter, pass_bytes
-from medmae.inference.plan import Plan, Work, plan
+from medmae.inference.plan import Plan, Work, plan, windows_from
 from medmae.inference.plan_telling import OnPlan, PlanTelling
-from medmae.inference.predictor import WindowPredictor
+from medmae.inference.predictor import WindowPredictor, plain_pass
 from medmae.inference.region import Region, region_of_box
 from medmae.inference.restore import PlacedSink, RowSink, covering_box, restore_labels
 from medmae.inference.slices import finished_slices
@@ -33,7 +33,6 @@ from medmae.networks.voxel_head import VoxelHead, joined
 from medmae.volumes import Geometry, Volume
 
 Model = str | Path | LoadedModel
-HALF = 2  # bytes
 
 
 @dataclass
@@ -153,9 +152,10 @@ class Segmenter:
         work = self._work(image, scope, base, sink is not None, further_bytes) if self.memory_limit or on_plan else None
         chosen = self._plan(work) if work is not None and self.memory_limit else None
         telling = None if work is None or on_plan is None else PlanTelling(work, chosen, on_plan)
-        if chosen is not None and chosen.given_up:
-            return_freed_memory()  # slower, but then what is freed does not count against the limit
-        with SpilledArrays() if chosen is not None and chosen.spill else nullcontext() as spilled:
+        with ExitStack() as stack:
+            if chosen is not None and chosen.given_up:
+                stack.enter_context(freed_memory_returned())  # slower, but then it does not count against the limit
+            spilled = stack.enter_context(SpilledArrays()) if chosen is not None and chosen.spill else None
             labels = self._blank(first.geometry, base, scope.box, spilled)
             if scope.has_content:
                 allocate, forget = (np.empty, None) if spilled is None else (spilled.empty, spilled.forget)
@@ -215,11 +215,9 @@ class Segmenter:
         model, networks = self.model, [member.network for member in self.members]
         layout = model.preprocessing.layout(image, scope.region, context=scope.needs_context)
         head = joined(networks, len(self.values))[1]
-        weights = [parameter for network in networks for parameter in network.parameters()]
-        if self.memory_limit is not None and model.device.type == "cpu":
-            for weight in weights:  # they lie in their file until they are used; now they count as held
-                weight.sum()
-        half = resolve_precision(model.device, model.precision) != "fp32"
+        if self.memory_limit is not None:
+            # Weights lie in their file and code is not loaded until a first pass; from then on they count as held
+            self._pass_bytes(windows_from(tuple(model.window), self._smaller)[-1], 1)
         channels, *prepared = layout.array.shape
         return Work(
             held_bytes=resident_bytes(), prepared=(channels, *prepared), stored=layout.source_geometry.shape,
@@ -228,18 +226,22 @@ class Segmenter:
             mirror=self.mirror, features=head.features, classes=head.classes,
             sum_bytes=self._sum_type(head).itemsize, label_bytes=_type_for(self.values, base).itemsize,
             wants_rows=wants_rows, further_bytes=further_bytes, blends_on_processor=model.device.type == "cpu",
-            can_spill=layout.change.order[0] == 0,
-            cast_bytes=sum(weight.numel() for weight in weights) * HALF if half else 0)
+            can_spill=layout.change.order[0] == 0, can_return=can_return_freed_memory())
 
     def _plan(self, work: Work) -> Plan:
-        model, networks = self.model, [member.network for member in self.members]
-
         def measured(window: Sequence[int], batch: int) -> int:
             kept = max(0, resident_bytes() - work.held_bytes)  # of passes before, which this one may use again
-            return kept + pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
-                                     model.device, model.precision)
+            return kept + self._pass_bytes(window, batch)
 
-        return plan(work, measured, limit=self.memory_limit, smaller=lambda window: smaller_window(networks, window))
+        return plan(work, measured, limit=self.memory_limit, smaller=self._smaller)
+
+    def _smaller(self, window: Sequence[int]) -> tuple[int, ...] | None:
+        return smaller_window([member.network for member in self.members], window)
+
+    def _pass_bytes(self, window: Sequence[int], batch: int) -> int:
+        model, networks = self.model, [member.network for member in self.members]
+        return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
+                          model.device, model.precision)
 
     def _blank(self, geometry: Geometry, base: np.ndarray | None, box: Region | None,
                spilled: SpilledArrays | None) -> np.ndarray:
@@ -269,7 +271,7 @@ class Segmenter:
                               min(batch, telling.work.largest_batch) if telling else batch, device,
                               self.model.precision)
             predictor = WindowPredictor(features, device, self.model.precision, batch=batch, mirror=self.mirror,
-                                        steps=steps, watch=meter.watch if telling else nullcontext)
+                                        steps=steps, run_pass=meter.run if telling else plain_pass)
             wanted = covering_box(prepared.geometry, prepared.target)
             source = prepared.geometry.cropped([part.start for part in wanted],
                                                [part.stop - part.start for part in wanted])
