@@ -136,7 +136,8 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
 
 
 def test_cases_are_segmented_there_and_called_as_here(
-        target: Target, said: Callable[..., Any], tmp_path: Path, hostile: str) -> None:
+        target: Target, said: Callable[..., Any], tmp_path: Path, hostile: str,
+        capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_volumes(tmp_path, {"training": 1})
     assert run(["finetune", "--dataset", str(dataset), "--encoder", "none", "--method", "gl-mae", "--preset", "tiny",
                 "--steps", "1", "--set", "batch_size=1", "--out", str(tmp_path / "model")]) == 0
@@ -149,7 +150,8 @@ def test_cases_are_segmented_there_and_called_as_here(
     assert run([*common, "--out", str(tmp_path / "here")]) == 1
     job = load_job(said(*common, "--target", "gpu-box", "--out", str(tmp_path / "there"))["id"])
     wait_until(lambda: follow(job).is_final)
-    said("job", "fetch", job.id)
+    assert run(["job", "fetch", job.id]) == 1
+    assert "broken.nii.gz" in capsys.readouterr().err
     files = {side: sorted(file.relative_to(tmp_path / side) for file in (tmp_path / side).rglob("*.nrrd"))
              for side in ("here", "there")}
     assert len(files["here"]) == 2 and files["there"] == files["here"]
@@ -161,15 +163,15 @@ def test_cases_are_segmented_there_and_called_as_here(
     assert "broken.nii.gz" in table and "case-0" not in table
 
 
-def test_a_killed_submission_and_a_cut_upload_go_on_where_they_were(
+def test_a_killed_submission_and_a_cut_upload_go_on_and_a_hard_stop_leaves_no_process(
         target: Target, sshd: SshServer, tmp_path: Path, said: Callable[..., Any]) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
     for number in range(3):  # noise, so that it does not become small on its way
         noise = np.random.default_rng(number).integers(-1000, 1000, (160, 160, 160), np.int16)
         sitk.WriteImage(sitk.GetImageFromArray(noise), str(folder / f"{number}.nrrd"))
-    job = load_job(said("pretrain", "--images", str(folder), "--method", "gl-mae", "--preset", "tiny", "--steps", "2",
-                        "--target", "gpu-box")["id"])
+    job = load_job(said("pretrain", "--images", str(folder), "--method", "gl-mae", "--preset", "tiny", "--steps",
+                        "2000", "--target", "gpu-box")["id"])
     wait_until(lambda: submission_of(job).stage == "upload")
     os.kill(submission_of(job).pid or 0, signal.SIGKILL)
     wait_until(lambda: follow(job).state == "interrupted")
@@ -180,8 +182,12 @@ def test_a_killed_submission_and_a_cut_upload_go_on_where_they_were(
     sshd.cut()
     wait_until(lambda: submission_of(job).is_over)
     assert submission_of(job).stage == "done"
-    wait_until(lambda: follow(job).state in ("running", "done"))
-    stop(job, hard=True)
+    wait_until(lambda: follow(job).state == "running")
+    folder = Path(load_job(job.id).folder or "")
+    assert processes_of(folder)
+    assert stop(job, hard=True)
+    assert processes_of(folder) == []
+    assert follow(job).state in ("stopped", "interrupted")
 
 
 def test_a_cut_connection_a_killed_follower_and_a_server_that_is_down_lose_nothing(
@@ -229,17 +235,6 @@ def _log(capsys: pytest.CaptureFixture[str], job: Job) -> str:
     capsys.readouterr()
     assert run(["job", "logs", job.id, "--tail", "5"]) == 0
     return capsys.readouterr().out
-
-
-def test_a_hard_stop_ends_every_process_there(target: Target, said: Callable[..., Any], tmp_path: Path) -> None:
-    dataset = write_pictures(tmp_path, {"training": 4})
-    job = load_job(said("finetune", "--dataset", str(dataset), *TINY, "--steps", "4000", "--target", "gpu-box")["id"])
-    wait_until(lambda: trains(job))
-    folder = Path(load_job(job.id).folder or "")
-    assert processes_of(folder)
-    assert stop(job, hard=True)
-    assert processes_of(folder) == []
-    assert follow(job).state in ("stopped", "interrupted")
 
 
 def test_a_wrong_python_is_said_to_be_one(ssh_target: Callable[..., Target], tmp_path: Path,

@@ -15,8 +15,10 @@ import click
 
 from medmae.cli import options
 from medmae.cli.app import FAILED, say
+from medmae.cli.inference import raise_failures
 from medmae.cli.progress import display_of, duration, new_records
 from medmae.cli.runs import Failed, Request, refuse_filled
+from medmae.files import read_json
 from medmae.jobs.following import Status, follow
 from medmae.jobs.job import Job
 from medmae.jobs.submission import submit
@@ -178,7 +180,7 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
     Raises:
         Failed: it failed, or nobody watches any more.
     """
-    from medmae.jobs.fetching import fetch
+    from medmae.jobs.fetching import MAKES_MODEL, fetch
 
     try:
         status = watch(job)
@@ -186,16 +188,30 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
         say(f"Not watching any more; the job goes on. Stop it with: medmae job stop {job.id}")
         raise click.exceptions.Exit(FAILED) from None
     job = job.refreshed()
-    folder = fetch(job, name=name) if status.state == "done" else None
+    has_results = status.state == "done" or (status.state == "failed" and job.folder and job.kind not in MAKES_MODEL)
+    folder = fetch(job, name=name) if has_results else None
     if as_json:
         click.echo(json.dumps(describe(job, status) | {"results": None if folder is None else str(folder)}, indent=1))
     elif folder is not None:
-        click.echo(f"Done: {folder}")
+        click.echo(f"Results: {folder}")
     elif status.state == "stopped":
         click.echo(sentence(job, status))
     if status.state in ("failed", "interrupted"):
         raise Failed(f"{status.reason or 'The job did not end well.'}\n{status.remedy or ''}\n"
                      f"Log: medmae job logs {job.id}")
+    if folder is not None:
+        refuse_failures(job, folder)
+
+
+def refuse_failures(job: Job, folder: Path) -> None:
+    """End with exit code 1 where a job that is done could not do some of its images.
+
+    Raises:
+        Failed: naming each, and why.
+    """
+    result = job.mirror / "result.json"
+    if job.kind in ("segment", "classify") and result.is_file():
+        raise_failures(read_json(result, "result"), folder)
 
 
 def describe(job: Job, status: Status) -> dict[str, Any]:

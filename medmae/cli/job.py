@@ -218,6 +218,7 @@ def fetch_command(job_id: str, target: str | None, no_install: bool, name: str |
       medmae job fetch 3fa2 --name liver --out runs/liver
       medmae job fetch 3fa2 --target gpu-box --no-install      (submitted from another computer)
     """
+    from medmae.cli.elsewhere import refuse_failures
     from medmae.jobs.fetching import fetch
 
     job = _job(job_id, target)
@@ -226,6 +227,7 @@ def fetch_command(job_id: str, target: str | None, no_install: bool, name: str |
     with _shown() as report:
         folder = fetch(job, install=not no_install, name=name, partial=partial, report=report)
     click.echo(json.dumps({"id": job.id, "results": str(folder)}, indent=1) if as_json else f"Results: {folder}")
+    refuse_failures(job, folder)
 
 
 @command.command("remove", cls=options.Command)

@@ -27,6 +27,7 @@ WANTED = {
     "segment": (RESULTS, "result.json"),
     "classify": (RESULTS, "result.json"),
     "evaluate": (RESULTS, "result.json", "report.html")}
+LOG = "log.txt"
 MAKES_MODEL = ("pretrain", "finetune")
 ENDED = ("done", "stopped", "failed", "interrupted")
 
@@ -51,6 +52,7 @@ def fetch(job: Job, *, install: bool = True, name: str | None = None, partial: b
         BadInput: the job is not done, its model is not in order, or another model has its name.
         TargetProblem: the target cannot be reached.
     """
+    job = job.refreshed()
     status = follow(job)
     _refuse(job, status, partial)
     with only_writer(job.mirror):
@@ -70,7 +72,8 @@ def _refuse(job: Job, status: Status, partial: bool) -> None:
     if status.state == "unreachable":
         raise TargetProblem("connection lost", f"The results cannot be fetched now: {status.reason}",
                             status.remedy or "")
-    if status.state == "done" or (partial and status.state in ENDED and job.folder):
+    has_parts = partial or (status.state == "failed" and job.kind not in MAKES_MODEL)  # some cases, not all
+    if status.state == "done" or (has_parts and status.state in ENDED and job.folder):
         return
     if status.state in ENDED:
         raise BadInput(f"The job {job.id} is {status.state}, so that its results are not whole"
@@ -144,7 +147,7 @@ def _deliver(job: Job) -> Path:
         return job.mirror
     out = Path(job.out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in WANTED[job.kind]:
+    for name in (*WANTED[job.kind], LOG):
         source = job.mirror / name
         if name == RESULTS and source.is_dir():
             shutil.copytree(source, out, dirs_exist_ok=True)

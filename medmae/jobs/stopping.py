@@ -27,6 +27,7 @@ def stop(job: Job, hard: bool = False) -> bool:
     Raises:
         TargetProblem: the target cannot be asked.
     """
+    job = job.refreshed()
     if submission_of(job).stage != "done":
         if submission_of(job).is_over:
             return False
@@ -49,6 +50,7 @@ def resume(job: Job, **changes: Any) -> Job:
         BadInput: the job is under way or done, or the changes cannot be.
         TargetProblem: the target cannot be asked whether the run is under way.
     """
+    job = job.refreshed()
     status = follow(job)
     if status.state == "unreachable":
         raise TargetProblem("connection lost", status.reason or "", status.remedy or "")
