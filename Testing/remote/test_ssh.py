@@ -193,7 +193,7 @@ def test_hostile_names_stay_names_on_the_other_side(ssh_target: Callable[..., Ta
     target = ssh_target(python=str(tmp_path / name / "python3"), preamble=(f"echo {shlex.quote(name)}", ": $(true)"))
     connect(target).call("probe.describe")
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert not list(sshd.home.iterdir())
+    assert not list(sshd.home.glob("pwned*"))
 
 
 def test_a_home_folder_with_a_hostile_name_is_no_obstacle(ssh_target: Callable[..., Target], tmp_path: Path,

@@ -57,7 +57,7 @@ def command(as_json: bool) -> int:
                               indent=1))
     else:
         for check in checks:
-            click.echo(_line(check))
+            click.echo(line(check.name, check.outcome, check.finding, check.remedy))
         click.echo(f"MedMAE {__version__} can work on this machine." if ready else
                    f"MedMAE {__version__} cannot work on this machine yet; mend what failed.")
     return DONE if ready else FAILED
@@ -186,8 +186,8 @@ def available_memory() -> int | None:
     return min(limits) if limits else None
 
 
-def _line(check: Check) -> str:
+def line(name: str, outcome: str, finding: str, remedy: str) -> str:
+    """A finding for people."""
     mark = {"ok": click.style("ok     ", fg="green"), "warning": click.style("warning", fg="yellow"),
-            "failed": click.style("failed ", fg="red")}[check.outcome]
-    remedy = f"\n{'':10}-> {check.remedy}" if check.remedy else ""
-    return f"{mark}   {check.name}: {check.finding}{remedy}"
+            "failed": click.style("failed ", fg="red")}[outcome]
+    return f"{mark}   {name}: {finding}" + (f"\n{'':10}-> {remedy}" if remedy else "")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medmae.errors import BadInput
 from medmae.jobs.there.serving import Channel
 
 
@@ -18,8 +19,14 @@ def describe(_arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
 
 
 def make_folder(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
-    """Make the folder of MedMAE (relative to the home folder, or absolute), readable by its owner alone."""
+    """Make the folder of MedMAE (relative to the home folder, or absolute), readable by its owner alone.
+
+    Raises:
+        BadInput: it is the home folder itself, or holds it; that is not ours to close to others.
+    """
     folder = Path.home() / Path(arguments["folder"]).expanduser()
+    if Path.home().resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"{folder} cannot be MedMAE's folder: it is not for it alone. Name a folder below it.")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return {"folder": str(folder)}
