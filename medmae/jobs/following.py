@@ -17,6 +17,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.folder_lock import only_writer
 from medmae.jobs.calling import operate
+from medmae.jobs.conversation import OperationFailed
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.submission import FOLDER, Submission, submission_of
@@ -127,6 +128,8 @@ def _ask(target: Target, jobs: Sequence[Job], within_s: float, found: dict[str, 
         found.update({job.id: _seen(job, told[job.id]) for job in jobs})
     except TargetProblem as problem:
         found.update({job.id: _unreachable(job, problem.finding, problem.remedy) for job in jobs})
+    except (OSError, OperationFailed) as error:
+        found.update({job.id: _unreachable(job, str(error).strip().splitlines()[-1], "") for job in jobs})
 
 
 def _is_settled(job: Job) -> bool:
