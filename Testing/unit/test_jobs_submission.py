@@ -167,6 +167,19 @@ def test_a_killed_submission_is_interrupted_and_a_stopped_one_stopped_and_both_g
     assert list_jobs() == []
 
 
+def test_an_interrupt_only_ends_the_watching(tmp_path: Path) -> None:
+    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    watcher = subprocess.Popen([sys.executable, "-m", "medmae.cli", "job", "status", job.id, "--wait"],
+                               stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    assert "connecting" in watcher.stderr.readline()
+    watcher.send_signal(signal.SIGINT)
+    said = watcher.communicate(timeout=20)[1]
+    assert watcher.returncode == 1 and f"medmae job stop {job.id}" in said and "Traceback" not in said
+    assert follow(job).state == "submitting"
+    stop(job)
+
+
 def test_two_processes_do_not_submit_the_same_job(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     wait_until(lambda: submission_of(job).pid)
