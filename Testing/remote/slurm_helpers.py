@@ -13,6 +13,7 @@ from slurm_cluster import SlurmCluster
 from torchrun_helpers import figures
 
 import medmae
+from medmae.files import write_json
 from medmae.jobs.launching import LaunchPlan, launch_script
 from medmae.jobs.target import Target
 from medmae.jobs.transport import connect
@@ -24,19 +25,19 @@ import os, sys, time
 from pathlib import Path
 from medmae.run_folder import RunFolder
 run = RunFolder(sys.argv[1])
-run.write_state(state="running")
+run.write_state(state="running", step=0, total=10)
 plan = run.spec["config"]
-run.append_progress({"cards": os.environ.get("CUDA_VISIBLE_DEVICES"), "restarts": os.environ["SLURM_RESTART_COUNT"]
-                     if "SLURM_RESTART_COUNT" in os.environ else "0"})
-if plan.get("asks_for_memory"):
-    sys.exit(9)
+run.append_progress({"cards": os.environ.get("CUDA_VISIBLE_DEVICES")})
+share = run.spec["inputs"].get("share")
+if share and share[0] == plan.get("endless_share") and not (run.path.parents[1] / "go").exists():
+    plan["runs_s"] = 600
 deadline = time.monotonic() + plan.get("runs_s", 0)
 while time.monotonic() < deadline:
     if run.stop_requested:
         run.write_state(state="stopped")
         sys.exit(0)
     time.sleep(0.05)
-run.write_state(state="done")
+run.write_state(state="done", step=10)
 """
 
 
@@ -56,21 +57,34 @@ class SlurmRun:
         self.slurm = slurm
         self.run = run
         self.target = target or slurm.target()
+        if plan.get("parts"):
+            write_json(run.path / "job.json", {"parts": plan["parts"]})
         script = launch_script(self.target, LaunchPlan(str(run.path), code, sys.executable, run.spec["kind"], **plan))
         (run.path / "run.sh").write_text(script, encoding="utf-8")
 
-    def submit(self, **arguments: Any) -> SlurmRun:
-        self.job = str(self.call("submit", **arguments)["job_id"])
+    def submit(self) -> SlurmRun:
+        self.job = str(self.call("slurm.submit")["job_id"])
         return self
 
-    def call(self, function: str, **arguments: Any) -> dict[str, Any]:
-        """An operation of ``there.slurm`` on this run."""
-        return connect(self.target).call(f"slurm.{function}", {"run": str(self.run.path), **arguments})
+    def start(self) -> SlurmRun:
+        """As whoever starts or resumes a job does."""
+        assert self.call("runs.start", script=(self.run.path / "run.sh").read_text(encoding="utf-8"),
+                         scheduler="slurm")["started"]
+        self.job = (self.run.path / "slurm_job_id").read_text().strip()
+        return self
+
+    def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """An operation of ``medmae.jobs.there`` on this run."""
+        return connect(self.target).call(operation, {"run": str(self.run.path), **arguments})
 
     def poll(self) -> dict[str, Any]:
         """What whoever follows the run gets."""
         told: dict[str, Any] = connect(self.target).call("runs.poll", {"runs": {"it": {"run": str(self.run.path)}}})
         return told["runs"]["it"]
+
+    def tasks(self) -> dict[int, str]:
+        """The states of the tasks of an array, in Slurm's words."""
+        return {job["task"]: job["state"] for job in self.poll()["slurm"]["jobs"]}
 
     def state(self) -> str:
         return self.poll()["state"]["state"]

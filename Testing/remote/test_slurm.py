@@ -53,9 +53,9 @@ def test_a_cluster_behind_ssh_is_the_same(slurm: SlurmCluster, submitted: Callab
 
 def test_a_job_submitted_twice_runs_once(submitted: Callable[..., SlurmRun]) -> None:
     job = submitted(runs_s=FOREVER)
-    assert job.call("submit") == {"job_id": job.job, "submitted": False}
+    assert job.call("slurm.submit") == {"job_id": job.job, "submitted": False}
     job.wait_for_state("running")
-    assert job.call("submit") == {"job_id": job.job, "submitted": False}
+    assert job.call("slurm.submit") == {"job_id": job.job, "submitted": False}
 
 
 @pytest.mark.parametrize(("wish", "told"), [
@@ -79,7 +79,7 @@ def test_a_job_that_can_never_start_is_told_as_that(submitted: Callable[..., Slu
 def test_a_stop_ends_a_running_job_for_good(slurm: SlurmCluster, submitted: Callable[..., SlurmRun]) -> None:
     job = submitted(runs_s=FOREVER)
     job.wait_for_state("running")
-    job.call("stop")
+    job.call("slurm.stop")
     slurm.run("scancel", "--batch", "--signal=USR1", job.job, check=False)  # the limit comes at the same time
     slurm.wait_for(job.job, "COMPLETED")
     assert job.state() == "stopped"
@@ -90,7 +90,7 @@ def test_a_stop_takes_a_waiting_job_out_of_the_queue(slurm: SlurmCluster, submit
     job = submitted({"sbatch": ("--begin=now+1hour",)})
     poll = job.poll()
     assert poll["state"]["state"] == "queued" and poll["state"]["reason"] == "It waits for its time to begin."
-    job.call("stop")
+    job.call("slurm.stop")
     slurm.wait_for(job.job, "CANCELLED")
     assert job.state() == "stopped"
 
@@ -102,12 +102,12 @@ def test_a_stop_between_two_goes_ends_the_job_for_good(
     slurm.run("scancel", "--batch", "--signal=USR1", job.job)
     slurm.wait_for(job.job, "PENDING")
     assert "goes on in about two minutes" in job.poll()["state"]["reason"]
-    job.call("stop")
+    job.call("slurm.stop")
     slurm.wait_for(job.job, "CANCELLED")
     assert job.state() == "stopped"
     # and what was submitted anew goes on
     job.run.stop_file.unlink()
-    assert job.submit().call("submit")["submitted"] is False
+    assert job.submit().call("slurm.submit")["submitted"] is False
     job.wait_for_state("running")
 
 
@@ -147,9 +147,9 @@ def test_while_slurm_is_down_runs_are_followed_and_nothing_is_submitted(
     try:
         poll = job.poll()
         assert poll["state"]["state"] == "running" and "does not answer" in poll["slurm"]["problem"]
-        assert "does not answer" in job.call("facts")["problem"]
+        assert "does not answer" in job.call("slurm.facts")["problem"]
         with pytest.raises(BadInput, match="not answer"):
-            job.call("submit")
+            job.call("slurm.submit")
     finally:
         slurm.start_controller()
     wait_for(lambda: job.poll()["slurm"]["problem"] is None, slurm.log)
@@ -168,6 +168,35 @@ def test_where_there_is_no_slurm_that_is_told(tmp_path: Path) -> None:
     target = Target("empty", "slurm", preamble=(f"PATH={tmp_path}",), python="/usr/bin/python3")
     facts = connect(target).call("slurm.facts")
     assert "sinfo was not found" in facts["problem"]
+
+
+def test_parts_are_tasks_of_an_array_and_only_missing_ones_are_done_again(
+        slurm: SlurmCluster, tmp_path: Path, code: str, hostile: str) -> None:
+    run = new_run(tmp_path / hostile, endless_share=1)
+    job = SlurmRun(slurm, run, code=code, parts=3).start()
+    first = job.job
+    wait_for(lambda: job.tasks() == {0: "COMPLETED", 1: "RUNNING", 2: "COMPLETED"}, lambda: str(job.poll()))
+    state = job.poll()["state"]
+    assert (state["state"], state["step"], state["total"]) == ("running", 20, 30)
+    slurm.kill_job(slurm.show(f"{first}_1")["JobId"])
+    job.wait_for_state("failed")
+    assert job.poll()["state"]["reason"].startswith("1 of 3 parts: The job ended with exit code 137")
+    (run.path / "go").touch()
+    job.start()
+    assert job.job != first
+    job.wait_for_state("done")
+    assert job.tasks() == {1: "COMPLETED"}
+    assert run.state()["state"] == "done" and run.state()["slurm_job_id"] == slurm.show(f"{job.job}_1")["JobId"]
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_stop_reaches_all_parts(slurm: SlurmCluster, tmp_path: Path, code: str) -> None:
+    job = SlurmRun(slurm, new_run(tmp_path / "run", runs_s=FOREVER), code=code, parts=3, at_once=1).start()
+    wait_for(lambda: set(job.tasks().values()) == {"PENDING", "RUNNING"}, lambda: str(job.poll()))
+    job.wait_for_state("running")
+    job.call("runs.stop")
+    job.wait_for_state("stopped")
+    assert set(job.tasks().values()) == {"COMPLETED", "CANCELLED"}
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ while time.monotonic() < deadline:
         (folder / "stopped").touch()
         break
     time.sleep(0.02)
+if plan.get("ends") == "done":
+    (folder / "state.json").write_text('{"state": "done"}')
 sys.exit(plan.get("exit_code", 0))
 """
 
@@ -149,6 +151,18 @@ def test_parts_run_at_the_same_time_each_with_a_card(tmp_path: Path, code: Path,
     assert [launched.seen(number)["CUDA_VISIBLE_DEVICES"] for number in (0, 2)] == ["0", "0"]
     assert launched.seen(0)["OMP_NUM_THREADS"] == "2"
     assert not (launched.folders[1] / "seen.json").exists()  # it was done
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_when_all_parts_are_done_the_run_itself_is_executed(tmp_path: Path, code: Path, shell: str) -> None:
+    launched = Launched(tmp_path / HOSTILE, code, parts=2, ends="done")
+    (launched.run / "spec.json").write_text('{"exit_code": 3}')
+    (launched.folders[1] / "spec.json").write_text("{}")
+    assert launched.code_of(shell) == 0
+    assert not (launched.run / "seen.json").exists()  # one is not done
+    (launched.folders[1] / "spec.json").write_text('{"ends": "done"}')
+    assert launched.code_of(shell) == 3
+    assert json.loads((launched.run / "seen.json").read_text())["folder"] == str(launched.run)
 
 
 def test_cards_are_chosen_among_those_the_preamble_leaves(tmp_path: Path, code: Path) -> None:

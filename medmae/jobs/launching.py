@@ -89,6 +89,22 @@ if [ "$requeue" ] && [ -z "$terminated" ] && [ -e "$medmae_work/REQUEUE" ] && [ 
     fi
 fi
 """
+ALL_DONE = """
+is_done() {
+    grep -q '"state": "done"' "$1/state.json" 2>/dev/null
+}
+all_done() {
+    for folder in "$medmae_run"/parts/*; do
+        is_done "$folder" || return 1
+    done
+}
+"""
+IS_FIRST = """
+is_first() {  # of several tasks that see all parts done; also when it is started again
+    ln -s "$SLURM_JOB_ID" "$medmae_run/finishing" 2>/dev/null \\
+        || [ "$(readlink "$medmae_run/finishing")" = "$SLURM_JOB_ID" ]
+}
+"""
 END = """
 [ -z "$keeper" ] || kill "$keeper"
 """
@@ -142,7 +158,7 @@ def launch_script(target: Target, plan: LaunchPlan) -> str:
         *target.preamble,
         'cd -- "$medmae_run" || exit 1',
         *_environment(target, plan),
-        *(_parts(target, plan) if plan.parts and not slurm else _single(target, plan)),
+        *(_single(target, plan) if not plan.parts else _task(target, plan) if slurm else _parts(target, plan)),
         END.strip(),
         *([SLURM_END.strip()] if slurm else []),
         'exit "$code"']
@@ -190,7 +206,7 @@ def _threads(target: Target, plan: LaunchPlan) -> list[str]:
 
 def _single(target: Target, plan: LaunchPlan) -> list[str]:
     if plan.kind not in UNDER_TORCHRUN:
-        return [f'alone {_words([*target.container, plan.python])} -m medmae.run "$medmae_work" &', 'wait_for "$!"']
+        return _executed(target, plan, "$medmae_work")
     torchrun = [*target.container, plan.python, "-m", "torch.distributed.run",
                 f"--nproc-per-node={max(1, target.gpus)}", "--max-restarts=0"]
     if target.nodes == 1:
@@ -209,10 +225,11 @@ def _single(target: Target, plan: LaunchPlan) -> list[str]:
 
 def _parts(target: Target, plan: LaunchPlan) -> list[str]:
     """All parts at once, each with a graphics card where there are any; those that are done are left out."""
-    lines = ["part=0 children= worst=0",
+    lines = [ALL_DONE.strip(),
+             "part=0 children= worst=0",
              f'while [ "$part" -lt {plan.parts} ]; do',
              '    folder="$medmae_run/parts/$(printf %02d "$part")" number=$part part=$((part + 1))',
-             """    ! grep -q '"state": "done"' "$folder/state.json" 2>/dev/null || continue"""]
+             '    ! is_done "$folder" || continue']
     alone = "    alone"
     if target.gpus:
         cards = ",".join(str(number) for number in range(target.gpus))
@@ -227,7 +244,29 @@ def _parts(target: Target, plan: LaunchPlan) -> list[str]:
             '    wait_for "$child"',
             '    [ "$code" -eq 0 ] || worst=$code',
             "done",
-            "code=$worst"]
+            "code=$worst",
+            'if [ "$code" -eq 0 ] && all_done; then',
+            *_executed(target, plan, "$medmae_run", indent="    "),
+            "fi"]
+
+
+def _task(target: Target, plan: LaunchPlan) -> list[str]:
+    """One part, as a task of an array. The last one to be done brings the results together."""
+    return [ALL_DONE.strip(),
+            IS_FIRST.strip(),
+            "code=0",
+            'if ! is_done "$medmae_work"; then',
+            *_executed(target, plan, "$medmae_work", indent="    "),
+            "fi",
+            'if [ "$code" -eq 0 ] && all_done && is_first; then',
+            "    medmae_work=$medmae_run",
+            *_executed(target, plan, "$medmae_run", indent="    "),
+            "fi"]
+
+
+def _executed(target: Target, plan: LaunchPlan, folder: str, indent: str = "") -> list[str]:
+    return [f'{indent}alone {_words([*target.container, plan.python])} -m medmae.run "{folder}" &',
+            f'{indent}wait_for "$!"']
 
 
 def _words(words: Iterable[str]) -> str:

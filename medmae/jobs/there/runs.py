@@ -21,6 +21,7 @@ from typing import Any
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json, write_text
 from medmae.jobs.there import data
+from medmae.jobs.there.parts import parts_of, prepare_parts, with_parts
 from medmae.jobs.there.processes import launched_alive, note_launched, processes_of, start_detached
 from medmae.jobs.there.serving import Channel
 from medmae.run_folder import RunFolder
@@ -69,16 +70,16 @@ def start(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
         run.stop_file.unlink(missing_ok=True)
         (run.path / "exit_code").unlink(missing_ok=True)
         run.write_state(state="queued", reason=None, remedy=None)
+        prepare_parts(run)
         if arguments.get("script") is not None:
             write_text(run.path / "run.sh", arguments["script"])
             (run.path / "run.sh").chmod(0o700)
         if arguments.get("scheduler") == "slurm":
             from medmae.jobs.there import slurm
 
-            slurm.submit({"run": str(run.path)}, _channel)
-        else:
-            note_launched(run.path, start_detached(arguments.get("command") or ["sh", "run.sh"], run.path,
-                                                   run.path / OUTPUT))
+            return {"started": slurm.submit({"run": str(run.path)}, _channel)["submitted"]}
+        note_launched(run.path, start_detached(arguments.get("command") or ["sh", "run.sh"], run.path,
+                                               run.path / OUTPUT))
     return {"started": True}
 
 
@@ -154,9 +155,9 @@ def checksum_until(file: Path, size: int) -> int | None:
 def judged(run: RunFolder) -> dict[str, Any]:
     """The state of a run, with "stopping" where a stop was asked for, and what became of a process that died."""
     try:
-        state = run.state()
+        state = _written(run)
         if state["state"] == "queued" and launched_alive(run.path) is False:
-            state = run.state()  # it may have ended well between the two looks
+            state = _written(run)  # it may have ended well between the two looks
             if state["state"] == "queued":
                 state.update(state="failed", reason=_last_words(run.path),
                              remedy="See output.txt in the run folder: the run ended before it began.")
@@ -166,6 +167,10 @@ def judged(run: RunFolder) -> dict[str, Any]:
     if state["state"] == "running" and run.stop_requested:
         state["state"] = "stopping"
     return state
+
+
+def _written(run: RunFolder) -> dict[str, Any]:
+    return with_parts(run, run.state(), launched_alive(run.path))
 
 
 def _last_words(run: Path) -> str:
@@ -233,7 +238,8 @@ def stop(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     run = RunFolder.open(arguments["run"])
     if judged(run)["state"] not in UNDER_WAY:
         return {"asked": False}
-    run.request_stop()
+    for folder in (run, *parts_of(run.path)):
+        folder.request_stop()
     if (run.path / "slurm_job_id").is_file():
         from medmae.jobs.there import slurm
 

@@ -7,6 +7,7 @@ needed: what Slurm has forgotten, the run folder tells.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from medmae.errors import BadInput
 from medmae.files import write_text
+from medmae.jobs.there.parts import parts_of, unfinished, with_parts
 from medmae.jobs.there.serving import Channel
 from medmae.jobs.there.slurm_states import (
     QUEUE_FORMAT,
@@ -42,7 +44,7 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
     """Give ``run.sh`` of a run folder to Slurm; a job that is there already is left alone.
 
     Args:
-        arguments: run; tasks (of an array, only these; absent: as the script says).
+        arguments: run. Of one with parts, those that are done are not submitted.
 
     Returns:
         job_id; submitted (whether there was none before).
@@ -52,12 +54,10 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
     """
     run = Path(arguments["run"])
     known = job_of(run)
-    tasks = arguments.get("tasks")
-    chosen = [f"--array={','.join(str(int(task)) for task in tasks)}"] if tasks else []
     try:
         if known and any(job.is_live for job in look([known]).get(known, [])):
             return {"job_id": known, "submitted": False}
-        said = _ask(["sbatch", "--parsable", *chosen, "run.sh"], run)
+        said = _ask(["sbatch", "--parsable", *_missing_tasks(run), "run.sh"], run)
     except subprocess.CalledProcessError as refused:
         raise BadInput(_refusal(refused.stderr)) from None
     except SlurmSilent as silent:
@@ -68,6 +68,15 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
                        "trying again.")
     write_text(run / JOB_FILE, job + "\n")
     return {"job_id": job, "submitted": True}
+
+
+def _missing_tasks(run: Path) -> list[str]:
+    """The option of sbatch for the parts that are not done; none where the run has no parts."""
+    if not parts_of(run):
+        return []
+    numbers = unfinished(run) or [0]  # the last one is done, but the results were not brought together
+    at_once = re.search(r"^#SBATCH --array=[^%\n]*(%\d+)$", (run / "run.sh").read_text(encoding="utf-8"), re.MULTILINE)
+    return [f"--array={','.join(map(str, numbers))}{at_once[1] if at_once else ''}"]
 
 
 def judge(runs: Mapping[str, str], told: dict[str, Any]) -> None:
@@ -87,7 +96,16 @@ def judge(runs: Mapping[str, str], told: dict[str, Any]) -> None:
     for name, number in numbers.items():
         found = jobs.get(number or "", [])
         told[name]["slurm"] = {"job_id": number, "jobs": as_json(found), "problem": None}
-        told[name]["state"] = judged(RunFolder(runs[name]), told[name]["state"], found[0] if found else None)
+        told[name]["state"] = _judged_whole(RunFolder(runs[name]), told[name]["state"], found)
+
+
+def _judged_whole(run: RunFolder, state: dict[str, Any], jobs: Sequence[SlurmJob]) -> dict[str, Any]:
+    parts = parts_of(run.path)
+    if not parts:
+        return judged(run, state, jobs[0] if jobs else None)
+    tasks = {job.task: job for job in jobs}
+    states = [judged(part, part.state(), tasks.get(number)) for number, part in enumerate(parts)]
+    return with_parts(run, run.state(), any(job.is_live for job in jobs), states)
 
 
 def judged(run: RunFolder, state: dict[str, Any], job: SlurmJob | None) -> dict[str, Any]:
@@ -128,9 +146,9 @@ def stop(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
         arguments: run.
     """
     run, number = RunFolder(arguments["run"]), job_of(Path(arguments["run"]))
-    for folder in _folders(run.path):
-        (folder / "STOP").touch()
-        (folder / REQUEUE_FILE).unlink(missing_ok=True)  # from now on the stop is the user's
+    for folder in (run, *parts_of(run.path)):
+        folder.request_stop()
+        (folder.path / REQUEUE_FILE).unlink(missing_ok=True)  # from now on the stop is the user's
     if number:
         _scancel(["--state=PENDING", number])
     return {"job_id": number}
@@ -198,10 +216,6 @@ def _with_details(number: str, queued: list[SlurmJob]) -> list[SlurmJob]:
     live = {job.task: job for job in queued}
     merged = [SlurmJob(**{**vars(live.get(job.task, job)), "restarts": job.restarts}) for job in details]
     return sorted(merged, key=lambda job: -1 if job.task is None else job.task)
-
-
-def _folders(run: Path) -> list[Path]:
-    return [run, *(part for part in sorted(run.glob("parts/*")) if part.is_dir())]
 
 
 def _scancel(arguments: Sequence[str]) -> None:
