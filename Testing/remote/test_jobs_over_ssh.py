@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the usual name
 from safetensors.numpy import load_file
+from slurm_cluster import SlurmCluster
 from ssh_server import SshServer
 
 from medmae.cli.app import run
+from medmae.errors import BadInput
 from medmae.jobs.following import follow
 from medmae.jobs.job import Job, load_job
 from medmae.jobs.stopping import resume, stop
@@ -123,7 +125,7 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
 
     folder = Path(target.folder)
     assert private_everywhere(folder)
-    words = [os.fsencode(word) for word in (str(own), "Meier", "Hans", "picture", hostile, "肝")]
+    words = [os.fsencode(word) for word in (str(own), "Meier", "Hans", hostile, "肝")]
     words += [os.fsencode(tmp_path / "home"), json.dumps(hostile)[1:-1].encode()]
     for file in folder.rglob("*"):
         if "code" in file.relative_to(folder).parts:
@@ -148,18 +150,18 @@ def test_cases_are_segmented_there_and_called_as_here(
     (images / "broken.nii.gz").write_bytes(b"not an image")
     common = ("segment", "--model", str(tmp_path / "model"), "--images", str(images), "--format", "nrrd")
     assert run([*common, "--out", str(tmp_path / "here")]) == 1
-    job = load_job(said(*common, "--target", "gpu-box", "--out", str(tmp_path / "there"))["id"])
+    job = load_job(said(*common, "--target", "gpu-box", "--out", str(tmp_path / "fetched"))["id"])
     wait_until(lambda: follow(job).is_final)
     assert run(["job", "fetch", job.id]) == 1
     assert "broken.nii.gz" in capsys.readouterr().err
     files = {side: sorted(file.relative_to(tmp_path / side) for file in (tmp_path / side).rglob("*.nrrd"))
-             for side in ("here", "there")}
-    assert len(files["here"]) == 2 and files["there"] == files["here"]
+             for side in ("here", "fetched")}
+    assert len(files["here"]) == 2 and files["fetched"] == files["here"]
     for file in files["here"]:
-        here, there = (sitk.ReadImage(str(tmp_path / side / file)) for side in ("here", "there"))
+        here, there = (sitk.ReadImage(str(tmp_path / side / file)) for side in ("here", "fetched"))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(here), sitk.GetArrayFromImage(there))
         assert here.GetDirection() == there.GetDirection() and here.GetOrigin() == there.GetOrigin()
-    table = (tmp_path / "there" / "summary.csv").read_text()
+    table = (tmp_path / "fetched" / "summary.csv").read_text()
     assert "broken.nii.gz" in table and "case-0" not in table
 
 
@@ -235,6 +237,27 @@ def _log(capsys: pytest.CaptureFixture[str], job: Job) -> str:
     capsys.readouterr()
     assert run(["job", "logs", job.id, "--tail", "5"]) == 0
     return capsys.readouterr().out
+
+
+def test_a_cluster_behind_ssh_holds_a_job_which_is_stopped_refused_resumed_and_done(
+        slurm: SlurmCluster, ssh_target: Callable[..., Target], said: Callable[..., Any], tmp_path: Path) -> None:
+    add_target(ssh_target(name="cluster", kind="slurm", preamble=slurm.preamble, sbatch=("--hold",)))
+    dataset = write_pictures(tmp_path, {"training": 2})
+    job = load_job(said("job", "submit", "cluster", "finetune", "--dataset", str(dataset), *TINY, "--steps", "2")["id"])
+    wait_until(lambda: follow(job).queue)
+    status = follow(job)
+    assert (status.state, status.queue) == ("queued", "PENDING (JobHeldUser)")
+    with pytest.raises(BadInput, match="queued already"):
+        resume(job)
+    assert stop(job)
+    wait_until(lambda: follow(job).state == "stopped")
+    resume(job, partition="no-such-partition")
+    wait_until(lambda: submission_of(job).is_over)
+    assert follow(job).state == "failed" and "partition" in (follow(job).reason or "")
+    resume(job, partition=None, sbatch=())
+    outcome = said("job", "status", job.id, "--wait")
+    assert (outcome["state"], outcome["step"]) == ("done", 2)
+    assert [one["name"] for one in said("model", "list")] == [job.id]
 
 
 def test_a_wrong_python_is_said_to_be_one(ssh_target: Callable[..., Target], tmp_path: Path,

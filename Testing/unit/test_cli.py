@@ -21,16 +21,16 @@ from medmae.errors import BadInput, Stopped
 from medmae.run_folder import RunFolder
 
 OPTIONS_OF_THE_DESIGN = {
-    "pretrain": "--dataset --images --method --preset --steps --seed --device --precision --resume --out --set --json",
+    "pretrain": "--dataset --images --method --preset --steps --seed --device --precision --resume --out --set --json --target --wait --name",
     "finetune": "--dataset --encoder --method --preset --cases --subset --steps --seed --device --precision --resume "
-                "--out --set --json",
+                "--out --set --json --target --wait --name",
     "segment": "--model --images --channel --frame --roi --base --out --resume --format --probabilities --uncertainty "
                "--postprocess --largest-component --fill-holes --mirror --overlap --skip-empty --no-skip-empty "
-               "--memory --batch --device --precision --set --json",
-    "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json",
+               "--memory --batch --device --precision --set --json --target --wait --name",
+    "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json --target --wait --name",
     "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision "
-                "--set --json",
-    "curve": "--dataset --encoder --steps --device --resume --out --set --json",
+                "--set --json --target --wait --name",
+    "curve": "--dataset --encoder --steps --device --resume --out --set --json --target --wait --name",
     "demo": "--out --json",
     "doctor": "--json",
 }

@@ -30,7 +30,8 @@ def command() -> None:
     """
 
 
-@command.command("submit", context_settings={"allow_interspersed_args": False})  # options behind TARGET are COMMAND's
+@command.command("submit", short_help="Submit a command to a target.",
+                 context_settings={"allow_interspersed_args": False})  # what follows TARGET is for COMMAND
 @click.argument("target")
 @click.argument("what", type=click.Choice(SUBMITTED), metavar="COMMAND")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="OPTIONS...")
@@ -55,7 +56,7 @@ def submit_command(context: click.Context, target: str, what: str, arguments: tu
     found.main([*arguments, "--target", target], prog_name=f"medmae {what}", standalone_mode=False)
 
 
-@command.command("list", cls=options.Command)
+@command.command("list", cls=options.Command, short_help="The jobs and how they stand now.")
 @TARGET
 @options.as_json
 def list_command(target: str | None, as_json: bool) -> None:
@@ -101,7 +102,7 @@ def _of_job(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("job_id", metavar="JOB")(TARGET(function))
 
 
-@command.command("status", cls=options.Command)
+@command.command("status", cls=options.Command, short_help="How a job stands; follow it to its end.")
 @_of_job
 @click.option("--wait", is_flag=True, help="Follow it to its end with progress bars, then fetch the results; Ctrl-C "
                                            "only ends the watching.")
@@ -126,7 +127,7 @@ def status_command(job_id: str, target: str | None, wait: bool, as_json: bool) -
     click.echo(json.dumps(describe(job, status), indent=1) if as_json else sentence(job, status))
 
 
-@command.command("logs", cls=options.Command)
+@command.command("logs", cls=options.Command, short_help="The log of a job.")
 @_of_job
 @click.option("--follow", "-f", "is_followed", is_flag=True, help="Go on until the job ends.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
@@ -155,7 +156,7 @@ def logs_command(job_id: str, target: str | None, is_followed: bool, tail: int |
         shown = max(shown, len(lines))
 
 
-@command.command("stop", cls=options.Command)
+@command.command("stop", cls=options.Command, short_help="Stop a job, with a checkpoint.")
 @_of_job
 @click.option("--hard", is_flag=True, help="End its processes within seconds; what is not in a checkpoint is lost.")
 @options.as_json
@@ -177,7 +178,7 @@ def stop_command(job_id: str, target: str | None, hard: bool, as_json: bool) -> 
     click.echo(json.dumps(describe(job, status), indent=1) if as_json else sentence(job, status))
 
 
-@command.command("resume", cls=options.Command)
+@command.command("resume", cls=options.Command, short_help="Go on with a job.")
 @_of_job
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="With another number of graphics cards a node.")
 @click.option("--nodes", type=click.IntRange(min=1), metavar="N", help="With another number of nodes.")
@@ -201,7 +202,7 @@ def resume_command(job_id: str, target: str | None, as_json: bool, **changes: An
     click.echo(json.dumps(describe(job, status), indent=1) if as_json else sentence(job, status))
 
 
-@command.command("fetch", cls=options.Command)
+@command.command("fetch", cls=options.Command, short_help="Bring the results of a job home.")
 @_of_job
 @click.option("--no-install", is_flag=True, help="Do not put the model into the registry.")
 @click.option("--name", metavar="NAME", help="Of the model in the registry.  [default: the job's]")
@@ -230,7 +231,7 @@ def fetch_command(job_id: str, target: str | None, no_install: bool, name: str |
     refuse_failures(job, folder)
 
 
-@command.command("remove", cls=options.Command)
+@command.command("remove", cls=options.Command, short_help="Delete a job, here and on its target.")
 @_of_job
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_command(job_id: str, target: str | None, yes: bool) -> None:

@@ -163,7 +163,7 @@ def line_of(record: Mapping[str, Any], stage: str) -> str:
     if record.get("step") is not None and record.get("total"):
         parts.append(f"{_count(record, ' of ')} ({100 * record['step'] // record['total']} %)")
     parts += [text for text in (str(record.get("message") or ""), _figures(record), _time_left(record)) if text]
-    return f"{stage}: {', '.join(parts)}"
+    return f"{stage}: {', '.join(parts)}" if parts else stage
 
 
 def _count(record: Mapping[str, Any], of: str) -> str:

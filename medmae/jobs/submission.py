@@ -165,7 +165,7 @@ def perform(job: Job) -> Submission:
                     return log.end("failed", problem.finding, problem.remedy, problem.code)
                 log.wait(problem, wait)
             except BadInput as error:
-                return log.end("failed", str(error), "Mend the input and submit it again.", "bad input")
+                return log.end("failed", str(error), None, "bad input")
             except OSError as error:
                 text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
                 return log.end("failed", text, "Check free disk space and permissions, then: medmae job resume "
