@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node for the tests: own daemons, own key, own ports, nothing of the system's."""
+"""A Slurm cluster for the tests, two nodes on this machine: own daemons, key and ports, nothing of the system's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import pytest
 from medmae.jobs.target import Target
 
 PROGRAMS = ("/usr/sbin", "/usr/local/sbin")
-NODE = "n1"
+NODE, OTHER_NODE = "n1", "n2"
+PAIR = "pair"  # the partition with both nodes; the default one has the first alone
 KILL_WAIT_SECONDS = 10
 
 CONFIGURATION = """\
@@ -32,13 +33,12 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/munge
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -54,9 +54,11 @@ ReturnToService=2
 KillWait={kill_wait}
 MessageTimeout=5
 GresTypes=gpu
-NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 {hardware} Gres=gpu:1
-PartitionName=main Nodes={node} Default=YES MaxTime=1-00:00:00 PriorityTier=1
-PartitionName=urgent Nodes={node} MaxTime=1-00:00:00 PriorityTier=9
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[0]} {hardware} Gres=gpu:1
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports[1]} {hardware}
+PartitionName=main Nodes=n1 Default=YES MaxTime=1-00:00:00 PriorityTier=1
+PartitionName=pair Nodes=n1,n2 MaxTime=1-00:00:00 PriorityTier=1
+PartitionName=urgent Nodes=n1 MaxTime=1-00:00:00 PriorityTier=9
 """
 
 
@@ -76,14 +78,14 @@ class SlurmCluster:
         self.preamble = (f"export SLURM_CONF={self.configuration} OMP_NUM_THREADS=1", 'PATH="$PATH:/usr/sbin"')
         folder.chmod(0o711)  # munged insists
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        for name in ("state", "spool"):
+        for name in ("state", f"spool-{NODE}", f"spool-{OTHER_NODE}"):
             (folder / name).mkdir()
         hardware = re.search(r"CPUs=.*", self._said("slurmd", "-C"))
         assert hardware is not None
-        controller_port, node_port = _free_ports(2)
+        controller_port, *node_ports = _free_ports(3)
         self.configuration.write_text(CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0], user=getpass.getuser(), folder=folder, node=NODE,
-            controller_port=controller_port, node_port=node_port, kill_wait=KILL_WAIT_SECONDS,
+            host=socket.gethostname().partition(".")[0], user=getpass.getuser(), folder=folder,
+            controller_port=controller_port, node_ports=node_ports, kill_wait=KILL_WAIT_SECONDS,
             hardware=re.sub(r"RealMemory=(\d+)", lambda match: f"RealMemory={int(match[1]) // 2}", hardware[0])))
         # With Count= instead of a file the node would be invalid; any device file does.
         (folder / "gres.conf").write_text(f"NodeName={NODE} Name=gpu File=/dev/null\n")
@@ -96,6 +98,7 @@ class SlurmCluster:
                      f"--socket={self.folder}/munge")
         _wait(lambda: (self.folder / "munge").exists(), 10, lambda: f"munged does not start: {self.log()}")
         self.start_controller()
+        self._daemon("slurmd", "-D", "-N", OTHER_NODE, known_as=OTHER_NODE)
         self.start_node()
 
     def start_controller(self) -> None:
@@ -107,14 +110,14 @@ class SlurmCluster:
         self._end("slurmctld")
 
     def start_node(self) -> None:
-        """Start slurmd; returns when the node takes jobs."""
-        self._daemon("slurmd", "-D", "-N", NODE)
+        """Start slurmd of the first node; returns when it takes jobs."""
+        self._daemon("slurmd", "-D", "-N", NODE, known_as=NODE)
         _wait(lambda: self.node_state() in ("idle", "mixed", "allocated"), 20,
               lambda: f"the node does not come up: {self.node_state()}; {self.log()}")
 
     def crash_node(self) -> None:
-        """End slurmd and every process of every job, as when the node loses its power."""
-        self._end("slurmd")
+        """End slurmd of the first node and every process of every job, as when it loses its power."""
+        self._end(NODE)
         for pid in set(self._processes()) - {daemon.pid for daemon in self._daemons.values()}:
             _kill(pid)
 
@@ -136,7 +139,7 @@ class SlurmCluster:
         """What `scontrol show job` says."""
         return dict(re.findall(r"([\w:/]+)=(\S*)", self.run("scontrol", "--oneliner", "show", "job", job).stdout))
 
-    def wait_for(self, job: str, *states: str, within_s: float = 60) -> None:
+    def wait_for(self, job: str, *states: str, within_s: float = 240) -> None:
         """Wait until a job is in one of `states`; of one that Slurm holds after a requeue the waiting is cut short."""
         def arrived() -> bool:
             facts = self.show(job)
@@ -152,17 +155,17 @@ class SlurmCluster:
 
     def log(self) -> str:
         """The ends of what the daemons say."""
-        return "\n".join(file.read_text(errors="replace")[-2000:] for file in sorted(self.folder.glob("*.log")))
+        return "\n".join(file.read_text(errors="replace")[-1000:] for file in sorted(self.folder.glob("*.log")))
 
     def stop(self) -> None:
         """End all jobs and daemons, whatever state they are in."""
-        for name in ("slurmd", "slurmctld", "munged"):
+        for name in reversed([*self._daemons]):
             self._end(name)
         _wait(lambda: not [_kill(pid) for pid in self._processes()], 10, lambda: "processes of the cluster are left")
 
-    def _daemon(self, name: str, *arguments: str) -> None:
-        with open(self.folder / f"{name}.out.log", "ab") as output:
-            self._daemons[name] = subprocess.Popen(
+    def _daemon(self, name: str, *arguments: str, known_as: str | None = None) -> None:
+        with open(self.folder / f"{known_as or name}.out.log", "ab") as output:
+            self._daemons[known_as or name] = subprocess.Popen(
                 [_program(name), *arguments], env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, start_new_session=True)
 

@@ -115,7 +115,7 @@ def new_run(folder: Path, kind: Kind = "segment", **config: Any) -> RunFolder:
     return RunFolder.create(folder, kind, config, {})
 
 
-def wait_for(condition: Callable[[], Any], otherwise: Callable[[], str], within_s: float = 90) -> None:
+def wait_for(condition: Callable[[], Any], otherwise: Callable[[], str], within_s: float = 240) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, otherwise()

@@ -212,7 +212,7 @@ def test_on_several_nodes_slurm_starts_one_torchrun_each_that_meet_on_the_first(
     target = Target("cluster", "slurm", gpus=2, nodes=3, cpus=8)
     script = launch_script(target, LaunchPlan("/h/runs/r", "/code", "/py", "pretrain"))
     assert "srun --nodes=3 --ntasks=3 --ntasks-per-node=1" in script and "--cpus-per-task=8" in script
-    assert '--rdzv-endpoint="$first:$port"' in script and "port=$((20000 + SLURM_JOB_ID % 10000))" in script
+    assert '--rdzv-endpoint="${address:-$first}:$port"' in script and "port=$((20000 + SLURM_JOB_ID % 10000))" in script
 
 
 def test_paths_must_be_absolute_and_training_has_no_parts() -> None:

@@ -105,6 +105,9 @@ is_first() {  # of several tasks that see all parts done; also when it is starte
         || [ "$(readlink "$medmae_run/finishing")" = "$SLURM_JOB_ID" ]
 }
 """
+# Slurm gives the processes of a step back the signals that this script ignores; and torchrun does not know every name
+# and address of the node that it runs on.
+ON_EACH_NODE = 'trap "" TERM INT HUP USR1; export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
 END = """
 [ -z "$keeper" ] || kill "$keeper"
 """
@@ -213,13 +216,12 @@ def _single(target: Target, plan: LaunchPlan) -> list[str]:
         return [f'alone {_words([*torchrun, "--standalone"])} --module medmae.run "$medmae_work" &', 'wait_for "$!"']
     srun = ["srun", f"--nodes={target.nodes}", f"--ntasks={target.nodes}", "--ntasks-per-node=1",
             "--kill-on-bad-exit=1", *([f"--cpus-per-task={target.cpus}"] if target.cpus else [])]
-    # Slurm gives the processes of a step back the signals that this script ignores.
-    deaf = ["sh", "-c", 'trap "" TERM INT HUP USR1; exec "$@"', "sh"]
     return ['first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "address=$(scontrol --oneliner show node \"$first\" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')",
             f"port=$(({FIRST_PORT} + SLURM_JOB_ID % {PORTS}))",
-            f"alone {_words([*srun, *deaf, *torchrun, f'--nnodes={target.nodes}', '--rdzv-backend=c10d'])} "
-            '--rdzv-endpoint="$first:$port" --rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" '
-            '--module medmae.run "$medmae_work" &',
+            f"alone {_words([*srun, 'sh', '-c', ON_EACH_NODE, 'sh', *torchrun, f'--nnodes={target.nodes}'])} "
+            '--rdzv-backend=c10d --rdzv-endpoint="${address:-$first}:$port" '
+            '--rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --module medmae.run "$medmae_work" &',
             'wait_for "$!"']
 
 
