@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HOST = "medmae-test"  # in the configuration that MEDMAE_SSH_CONFIG names: a host whose key is known
@@ -113,6 +115,19 @@ class SshServer:
         for pid in _servers_below(self._process.pid):
             _kill(pid)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing goes through the connections there are, and none ends."""
+        assert self._process is not None
+        connections = _servers_below(self._process.pid)
+        for pid in connections:
+            _kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in connections:
+                _kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """Refuse new connections and end those there are."""
         if self._process is not None:
@@ -160,8 +175,8 @@ def _servers_below(pid: int) -> list[int]:
     return found[1:]
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
     except ProcessLookupError:
         return

@@ -182,6 +182,32 @@ def test_a_connection_that_breaks_in_the_middle_is_told_as_that(ssh_target: Call
     connect(ssh_target()).call("probe.describe")
 
 
+def test_a_network_that_swallows_everything_is_noticed(ssh_target: Callable[..., Target], sshd: SshServer) -> None:
+    transport = connect(ssh_target())
+    transport.call("probe.describe")
+    with sshd.frozen(), pytest.raises(ConnectionLost) as raised:
+        transport.call("probe.describe", timeout_s=1)
+    assert raised.value.code == "timed out" and raised.value.may_pass
+    transport.call("probe.describe")
+
+
+@pytest.mark.parametrize("how", ["open to all", "a link", "a file"])
+def test_a_folder_for_sockets_that_is_not_ours_alone_is_not_used(ssh_target: Callable[..., Target], tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    folder = tmp_path / "sockets"
+    if how == "a file":
+        folder.touch(mode=0o600)
+    elif how == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    monkeypatch.setattr(ssh, "SOCKETS", str(folder))
+    assert not any("Control" in option for option in ssh.ssh_options(ssh_target()))
+    connect(ssh_target()).call("probe.describe")
+
+
 def test_hostile_names_stay_names_on_the_other_side(ssh_target: Callable[..., Target], sshd: SshServer, hostile: str,
                                                     tmp_path: Path) -> None:
     folder = tmp_path / hostile

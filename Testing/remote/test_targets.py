@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_cluster import SlurmCluster
 from ssh_server import HOST, STRANGER, SshServer, make_key
 
 from medmae.cli.app import run
@@ -306,6 +308,34 @@ def test_a_wheelhouse_without_torch_and_with_it(ssh_target: Callable[..., Target
 
 def test_a_computer_without_slurm_is_no_cluster(ssh_target: Callable[..., Target], tmp_path: Path) -> None:
     assert found(ssh_target(kind="slurm", preamble=(f"PATH={tmp_path}",)), "Slurm").code == "no Slurm"
+
+
+@pytest.mark.parametrize(("changes", "name", "outcome", "words"), [
+    ({"gpus": 1, "time": "1-00:00:00"}, "GPU", "ok", "gpu:1"),
+    ({"gpus": 2}, "GPU", "failed", "have 1"),
+    ({"partition": "nights"}, "partition", "failed", "there are: main, "),
+    ({"partition": "urgent", "time": "2-00:00:00"}, "time", "failed", "1-00:00:00"),
+])
+def test_what_is_asked_of_a_real_cluster_is_looked_up_there(
+        ssh_target: Callable[..., Target], slurm: SlurmCluster, changes: dict[str, Any], name: str, outcome: str,
+        words: str) -> None:
+    shown = found(ssh_target(kind="slurm", preamble=slurm.preamble, **changes), name)
+    assert shown.outcome == outcome and words in shown.finding
+
+
+def test_a_login_node_is_a_target_without_ssh(slurm: SlurmCluster, ssh_target: Callable[..., Target]) -> None:
+    here = ssh_target(kind="slurm", host=None, preamble=slurm.preamble, account="lab")
+    until = ["Python", "folder", "Slurm", "partition"]
+    shown = list(itertools.islice(findings(here), len(until)))
+    assert [one.name for one in shown] == until and all(one.outcome == "ok" for one in shown)
+
+
+def test_a_cluster_that_does_not_answer_is_told(slurm: SlurmCluster, ssh_target: Callable[..., Target]) -> None:
+    slurm.stop_controller()
+    try:
+        assert found(ssh_target(kind="slurm", preamble=slurm.preamble), "Slurm").code == "no Slurm"
+    finally:
+        slurm.start_controller()
 
 
 def test_the_result_can_be_read_by_programs(ssh_target: Callable[..., Target], capsys: pytest.CaptureFixture) -> None:

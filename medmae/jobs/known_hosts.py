@@ -50,7 +50,7 @@ def scan(target: Target) -> list[HostKey]:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
                               timeout=6 * WAIT_S, creationflags=ssh.NO_CONSOLE)
     except FileNotFoundError:
-        raise ssh.NO_CLIENT from None
+        raise ssh.no_client() from None
     except subprocess.TimeoutExpired:
         raise diagnosis.problem_of_ssh(target, "ssh-keyscan timed out") from None
     keys = _parse(done.stdout, ssh.host_key_name(target))

@@ -3,6 +3,7 @@ keys, and connections that the user has opened with a password or a second facto
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -25,9 +26,7 @@ OPTIONS = (
 KEEP_OPEN_S = 300  # how long a connection waits for the next call
 ON_WINDOWS = os.name == "nt"
 NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows opens one for every program otherwise
-NO_CLIENT = TargetProblem(
-    "no ssh", "There is no program ssh on this computer.",
-    "Install the OpenSSH client (Debian, Ubuntu: apt install openssh-client; Windows: Settings, Optional features).")
+SOCKETS = "/tmp/medmae-{user}"  # not TMPDIR, whose path may be too long for sockets; ours alone is made sure of
 
 
 def begin_over_ssh(target: Target, script: str) -> subprocess.Popen[bytes]:
@@ -42,7 +41,7 @@ def begin_over_ssh(target: Target, script: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 start_new_session=True, creationflags=NO_CONSOLE, env=environment())
     except FileNotFoundError:
-        raise NO_CLIENT from None
+        raise no_client() from None
 
 
 def _plain(script: str) -> str:
@@ -101,6 +100,13 @@ def master_command(target: Target) -> str | None:
     return None if path is None else shell_line(["ssh", *configuration(), "-M", "-S", path, "-f", "-N", target.host])
 
 
+def no_client() -> TargetProblem:
+    """There is no OpenSSH on this computer."""
+    return TargetProblem("no ssh", "There is no OpenSSH client on this computer.",
+                         "Install it (Debian, Ubuntu: apt install openssh-client; Windows: Settings, Optional "
+                         "features).")
+
+
 def shell_line(words: list[str]) -> str:
     """A command as the user can type it on this computer."""
     return subprocess.list2cmdline(words) if ON_WINDOWS else shlex.join(words)
@@ -124,7 +130,10 @@ def _settings(host: str, _configuration: str | None, _changed: int) -> dict[str,
         done = subprocess.run(["ssh", *configuration(), "-G", "--", host], stdin=subprocess.DEVNULL,
                               capture_output=True, timeout=30, creationflags=NO_CONSOLE, env=environment())
     except FileNotFoundError:
-        raise NO_CLIENT from None
+        raise no_client() from None
+    except subprocess.TimeoutExpired:
+        raise TargetProblem("ssh configuration", f"ssh takes too long to read its configuration for {host}.",
+                            "Look for 'Match exec' lines in ~/.ssh/config that hang.") from None
     said = done.stderr.decode(errors="replace").strip()
     if done.returncode:
         raise TargetProblem("ssh configuration", f"ssh cannot use its configuration for {host}: {said}",
@@ -150,13 +159,14 @@ def _sharing(settings: dict[str, str]) -> list[str]:
 def _control_path() -> str | None:
     """A socket for each host; connections that trust other host keys get others.
 
-    The path must stay under 104 bytes with the 40 of %C and 17 that ssh adds, hence /tmp and not TMPDIR. None where
-    there is no folder that is ours alone, for whoever can reach the socket is signed in.
+    The path must stay under 104 bytes with the 40 of %C and 17 that ssh adds. None where there is no folder that is
+    ours alone, for whoever can reach the socket is signed in.
     """
     if ON_WINDOWS:
         return None
-    folder = Path(f"/tmp/medmae-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = Path(SOCKETS.format(user=os.getuid()))
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         return None
