@@ -148,14 +148,33 @@ def test_a_message_that_speaks_of_a_file_speaks_of_ours(tmp_path: Path) -> None:
     case = {"images": ["/own/Meier one.nii", "/own/Meier two.nii"], "output": "own/Meier one"}
     write_json(tmp_path / "cases.json", {"kind": "segment", "cases": {"case-0001": case}, "subjects": {},
                                          "unreadable": []})
+    write_json(tmp_path / "job.json", {"folder": "/there/run x"})
     folder = tmp_path / "arriving"
     folder.mkdir()
     write_json(folder / "result.json", {"failed": [
         {"image": "inputs/images/case-0001.nrrd", "reason": "inputs/images/case-0001-2.nrrd lies on another grid."}]})
     (folder / "manifest.jsonl").write_text(json.dumps({"images": ["/there/run x/inputs/images/case-0001.nrrd"]}) + "\n")
     restore_names(tmp_path, folder)
+    assert read_json(folder / "manifest.jsonl") == {"images": [case["images"][0]]}
     failed = read_json(folder / "result.json")["failed"]
     assert failed == [{"image": case["images"][0], "reason": f"{case['images'][1]} lies on another grid."}]
+
+
+def test_images_that_stayed_here_are_listed_with_those_that_were_skipped_there(tmp_path: Path) -> None:
+    unreadable = [{"image": "/own/damaged.nii", "reason": "It is damaged, sorry."}]
+    case = {"images": ["/own/empty.nii"], "id": "empty", "subject": "s"}
+    write_json(tmp_path / "cases.json", {"kind": "pretrain", "cases": {"case-0002": case}, "subjects": {},
+                                         "unreadable": unreadable})
+    skipped = tmp_path / "arriving" / "corpus" / "skipped.csv"
+    (tmp_path / "arriving").mkdir()
+    restore_names(tmp_path, tmp_path / "arriving")
+    told = [{"file": "/own/damaged.nii", "reason": "It is damaged, sorry."}]
+    assert tables(skipped) == told
+    place = "/home/me/runs/1/inputs/images/case-0002.nrrd"
+    skipped.write_text(f"file,reason\n{place},{place} is empty\n")
+    for _ in range(2):
+        restore_names(tmp_path, tmp_path / "arriving")
+        assert tables(skipped) == [{"file": "/own/empty.nii", "reason": "/own/empty.nii is empty"}, *told]
 
 
 def test_a_model_gets_the_name_of_its_dataset_back(tmp_path: Path) -> None:

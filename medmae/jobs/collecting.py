@@ -87,7 +87,7 @@ def _curve(gathering: Gathering, config: Config, inputs: Mapping[str, Any]) -> C
                                           withheld=_withheld(dataset, training, scored), further=further),
              "split": "test", **_encoders(gathering, inputs)}
     if inputs.get("encoders"):
-        paths["encoders"] = {name: gathering.model(name, one) for name, one in inputs["encoders"].items()}
+        paths["encoders"] = {name: gathering.model(f"arm-{name}", one) for name, one in inputs["encoders"].items()}
     return config, paths, {"dataset": dataset.name}
 
 

@@ -80,7 +80,8 @@ class Staging(Mapping[str, Path]):
         if sha256 in self._paths:
             return self._paths[sha256]
         wanted, path = self._wanted[sha256], staged(self.files, sha256)
-        if not path.is_file() and sha256 not in {part[1] for part in neutral_parts(str(self.files), _fields(wanted))}:
+        if not path.is_file() and sha256 not in {
+                part[1] for part in neutral_parts((str(self.files), 0), _fields(wanted))}:
             raise BadInput(f"{wanted.path} changed after it was looked at. Submit the job again.")
         if not path.is_file():
             raise BadInput(f"There is not enough room in {self.files} for {wanted.path}. Make room on this computer, "
@@ -123,7 +124,8 @@ class Staging(Mapping[str, Path]):
         """The neutral files of `images`, in their order; `report` takes ("convert", images done, images in all)."""
         keys = [_key(_fields(image), _stamp(Path(image.path))) for image in images]
         new = [number for number, key in enumerate(keys) if key not in self._known]
-        pool: OrderedPool[dict[str, Any]] = OrderedPool(__name__, "neutral_parts", str(self.files), usable_cores())
+        pool: OrderedPool[dict[str, Any]] = OrderedPool(__name__, "neutral_parts",
+                                                        (str(self.files), KEPT_FREE_BYTES), usable_cores())
         results = pool.run((_fields(images[number]) for number in new), len(new), lambda: False)
         report("convert", 0, len(images))
         for number, (image, key) in enumerate(zip(images, keys, strict=True), start=1):
@@ -168,11 +170,11 @@ def staged(folder: Path, sha256: str) -> Path:
     return folder / sha256
 
 
-def neutral_parts(folder: str, image: Mapping[str, Any]) -> list[list[Any]]:
+def neutral_parts(place: Sequence[Any], image: Mapping[str, Any]) -> list[list[Any]]:
     """Convert an image; for a pool.
 
     Args:
-        folder: of the files, which are left out where the disk has no room for them.
+        place: the folder of the files, and how much of its disk must stay free; files are left out where it would not.
         image: the fields of a `Wanted`.
 
     Returns:
@@ -183,26 +185,33 @@ def neutral_parts(folder: str, image: Mapping[str, Any]) -> list[list[Any]]:
     """
     from medmae.volumes.contents import images_of_dicom_folder
 
+    folder = _Folder(Path(place[0]), place[1])
     wanted = Wanted(**image)
     path = Path(wanted.path)
     if wanted.at_most is None or not path.is_dir():
-        return [["", *stored] for stored in _converted(Path(folder), wanted)]
+        return [["", *stored] for stored in _converted(folder, wanted)]
     found = images_of_dicom_folder(path)
     if len(found) == 1:
         one = dataclasses.replace(wanted, path=str(found[0].path), series=found[0].series)
-        return [["", *stored] for stored in _converted(Path(folder), one)]
+        return [["", *stored] for stored in _converted(folder, one)]
     parts: list[list[Any]] = []
     for each in found:
         name = str(each.path) if each.series is None else f"{each.path} (series {each.series})"
         one = dataclasses.replace(wanted, path=str(each.path), series=each.series)
         try:
-            parts += [[name, *stored] for stored in _converted(Path(folder), one)]
+            parts += [[name, *stored] for stored in _converted(folder, one)]
         except BadInput as error:
             parts.append([name, "", str(error)])
     return parts
 
 
-def _converted(folder: Path, wanted: Wanted) -> list[tuple[str, int]]:
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    kept_free_bytes: int
+
+
+def _converted(folder: _Folder, wanted: Wanted) -> list[tuple[str, int]]:
     frames: list[int | None] = [wanted.frame]
     if wanted.at_most is not None:
         from medmae.pretraining.image_preparation import frame_numbers
@@ -219,22 +228,23 @@ def _converted(folder: Path, wanted: Wanted) -> list[tuple[str, int]]:
         return [_store(folder, iter([volume]), 1) for volume in volumes()]
 
 
-def _store(folder: Path, frames: Iterator[Volume], count: int) -> tuple[str, int]:
+def _store(folder: _Folder, frames: Iterator[Volume], count: int) -> tuple[str, int]:
     """Write a neutral file under its hash; returns hash and size."""
-    with contextlib.closing(_Hashed(folder / f"{PARTIAL}{secrets.token_hex(8)}")) as file:
+    has_room = shutil.disk_usage(folder.path).free > folder.kept_free_bytes
+    with contextlib.closing(_Hashed(folder.path / f"{PARTIAL}{secrets.token_hex(8)}", keep=has_room)) as file:
         write_neutral(frames, count, file.write)
         sha256 = file.digest.hexdigest()
-        file.keep(staged(folder, sha256))
+        file.keep(staged(folder.path, sha256))
         return sha256, file.size
 
 
 class _Hashed:
     """A file and its hash; where the disk is full, the hash alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep: bool) -> None:
         self.digest, self.size = hashlib.sha256(), 0
         self._path = path
-        self._file = open(path, "wb") if shutil.disk_usage(path.parent).free > KEPT_FREE_BYTES else None  # noqa: SIM115
+        self._file = open(path, "wb") if keep else None  # noqa: SIM115
 
     def write(self, data: bytes) -> None:
         self.digest.update(data)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,12 +104,3 @@ def gather_corpus(gathering: Gathering, inputs: Mapping[str, Any]) -> dict[str, 
         if (corpus.folder / name).is_file():
             gathering.add_blob(f"corpus/{name}", gathering.staging.add_file(corpus.folder / name))
     return {"corpus": f"{INPUTS}/corpus"}
-
-
-def skipped_table(unreadable: Sequence[Mapping[str, str]]) -> str:
-    """Images that stayed at home, as ``skipped.csv`` of a corpus lists them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "reason"))
-    writer.writerows((one["image"], one["reason"]) for one in unreadable)
-    return text.getvalue()

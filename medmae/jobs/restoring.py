@@ -13,8 +13,10 @@ from medmae.files import atomic_path, read_json, write_json, write_text
 from medmae.jobs.gathering import CASES_FILE, DATASET_NAME, OUTPUTS
 
 _OUTPUT = re.compile(rf"(?:[^\n]*/)?{OUTPUTS}/(?:[^\n]*/)?(case-\d{{4,}})(\.[^\n/]*)?")
-_PLACE = re.compile(r"(?:inputs/)?(images|labels|base/inputs/images)/(case-\d{4,}(?:-image-\d+)?)(?:-(\d+))?"
-                    r"(?:\.seg)?\.nrrd")
+_PLACE = re.compile(r"(?:/[^\s:,;'\"()]*/)?(?:inputs/)?(images|labels|base/inputs/images)/"
+                    r"(case-\d{4,}(?:-image-\d+)?)(?:-(\d+))?(?:\.seg)?\.nrrd")
+_OF_APPLYING = {"image": "image", "error": "reason"}
+_FAILURES = {"segment": _OF_APPLYING, "classify": _OF_APPLYING, "pretrain": {"file": "image", "reason": "reason"}}
 _RESULTS = (".json", ".csv", ".jsonl")
 
 
@@ -25,7 +27,7 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
     that could not be read, and so never travelled, are added to the failures. Doing it again changes nothing.
 
     Args:
-        mirror: of the job; has ``cases.json``.
+        mirror: of the job; has ``cases.json``, and ``job.json`` that knows the run folder there.
         folder: what was fetched: a run folder, or the outputs of a run.
         out: what `folder` will be called in the results; default: `folder`.
 
@@ -33,7 +35,8 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
         The files of cases, where they are now.
     """
     record = read_json(mirror / CASES_FILE, "record of the cases")
-    names = _Names(record, folder if out is None else out)
+    job = read_json(mirror / "job.json") if (mirror / "job.json").is_file() else {}
+    names = _Names(record, folder if out is None else out, job.get("folder") or "")
     moved = []
     for file in sorted(path for path in folder.rglob("case-*") if path.is_file()):
         neutral, dot, rest = file.name.partition(".")
@@ -44,19 +47,24 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
             file.replace(place)
             _remove_empty(file.parent, folder)
             moved.append(place)
+    skipped = folder / "corpus" / "skipped.csv"
+    if record.get("kind") == "pretrain" and record["unreadable"] and not skipped.exists():
+        write_text(skipped, "file,reason\n")
     for file in sorted(path for path in folder.rglob("*") if path.suffix in _RESULTS and path.is_file()):
         _rewrite(file, names, str(record.get("kind")))
     return moved
 
 
 class _Names:
-    def __init__(self, record: Mapping[str, Any], out: Path) -> None:
+    def __init__(self, record: Mapping[str, Any], out: Path, run_there: str) -> None:
+        self.run_there = f"{run_there}/"
         self.cases, self.subjects = record["cases"], record["subjects"]
         self.dataset, self.out = record.get("dataset"), out
         self.unreadable = record["unreadable"]
 
     def text(self, text: str) -> str:
         """A text with own names instead of neutral ones."""
+        text = text.replace(self.run_there, "") if self.run_there != "/" else text
         if text in self.cases and "id" in self.cases[text]:
             return str(self.cases[text]["id"])
         if text in self.subjects:
@@ -65,7 +73,7 @@ class _Names:
         if output and self.cases.get(output[1], {}).get("output"):
             return str(self.out / f"{self.cases[output[1]]['output']}{output[2] or ''}")
         place = _PLACE.fullmatch(text)
-        if place and not text.startswith("inputs/") and "name" in self.cases.get(place[2], {}):
+        if place and text.startswith(f"{place[1]}/") and "name" in self.cases.get(place[2], {}):
             return str(self.cases[place[2]]["name"])
         return _PLACE.sub(self._own_place, text)
 
@@ -96,7 +104,7 @@ def _rewrite(file: Path, names: _Names, kind: str) -> None:
         if data != before:
             write_json(file, data)
     elif file.suffix == ".csv":
-        _rewrite_table(file, names, with_failures=kind in ("segment", "classify"))
+        _rewrite_table(file, names, _FAILURES.get(kind, {}))
     else:
         lines = file.read_text(encoding="utf-8").splitlines()
         changed = [json.dumps(names.json(json.loads(line))) for line in lines]
@@ -118,14 +126,14 @@ def _described(data: Any, names: _Names) -> Any:
     return data
 
 
-def _rewrite_table(file: Path, names: _Names, *, with_failures: bool) -> None:
+def _rewrite_table(file: Path, names: _Names, columns: Mapping[str, str]) -> None:
+    """`columns`: of tables that list failures too, what stands in them."""
     with open(file, encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     changed = [[names.text(cell) for cell in row] for row in rows]
-    if with_failures and changed and {"image", "error"} <= set(changed[0]):
+    if columns and changed and set(columns) <= set(changed[0]):
         for one in names.unreadable:
-            told = {"image": one["image"], "error": one["reason"]}
-            row = [told.get(column, "") for column in changed[0]]
+            row = [one[columns[column]] if column in columns else "" for column in changed[0]]
             changed += [row] if row not in changed else []
     if changed != rows:
         with atomic_path(file) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
