@@ -43,7 +43,7 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str |
         images: as typed; a sequence within it is a case of several channels.
         out: the folder of the results.
         resume: go on with what is in `out`.
-        inputs: further inputs of the run.
+        inputs: further inputs of the run. With "share", other processes write into `out` too.
 
     Raises:
         BadInput: nothing was done; `out` is as it was.
@@ -51,18 +51,22 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str |
     """
     if not images:
         raise click.UsageError("Missing option '--images'.")
+    from medmae.inference.parts import Share
+
+    share = Share.of(inputs.get("share"))
+    books = out if share is None else share.folder(out)
     if not resume:
-        runs.refuse_filled(out)
+        runs.refuse_filled(books)
     asked = {name: value for name, value in {"resume": resume, **inputs}.items() if value}
     inputs = {"model": model, "images": list(images), "out": str(out), **asked}
-    with runs.clean_output(out), runs.temporary_run(kind, config, inputs) as run:
+    with runs.clean_output(out if share is None else None), runs.temporary_run(kind, config, inputs) as run:
         try:
             runs.execute(run, kind)
         except runs.Failed:
             if not (run.path / "result.json").is_file():
                 raise
-            out.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run.log_file, out / "log.txt")
+            books.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.log_file, books / "log.txt")
         state = run.state()
         if state["state"] == "stopped":
             say(f"{state.get('reason')} The same command with --resume goes on.")

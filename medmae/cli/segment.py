@@ -24,6 +24,8 @@ from medmae.cli.inference import apply_to_images, cases_of, inference_config, in
                  help="Labels to keep outside of --roi: a file, or the folder of an earlier run."))
 @options.in_group(
     "Results", options.out_here("The folder for the results; must be new or empty."), options.resume_cases,
+    click.option("--share", metavar="I/K", help="Do only every K-th case, from number I (0 to K - 1) on: one of K "
+                 "processes that write into the same OUT."),
     click.option("--format", "file_format", type=click.Choice(options.SEGMENT_FORMATS),
                  help="Of the labels. seg.nrrd: a segmentation in 3D Slicer, with names and colours; dicom-seg: refers "
                       "to the DICOM series.  [default: nii.gz]"),
@@ -41,8 +43,8 @@ from medmae.cli.inference import apply_to_images, cases_of, inference_config, in
 @options.in_group("Elsewhere", options.parts)
 def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tuple[str, ...], ...],
             out: Path | None,
-            base: Path | None, resume: bool, file_format: str | None, overrides: tuple[str, ...], as_json: bool,
-            elsewhere: Elsewhere | None, **chosen: Any) -> None:
+            base: Path | None, resume: bool, share: str | None, file_format: str | None, overrides: tuple[str, ...],
+            as_json: bool, elsewhere: Elsewhere | None, **chosen: Any) -> None:
     """Segment images; every result lies exactly on the grid of its image.
 
     Writes OUT/<image path without extension>.<format> and OUT/summary.csv (volume and surface of each label). An image
@@ -61,19 +63,31 @@ def command(models: tuple[str, ...], images: tuple[str, ...], channels: tuple[tu
     config = inference_config("segment", runs.given(format=file_format, **chosen), overrides)
     model = models[0] if len(models) == 1 else list(models)
     cases = cases_of(images, channels)
+    part = None if share is None else _share(share)
     if elsewhere is not None:
+        if part is not None:
+            raise click.UsageError("--share is for processes of your own; for a job, say --parts K.")
         inputs = inputs_elsewhere(model, cases, base=runs.absolute(base))
         elsewhere.apply("segment", config, inputs, out, resume, as_json)
         return
     assert out is not None  # the command line asks for it
     result = apply_to_images("segment", config, model, cases, out, resume=resume,
-                             base=None if base is None else str(base))
+                             base=None if base is None else str(base),
+                             share=part)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif result["cases"]:
         _show(result)
         click.echo(f"Results: {out}")
     raise_failures(result, out)
+
+
+def _share(text: str) -> list[int]:
+    """The input "share" of a run."""
+    from medmae.inference.parts import Share
+
+    share = Share.parse(text)
+    return [share.index, share.count]
 
 
 def _show(result: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medmae.config import from_json, to_json
+from medmae.errors import BadInput
 from medmae.files import write_json, write_text
 from medmae.folder_lock import only_writer
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
@@ -20,8 +21,9 @@ from medmae.inference.cases import find_cases, sizes_of
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import ClassifyConfig
 from medmae.inference.manifest import Manifest, options_of
-from medmae.inference.segment_run import failures_to_json, required_inputs, table_text
+from medmae.inference.segment_run import failures_to_json, required_inputs
 from medmae.inference.sliding_window import OnProgress
+from medmae.inference.summary import table_text
 from medmae.run_folder import RunFolder
 from medmae.volumes import read_image
 
@@ -36,6 +38,8 @@ def execute(run: RunFolder) -> None:
     """
     config = from_json(ClassifyConfig, run.spec["config"], "configuration of classify")
     inputs = required_inputs(run, ("model", "images", "out"))
+    if inputs.get("share") is not None:
+        raise BadInput("Only segmentations are done in parts. Start the classification without a share.")
     with only_writer(Path(inputs["out"])):
         _classify(run, config, inputs)
 

@@ -29,20 +29,22 @@ class Manifest:
     Args:
         out: the folder of the results.
         options: what the results depend on besides the images, as JSON.
-        resume: go on with what is in `out`; otherwise it counts as empty.
+        resume: go on with what is in `folder`; otherwise it counts as empty.
+        folder: where the manifest lies; None: in `out`.
 
     Raises:
-        BadInput: on resuming: the results in `out` are made with other options, or it holds something else.
+        BadInput: on resuming: the results in `folder` are made with other options, or it holds something else.
     """
 
-    def __init__(self, out: Path, options: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, out: Path, options: Mapping[str, Any], *, resume: bool, folder: Path | None = None) -> None:
         self.out = out
-        self.file = out / MANIFEST
+        self.folder = folder or out
+        self.file = self.folder / MANIFEST
         self.options = _plain(options)
         self.hash = hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()
         self.records: dict[str, dict[str, Any]] = {}
         self.is_begun = False
-        if resume and out.is_dir() and any(out.iterdir()):
+        if resume and self.folder.is_dir() and any(self.folder.iterdir()):
             self._read()
 
     def finished(self, case: FoundCase) -> dict[str, Any] | None:
@@ -63,7 +65,7 @@ class Manifest:
     def begin(self) -> None:
         """Write the first line, before the first result is written."""
         if not self.is_begun:
-            self.out.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             if not self.records:
                 self.file.write_bytes(b"")  # what an earlier run left counts no more
             self._append({"medmae": __version__, "spec": self.hash, "options": self.options})
@@ -83,20 +85,20 @@ class Manifest:
 
     def _read(self) -> None:
         if not self.file.is_file():
-            if not any(path.is_file() and not path.name.startswith(PARTIAL) for path in self.out.rglob("*")):
+            if self.folder != self.out or not any(path.is_file() and not path.name.startswith(PARTIAL)
+                                                  for path in self.out.rglob("*")):
                 return  # ended before the first case was finished
             raise BadInput(f"{self.out} is not empty and has no {MANIFEST}, so there is nothing in it to resume. "
                            "Choose another --out.")
         content = self.file.read_bytes()
-        lines = [line for line in map(_parsed, content.splitlines()) if line is not None]
         if content and not content.endswith(b"\n"):
             self._end_line()
-        header = next((line for line in lines if isinstance(line.get("options"), dict)), None)
+        header, records = read_manifest(self.file)
         if header is not None:
             self._refuse_other(header["options"])
             self.is_begun = True
-        self.records = {line["case"]: line for line in lines if line.get("spec") == self.hash and _is_record(line)}
-        remove_partial(self.out)
+            self.records = records
+        remove_partial(self.folder)
 
     def _end_line(self) -> None:
         with open(self.file, "ab") as file:
@@ -109,6 +111,17 @@ class Manifest:
         if other:
             raise BadInput(f"The results in {self.out} are made with {', '.join(other)}. --resume goes on with the "
                            "same options only: repeat them, or choose another --out.")
+
+
+def read_manifest(file: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """The first line of a manifest, which says the options, and its records by case; None and none where there is none.
+    """
+    content = file.read_bytes() if file.is_file() else b""
+    lines = [line for line in map(_parsed, content.splitlines()) if line is not None]
+    header = next((line for line in lines if isinstance(line.get("options"), dict)), None)
+    if header is None:
+        return None, {}
+    return header, {line["case"]: line for line in lines if line.get("spec") == header.get("spec") and _is_record(line)}
 
 
 def options_of(kind: str, config: Mapping[str, Any], models: Sequence[Any], **others: Any) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from medmae.inference.cases import FoundCase, find_cases
 from medmae.inference.classifier import Classification, Classifier
 from medmae.inference.config import LabelFormat, Precision
 from medmae.inference.loaded_model import LoadedModel
-from medmae.inference.segment_run import segments_of, table_text
+from medmae.inference.segment_run import segments_of
 from medmae.inference.segmenter import Segmenter, stored_values
+from medmae.inference.summary import table_text
 from medmae.models import load_info, load_network
 from medmae.volumes import Volume, read_image, write_label
 

@@ -2,15 +2,13 @@
 
 inputs: ``model`` (name or path, or a list of them: an ensemble), ``images`` (files, folders, patterns; a list within
 the list is a multi-channel case), ``out`` (folder), ``resume`` (go on with what is in ``out``), ``base`` (labels to
-keep outside of the region of interest: a file, or a folder with a file for each case). Writes
+keep outside of the region of interest: a file, or a folder with a file for each case), ``share`` (see `parts`). Writes
 ``OUT/<path without extension>.<format>`` and the other outputs beside it, ``OUT/summary.csv``, ``OUT/manifest.jsonl``
 (what is finished) and the run's ``result.json``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,11 +28,13 @@ from medmae.inference.manifest import Manifest, options_of
 from medmae.inference.memory import parse_memory, peak_bytes, reset_peak
 from medmae.inference.outputs.components import clean_inside, steps_for
 from medmae.inference.outputs.measurements import measure_labels
+from medmae.inference.parts import Share, is_being_written, merge, note_cases, refuse_other_division
 from medmae.inference.plan import Plan
 from medmae.inference.segment_outputs import CaseOutputs
 from medmae.inference.segmenter import Segmenter
 from medmae.inference.sliding_window import OnProgress
 from medmae.inference.stopwatch import Stopwatch
+from medmae.inference.summary import SUMMARY, summary_text
 from medmae.models import ModelInfo
 from medmae.run_folder import RunFolder
 from medmae.volumes import Volume, read_image
@@ -43,7 +43,6 @@ from medmae.volumes.region import region_of_box
 from medmae.volumes.segments import Segment
 
 log = logging.getLogger(__name__)
-COLUMNS = ("image", "output", "label", "value", "voxels", "ml", "seconds", "error", "area_mm2", "confidence")
 
 
 def execute(run: RunFolder) -> None:
@@ -58,8 +57,23 @@ def execute(run: RunFolder) -> None:
     inputs = required_inputs(run, ("model", "images", "out"))
     if config.format == "dicom-seg":
         require_highdicom()
-    with only_writer(Path(inputs["out"])):
-        _segment(run, _Batch(run, config, inputs))
+    out, share = Path(inputs["out"]), Share.of(inputs.get("share"))
+    with only_writer(out if share is None else share.folder(out)):
+        if share is None and inputs.get("resume"):
+            _take_over_parts(out)
+        _segment(run, _Batch(run, config, inputs, share))
+
+
+def _take_over_parts(out: Path) -> None:
+    """What parts have finished is finished.
+
+    Raises:
+        BadInput: one of them is still at work.
+    """
+    if is_being_written(out):
+        raise BadInput(f"A part of the cases is still being written into {out}. Wait until all parts have ended, or "
+                       "choose another --out.")
+    merge(out)
 
 
 def _segment(run: RunFolder, batch: _Batch) -> None:
@@ -69,8 +83,8 @@ def _segment(run: RunFolder, batch: _Batch) -> None:
                       sizes=sizes_of(batch.cases), done_before=batch.done_before)
     finally:
         results = [batch.results[index] for index in sorted(batch.results)]
-        if results:
-            write_text(batch.out / "summary.csv", _summary(results, failures))
+        if results or (failures and batch.share):
+            write_text(batch.folder / SUMMARY, summary_text(results, failures_to_json(failures)))
         write_json(run.path / "result.json", {
             "task": "segmentation", "model": batch.segmenter.info.name, "out": str(batch.out), "cases": results,
             "failed": failures_to_json(failures), "models": [one.info.name for one in batch.segmenter.members],
@@ -81,17 +95,25 @@ def _segment(run: RunFolder, batch: _Batch) -> None:
 class _Batch:
     """The cases of a run, and how one of them is done."""
 
-    def __init__(self, run: RunFolder, config: SegmentConfig, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunFolder, config: SegmentConfig, inputs: Mapping[str, Any], share: Share | None) -> None:
         self.run = run
         self.config = config
         self.out = Path(inputs["out"])
-        self.cases = find_cases(inputs["images"], self.out)
-        self.base = BaseLabels(inputs.get("base"), len(self.cases), config.roi)
+        self.share = share
+        self.folder = self.out if share is None else share.folder(self.out)
+        cases = find_cases(inputs["images"], self.out)
+        self.cases = cases if share is None else share.of_all(cases)
+        if share is not None:
+            refuse_other_division(self.out, share, cases)
+        self.base = BaseLabels(inputs.get("base"), len(cases), config.roi)
         self.segmenter = segmenter_for(inputs["model"], config)
         base = str(Path(inputs["base"]).absolute()) if inputs.get("base") else None
         infos = [member.info for member in self.segmenter.members]
         options = options_of("segment", to_json(config), infos, base=base, cleaned=infos[0].postprocessing)
-        self.manifest = Manifest(self.out, options, resume=bool(inputs.get("resume")))
+        self.manifest = Manifest(self.out, options, resume=bool(inputs.get("resume")), folder=self.folder)
+        if share is not None:
+            note_cases(self.out, share, cases)
+            self.manifest.begin()  # so that the whole can go on even where no part finishes a case
         found = {index: self.manifest.finished(case) for index, case in enumerate(self.cases)}
         self.results: dict[int, dict[str, Any]] = {index: result for index, result in found.items() if result}
         self.done_before = set(self.results)
@@ -211,22 +233,3 @@ def label_sizes(labels: np.ndarray, image: Volume, info: ModelInfo, confidence: 
 def failures_to_json(failures: Sequence[CaseFailure]) -> list[dict[str, str]]:
     """Failed cases as they stand in ``result.json``."""
     return [{"image": failure.case, "reason": failure.reason} for failure in failures]
-
-
-def table_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text; None and missing values are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _summary(results: Sequence[Mapping[str, Any]], failures: Sequence[CaseFailure]) -> str:
-    rows: list[dict[str, Any]] = []
-    for result in results:
-        shared = {name: result[name] for name in ("image", "output", "seconds")}
-        rows += [{**shared, "label": name, **{key: value for key, value in size.items() if key in COLUMNS}}
-                 for name, size in result["labels"].items()]
-    rows += [{"image": failure.case, "error": failure.reason} for failure in failures]
-    return table_text(COLUMNS, rows)
