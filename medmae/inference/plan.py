@@ -21,8 +21,9 @@ RESERVE_BYTES = 24_000_000
 RESERVE_SHARE = 0.04
 # Points between classes that restoring computes at once, with their features, neighbours and logits
 RESTORING_BYTES = 32_000_000
-# What an allocator keeps of freed blocks after several passes: of glibc 64 MiB at the end of its heap, and some between
-SCATTERED_BYTES, SCATTERED_SHARE = 80_000_000, 1.5
+# What an allocator keeps of the blocks that passes free, scattered between others: more after large passes, and never
+# much more than a small one takes (measured with glibc: up to 150 MB after passes of 0.9 GB)
+SCATTERED_BYTES, SCATTERED_SHARE, SCATTERED_MOST = 32_000_000, 0.15, 1.5
 FLOAT = 4
 
 
@@ -279,7 +280,8 @@ def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes:
     open_sums = _open_sums(work, window) if work.blends_on_processor else 0
     kept = (0 if spill else labels) + prepared + open_sums
     writing = labels + (0 if spill else labels)
-    scattered = 0 if returned else min(SCATTERED_BYTES, int(forward_bytes * SCATTERED_SHARE))
+    scattered = 0 if returned else int(min(SCATTERED_BYTES + forward_bytes * SCATTERED_SHARE,
+                                           forward_bytes * SCATTERED_MOST))
     growth = max(kept + max(forward, restoring) + scattered, writing) + work.further_bytes
     return int((work.held_bytes + growth) * (1 + RESERVE_SHARE)) + RESERVE_BYTES
 
