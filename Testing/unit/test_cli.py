@@ -21,19 +21,21 @@ from medmae.errors import BadInput, Stopped
 from medmae.run_folder import RunFolder
 
 OPTIONS_OF_THE_DESIGN = {
-    "pretrain": "--dataset --images --method --preset --steps --seed --device --precision --resume --out --set --json --target --wait --name",
+    "pretrain": "--dataset --images --method --preset --steps --seed --device --precision --resume --out --set --json",
     "finetune": "--dataset --encoder --method --preset --cases --subset --steps --seed --device --precision --resume "
-                "--out --set --json --target --wait --name",
+                "--out --set --json",
     "segment": "--model --images --channel --frame --roi --base --out --resume --format --probabilities --uncertainty "
                "--postprocess --largest-component --fill-holes --mirror --overlap --skip-empty --no-skip-empty "
-               "--memory --batch --device --precision --set --json --target --wait --name",
-    "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json --target --wait --name",
+               "--memory --batch --device --precision --set --json",
+    "classify": "--model --images --channel --out --resume --pooling --batch --device --precision --set --json",
     "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision "
-                "--set --json --target --wait --name",
-    "curve": "--dataset --encoder --steps --device --resume --out --set --json --target --wait --name",
+                "--set --json",
+    "curve": "--dataset --encoder --steps --device --resume --out --set --json",
     "demo": "--out --json",
     "doctor": "--json",
 }
+
+RUNS_ELSEWHERE = ("pretrain", "finetune", "segment", "classify", "evaluate", "curve")
 
 
 @pytest.fixture
@@ -58,6 +60,7 @@ def test_every_command_explains_itself_with_examples(name: str, capsys: pytest.C
     assert "Example" in text or "Commands:" in text
     for option in OPTIONS_OF_THE_DESIGN.get(name, "").split():
         assert option in text
+    assert ("--target" in text) == (name in RUNS_ELSEWHERE)
 
 
 def test_help_needs_no_torch_and_is_quick() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medmae.cli.options import _spread
-from medmae.cli.progress import LineDisplay, _new_records, duration, line_of, shown
+from medmae.cli.progress import LineDisplay, duration, line_of, new_records, shown
 from medmae.run_folder import RunFolder
 
 
@@ -17,26 +17,26 @@ def a_run(tmp_path: Path) -> RunFolder:
 
 
 def test_only_whole_new_lines_are_read(a_run: RunFolder) -> None:
-    assert _new_records(a_run, 0) == ([], 0)
+    assert new_records(a_run, 0) == ([], 0)
     a_run.append_progress({"step": 1})
-    records, offset = _new_records(a_run, 0)
+    records, offset = new_records(a_run, 0)
     assert records == [{"step": 1}]
     with open(a_run.progress_file, "a") as file:
         file.write('{"step": 2')
-    assert _new_records(a_run, offset) == ([], offset)
+    assert new_records(a_run, offset) == ([], offset)
     with open(a_run.progress_file, "a") as file:
         file.write('}\n{"step": 3}\n')
-    records, offset = _new_records(a_run, offset)
+    records, offset = new_records(a_run, offset)
     assert records == [{"step": 2}, {"step": 3}]
-    assert _new_records(a_run, offset) == ([], offset)
+    assert new_records(a_run, offset) == ([], offset)
 
 
 def test_the_half_line_of_a_killed_run_is_passed_over(a_run: RunFolder) -> None:
     a_run.progress_file.write_text('{"step": 1}\n{"ste')
-    _, offset = _new_records(a_run, 0)
+    _, offset = new_records(a_run, 0)
     a_run.append_progress({"step": 2})
     a_run.append_progress({"step": 3})
-    assert _new_records(a_run, offset)[0] == [{"step": 3}]
+    assert new_records(a_run, offset)[0] == [{"step": 3}]
 
 
 def test_a_resumed_run_shows_only_what_is_new(a_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +19,11 @@ from medmae.cli.inference import raise_failures
 from medmae.cli.progress import display_of, duration, new_records
 from medmae.cli.runs import Failed, Request, refuse_filled
 from medmae.files import read_json
-from medmae.jobs.following import Status, follow
-from medmae.jobs.job import Job
-from medmae.jobs.submission import submit
 from medmae.run_folder import Kind, RunFolder
+
+if TYPE_CHECKING:  # the modules of jobs are imported where a job is made or looked at
+    from medmae.jobs.following import Status
+    from medmae.jobs.job import Job
 
 LOOK_EVERY_SECONDS = 2.0
 LOOK_HERE_EVERY_SECONDS = 0.3
@@ -68,6 +69,7 @@ class Elsewhere:
             BadInput: there is no such target, or the inputs cannot be used.
             Failed: the job was followed and failed.
         """
+        from medmae.jobs.submission import submit
         from medmae.jobs.targets import get_target
 
         target = get_target(self.target)
@@ -145,6 +147,8 @@ def check_inputs(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any
 
 def watch(job: Job) -> Status:
     """Show how a job goes until nothing more happens by itself."""
+    from medmae.jobs.following import follow
+
     display = display_of(job.kind)
     run, offset, was = RunFolder(job.mirror), 0, ""
     try:

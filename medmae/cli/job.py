@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medmae.cli import options, tables
 from medmae.cli.app import say
 from medmae.cli.progress import display_of, duration
-from medmae.jobs.job import Job
+
+if TYPE_CHECKING:
+    from medmae.jobs.job import Job
 
 TARGET = click.option("--target", metavar="NAME", help="Also jobs of that target which another computer submitted.")
 FOLLOW_EVERY_SECONDS = 2.0
