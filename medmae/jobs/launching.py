@@ -89,18 +89,18 @@ if [ "$requeue" ] && [ -z "$terminated" ] && [ -e "$medmae_work/REQUEUE" ] && [ 
     fi
 fi
 """
-ALL_DONE = """
+PARTS_STAND = """
 is_done() {
     grep -q '"state": "done"' "$1/state.json" 2>/dev/null
 }
-all_done() {
+all_ended() {  # by themselves: what is stopped or killed goes on later
     for folder in "$medmae_run"/parts/*; do
-        is_done "$folder" || return 1
+        grep -q '"state": "\\(done\\|failed\\)"' "$folder/state.json" 2>/dev/null || return 1
     done
 }
 """
 IS_FIRST = """
-is_first() {  # of several tasks that see all parts done; also when it is started again
+is_first() {  # of several tasks that see all parts at their end; also when it is started again
     ln -s "$SLURM_JOB_ID" "$medmae_run/finishing" 2>/dev/null \\
         || [ "$(readlink "$medmae_run/finishing")" = "$SLURM_JOB_ID" ]
 }
@@ -227,7 +227,7 @@ def _single(target: Target, plan: LaunchPlan) -> list[str]:
 
 def _parts(target: Target, plan: LaunchPlan) -> list[str]:
     """All parts at once, each with a graphics card where there are any; those that are done are left out."""
-    lines = [ALL_DONE.strip(),
+    lines = [PARTS_STAND.strip(),
              "part=0 children= worst=0",
              f'while [ "$part" -lt {plan.parts} ]; do',
              '    folder="$medmae_run/parts/$(printf %02d "$part")" number=$part part=$((part + 1))',
@@ -247,20 +247,20 @@ def _parts(target: Target, plan: LaunchPlan) -> list[str]:
             '    [ "$code" -eq 0 ] || worst=$code',
             "done",
             "code=$worst",
-            'if [ "$code" -eq 0 ] && all_done; then',
+            'if all_ended; then',
             *_executed(target, plan, "$medmae_run", indent="    "),
             "fi"]
 
 
 def _task(target: Target, plan: LaunchPlan) -> list[str]:
-    """One part, as a task of an array. The last one to be done brings the results together."""
-    return [ALL_DONE.strip(),
+    """One part, as a task of an array. The last one to end brings the results together."""
+    return [PARTS_STAND.strip(),
             IS_FIRST.strip(),
             "code=0",
             'if ! is_done "$medmae_work"; then',
             *_executed(target, plan, "$medmae_work", indent="    "),
             "fi",
-            'if [ "$code" -eq 0 ] && all_done && is_first; then',
+            'if all_ended && is_first; then',
             "    medmae_work=$medmae_run",
             *_executed(target, plan, "$medmae_run", indent="    "),
             "fi"]

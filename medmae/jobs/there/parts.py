@@ -1,7 +1,7 @@
 """The parts of a run: shares of its cases, each a run folder ``RUN/parts/NN`` with a process of its own.
 
-When all parts are done, the run itself is executed: it brings their results together. Before that, how it stands
-follows from how its parts stand.
+When all parts have ended, the run itself is executed: it brings their results together and tells what failed. Before
+that, how it stands follows from how its parts stand.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 
 from medmae.files import read_json, write_json
 from medmae.run_folder import RunFolder
-
-RESULTS = "results"
 
 
 def parts_of(run: Path) -> list[RunFolder]:
@@ -33,8 +31,7 @@ def prepare_parts(run: RunFolder) -> None:
             shutil.rmtree(folder)
     for folder, number in wanted.items():
         part = RunFolder(folder)
-        spec = {**run.spec, "inputs": {**run.spec["inputs"], "share": [number, count],
-                                       "out": f"parts/{folder.name}/{RESULTS}", "resume": True}}
+        spec = {**run.spec, "inputs": {**run.spec["inputs"], "share": [number, count], "resume": True}}
         if part.state_file.is_file() and part.spec == spec and part.state()["state"] == "done":
             continue
         write_json(part.spec_file, spec)
@@ -63,7 +60,7 @@ def with_parts(run: RunFolder, state: dict[str, Any], alive: bool | None,
         return {**state, **({"reason": states[0].get("reason")} if states and names == {"queued"} else {})}
     state = {**state, **{count: sum(part.get(count) or 0 for part in states) for count in ("step", "total")},
              "updated": max(part["updated"] for part in states)}
-    if names & {"running", "stopping"} or (alive is not False and names <= {"queued", "done"}):
+    if names & {"running", "stopping"} or (alive is not False and names <= {"queued", "done", "failed"}):
         return {**state, "state": "stopping" if run.stop_requested else "running"}
     worst = next((name for name in ("failed", "interrupted", "stopped") if name in names), None)
     if worst is None:
