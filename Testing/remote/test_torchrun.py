@@ -6,6 +6,7 @@ relative is a tenth of what a single wrong sample in a batch of four makes of th
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,7 @@ from torchrun_helpers import (
     start,
     wait_for,
     weights,
+    write_classified,
     write_pictures,
     write_volumes,
 )
@@ -121,3 +123,17 @@ def test_a_teacher_is_the_same_on_all_processes_and_reconstructions_are_those_of
     assert all(torch.equal(main[name], other[name]) for name in main)
     for name in ("reconstruction_global", "reconstruction_local"):
         assert figures(two)[0][name] == pytest.approx(figures(one)[0][name], rel=TOLERANCE)
+
+
+def test_finetuning_on_two_processes_that_accumulate_gives_the_losses_and_scores_of_one(tmp_path: Path) -> None:
+    dataset = write_classified(tmp_path / "pictures", {"training": 10, "validation": 6})
+    config = {"method": "vis-mae", "preset": "tiny", "steps": 4, "batch_size": 5, "validations": 2, "device": "cpu"}
+    runs = []
+    for name, processes, more in (("one", 1, {}), ("two", 2, {"device_batch_size": 2})):
+        run = RunFolder.create(tmp_path / name, "finetune", {**config, **more},
+                               {"dataset": dataset, "encoder": "none"})
+        runs.append(executed(run, processes))
+    assert_equal_losses(figures(runs[0]), figures(runs[1]), TOLERANCE)
+    scores = [json.loads((run.path / "validation.json").read_text()) for run in runs]
+    assert scores[0]["auc"] == pytest.approx(scores[1]["auc"], abs=0.12)  # a pair of nine may change places
+    assert (runs[1].model / "model.json").is_file()

@@ -36,6 +36,18 @@ def write_pictures(folder: Path, count: int) -> list[str]:
     return [str(folder)]
 
 
+def write_classified(folder: Path, counts: dict[str, int]) -> str:
+    """A classification dataset of such pictures: a list of each of these lengths, its classes in turns."""
+    write_pictures(folder, sum(counts.values()))
+    files = iter(sorted(folder.glob("*.png")))
+    lists = {key: [{"image": next(files).name, "label": number % 2, "subject": f"{key}{number}"}
+                   for number in range(count)] for key, count in counts.items()}
+    dataset = folder / "dataset.json"
+    dataset.write_text(json.dumps({"name": "squares", "task": "classification", "labels": {"down": 0, "up": 1},
+                                   "modality": {"0": "DX"}, **lists}))
+    return str(dataset)
+
+
 def write_volumes(folder: Path, count: int) -> list[str]:
     """Volumes of one bright ball in noise."""
     folder.mkdir()
