@@ -5,6 +5,7 @@ The runs are of a short program that keeps to the protocol of run folders, so th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -165,7 +166,7 @@ def test_a_cluster_says_what_it_has(slurm: SlurmCluster) -> None:
 
 
 def test_where_there_is_no_slurm_that_is_told(tmp_path: Path) -> None:
-    target = Target("empty", "slurm", preamble=(f"PATH={tmp_path}",), python="/usr/bin/python3")
+    target = Target("empty", "slurm", preamble=(f"PATH={tmp_path}",), python=sys.executable)
     facts = connect(target).call("slurm.facts")
     assert "sinfo was not found" in facts["problem"]
 

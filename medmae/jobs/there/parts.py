@@ -56,8 +56,10 @@ def with_parts(run: RunFolder, state: dict[str, Any], alive: bool | None,
     """
     states = [part.state() for part in parts_of(run.path)] if parts is None else list(parts)
     names = {part["state"] for part in states}
-    if state["state"] != "queued" or names <= {"queued"}:  # it brings the results together, or nothing has begun
-        return {**state, **({"reason": states[0].get("reason")} if states and names == {"queued"} else {})}
+    if state["state"] != "queued" or not states:  # it brings the results together, or has no parts
+        return state
+    if names == {"queued"}:
+        return {**state, "reason": states[0].get("reason")}
     state = {**state, **{count: sum(part.get(count) or 0 for part in states) for count in ("step", "total")},
              "updated": max(part["updated"] for part in states)}
     if names & {"running", "stopping"} or (alive is not False and names <= {"queued", "done", "failed"}):
