@@ -201,6 +201,19 @@ def test_a_second_ctrl_c_ends_at_once_and_the_run_can_be_resumed(
     assert pretrain(tmp_path / "run", "--resume") == 0
 
 
+def test_where_memory_runs_out_a_resume_may_compute_fewer_samples_at_once(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
+    def too_large(folder: RunFolder) -> None:
+        raise MemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    pretrain_does(too_large)
+    assert pretrain(tmp_path / "run") == 1
+    assert "--set device_batch_size=" in capsys.readouterr().err
+    pretrain_does(lambda folder: None)
+    assert pretrain(tmp_path / "run", "--set", "device_batch_size=2", "--resume") == 0
+    assert RunFolder(tmp_path / "run").spec["config"]["device_batch_size"] == 2
+
+
 def test_resume_takes_the_same_options_again_but_refuses_changed_ones(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
     pretrain_does(lambda folder: None)
