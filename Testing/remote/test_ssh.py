@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssh_server import HOST, SshServer, make_key
+from ssh_server import HOST, STRANGER, SshServer, make_key
 
 from medmae.jobs import ssh
 from medmae.jobs.problems import ConnectionLost, TargetProblem
@@ -66,6 +66,9 @@ def test_whoever_trusts_another_host_key_does_not_share_the_connection(
     one = ssh.master_command(ssh_target())
     monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "another home"))
     assert ssh.master_command(ssh_target()) != one
+    connect(ssh_target()).call("probe.describe")
+    with pytest.raises(TargetProblem, match="not known yet"):
+        connect(ssh_target(host=STRANGER)).call("probe.describe")
 
 
 def test_the_socket_of_a_connection_is_ours_alone_and_its_path_short(ssh_target: Callable[..., Target]) -> None:

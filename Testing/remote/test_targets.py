@@ -233,6 +233,15 @@ def test_libraries_of_a_python_of_ones_own_are_judged(
     assert finding in shown.finding
 
 
+def test_a_connection_that_is_lost_between_two_looks_is_told(ssh_target: Callable[..., Target],
+                                                             sshd: SshServer) -> None:
+    looking = findings(ssh_target())
+    shown = [next(looking)]
+    sshd.stop()
+    shown += looking
+    assert shown[0].outcome == "ok" and (shown[-1].outcome, shown[-1].code) == ("failed", "refused")
+
+
 def test_a_container_that_does_not_start_is_told(ssh_target: Callable[..., Target]) -> None:
     shown = found(ssh_target(container=("apptainer", "exec", "/no image.sif")), "libraries")
     assert shown.outcome == "failed" and "apptainer" in shown.finding

@@ -31,15 +31,18 @@ def findings(target: Target) -> Iterator[Check]:
 
     MedMAE's folder is made there if it is not there yet.
     """
-    transport = connect(target)
-    began = time.time()
     try:
-        facts = transport.call("checks.look", {
-            "folder": None if target.kind == "local" else target.folder, "wheelhouse": target.wheelhouse,
-            "internet": target.environment == "venv" and target.wheelhouse is None})
+        yield from _findings(target)
     except TargetProblem as problem:
         yield from _not_reached(target, problem)
-        return
+
+
+def _findings(target: Target) -> Iterator[Check]:
+    transport = connect(target)
+    began = time.time()
+    facts = transport.call("checks.look", {
+        "folder": None if target.kind == "local" else target.folder, "wheelhouse": target.wheelhouse,
+        "internet": target.environment == "venv" and target.wheelhouse is None})
     ended = time.time()
     if target.is_remote:
         yield Check("connection", "ok", f"{target.host} is {facts['host']} ({facts['system']}, {facts['machine']}), "

@@ -21,6 +21,7 @@ ON_WINDOWS = os.name == "nt"
 CHUNK = 1 << 16
 KEPT_OF_STDERR = 64  # chunks
 ENDING_S = 5.0
+LETTING_GO_S = 1.0
 
 
 class OperationFailed(Exception):
@@ -98,29 +99,31 @@ class Conversation:
 
     def finish(self) -> None:
         """After the answer: let the other side end, and raise what the upload raised, if it did."""
-        self.exit_code()
+        self._exit_code()
         self._sender.join(ENDING_S)
         if self._failure is not None:
             raise self._failure
 
-    def exit_code(self) -> int:
+    def end(self) -> tuple[int, str]:
+        """The exit code, and the last of what came on stderr."""
+        code = self._exit_code()
+        self._listener.join(LETTING_GO_S)
+        return code, b"".join(list(self._said)).decode(errors="replace")
+
+    def close(self) -> None:
+        """Let go of the threads. Each closes its stream as it ends; with the process gone, all do, unless another
+        process (of a shared connection that hangs) still holds the other ends."""
+        self._closed = True
+        for thread in (self._sender, self._receiver):
+            thread.join(LETTING_GO_S)
+
+    def _exit_code(self) -> int:
         """Of the process; one that has nothing more to say and does not end is killed."""
         try:
             return self._process.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self._kill()
             return self._process.wait()
-
-    def said(self) -> str:
-        """The last of what came on stderr, after the process has ended."""
-        self._listener.join(ENDING_S)
-        return b"".join(self._said).decode(errors="replace")
-
-    def close(self) -> None:
-        """Let go of the threads. Each closes its stream as it ends; with the process gone, all do."""
-        self._closed = True
-        for thread in (self._sender, self._receiver):
-            thread.join(ENDING_S)
 
     def _next_frame(self, timeout_s: float) -> tuple[bytes, bytes] | None:
         began = time.monotonic()

@@ -59,7 +59,7 @@ def ssh_options(target: Target) -> list[str]:
     """The options of every connection to the target, before the host."""
     settings = settings_of(target)
     options = [*configuration(), "-T"]
-    for option in (*OPTIONS, f"GlobalKnownHostsFile={_known_hosts_files(settings)}", *_sharing(settings)):
+    for option in (*OPTIONS, f"GlobalKnownHostsFile={_known_hosts_files(settings)}", *_sharing(target, settings)):
         options += ["-o", option]
     return options
 
@@ -96,7 +96,7 @@ def master_command(target: Target) -> str | None:
     """
     assert target.host is not None
     settings = settings_of(target)
-    path = settings.get("controlpath") or _control_path()
+    path = settings.get("controlpath") or _control_path(target)
     return None if path is None else shell_line(["ssh", *configuration(), "-M", "-S", path, "-f", "-N", target.host])
 
 
@@ -150,14 +150,14 @@ def _known_hosts_files(settings: dict[str, str]) -> str:
     return f'"{quoted}" {settings.get("globalknownhostsfile", "")}'.rstrip()
 
 
-def _sharing(settings: dict[str, str]) -> list[str]:
+def _sharing(target: Target, settings: dict[str, str]) -> list[str]:
     """Sign in once and let all calls go through that connection, unless the user has arranged for that."""
-    path = None if "controlpath" in settings else _control_path()
+    path = None if "controlpath" in settings else _control_path(target)
     return [] if path is None else ["ControlMaster=auto", f"ControlPath={path}", f"ControlPersist={KEEP_OPEN_S}"]
 
 
-def _control_path() -> str | None:
-    """A socket for each host; connections that trust other host keys get others.
+def _control_path(target: Target) -> str | None:
+    """A socket for each host, and for each way to write it: another alias may trust other host keys.
 
     The path must stay under 104 bytes with the 40 of %C and 17 that ssh adds. None where there is no folder that is
     ours alone, for whoever can reach the socket is signed in.
@@ -170,5 +170,6 @@ def _control_path() -> str | None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         return None
-    trust = hashlib.sha256(f"{known_hosts_file()}\0{os.environ.get('MEDMAE_SSH_CONFIG')}".encode()).hexdigest()
-    return f"{folder}/{trust[:8]}-%C"
+    trust = "\0".join((str(known_hosts_file()), os.environ.get("MEDMAE_SSH_CONFIG", ""), str(target.host)))
+    name = hashlib.sha256(trust.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{folder}/{name}-%C"

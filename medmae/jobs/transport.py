@@ -91,8 +91,8 @@ class Transport:
         except NoAnswer as none:
             if none.reason == "silence":
                 kill()
-            code = conversation.exit_code()
-            raise problem_of_failure(self.target, code, conversation.said(), none.reason) from None
+            code, said = conversation.end()
+            raise problem_of_failure(self.target, code, said, none.reason) from None
         finally:  # nothing is left behind, whatever happened, Ctrl-C included
             kill()
             process.wait()
