@@ -137,7 +137,7 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
     assert not list(tmp_path.rglob("pwned"))
 
 
-def test_cases_are_segmented_there_and_called_as_here(
+def test_cases_are_segmented_there_by_two_processes_and_called_as_here(
         target: Target, said: Callable[..., Any], tmp_path: Path, hostile: str,
         capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_volumes(tmp_path, {"training": 1})
@@ -150,7 +150,7 @@ def test_cases_are_segmented_there_and_called_as_here(
     (images / "broken.nii.gz").write_bytes(b"not an image")
     common = ("segment", "--model", str(tmp_path / "model"), "--images", str(images), "--format", "nrrd")
     assert run([*common, "--out", str(tmp_path / "here")]) == 1
-    job = load_job(said(*common, "--target", "gpu-box", "--out", str(tmp_path / "fetched"))["id"])
+    job = load_job(said(*common, "--target", "gpu-box", "--parts", "2", "--out", str(tmp_path / "fetched"))["id"])
     wait_until(lambda: follow(job).is_final)
     assert run(["job", "fetch", job.id]) == 1
     assert "broken.nii.gz" in capsys.readouterr().err

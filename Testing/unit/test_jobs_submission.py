@@ -17,7 +17,7 @@ from tiny_training_data import write_pictures
 from medmae.cli.app import run
 from medmae.errors import BadInput
 from medmae.jobs.following import follow, log_of
-from medmae.jobs.job import list_jobs, load_job
+from medmae.jobs.job import list_jobs
 from medmae.jobs.stopping import remove, resume, stop
 from medmae.jobs.submission import submission_of, submit
 from medmae.jobs.target import Target
@@ -92,42 +92,32 @@ def test_options_of_jobs_need_a_target_and_runs_here_need_a_folder(capsys: pytes
     assert "Missing option '--out'" in capsys.readouterr().err
 
 
-def test_a_job_is_trained_stopped_resumed_and_fetched_with_commands(
+def test_a_job_is_trained_followed_fetched_and_removed_with_commands(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = write_pictures(tmp_path, {"training": 6})
+    dataset = write_pictures(tmp_path, {"training": 2})
 
     def said(*arguments: str) -> dict:
         assert run([*arguments, "--json"]) == 0, capsys.readouterr().err
         return json.loads(capsys.readouterr().out)
 
     submitted = said("job", "submit", "local", "finetune", "--dataset", str(dataset), "--encoder", "none", "--method",
-                     "vis-mae", "--preset", "tiny", "--steps", "400", "--name", "up or down", "--out",
-                     str(tmp_path / "results"), "--set", "batch_size=2")
+                     "vis-mae", "--preset", "tiny", "--steps", "2", "--name", "up or down", "--out",
+                     str(tmp_path / "results"), "--set", "batch_size=1")
     name = submitted["id"]
     assert submitted["state"] == "submitting"
-    wait_until(lambda: (follow(load_job(name)).step or 0) > 2 and follow(load_job(name)).stage in (None, "train"))
     assert run(["job", "resume", name]) == 2
-    assert "running already" in capsys.readouterr().err
+    assert "already" in capsys.readouterr().err
     assert run(["job", "fetch", name]) == 2
-    assert "running still" in capsys.readouterr().err
-    assert said("job", "stop", name)["state"] in ("stopping", "stopped")
-    wait_until(lambda: follow(load_job(name)).state == "stopped")
-    stopped = said("job", "status", name)
-    assert 2 < stopped["step"] < 400 and f"medmae job resume {name}" in stopped["remedy"]
-    assert run(["job", "fetch", name]) == 2
-    assert "--partial" in capsys.readouterr().err
-    spec = load_job(name).mirror / "spec.json"
-    spec.write_text(spec.read_text().replace('"steps": 400', f'"steps": {stopped["step"] + 4}'))
-    said("job", "resume", name, "--gpus", "0")
+    assert "nothing to fetch yet" in capsys.readouterr().err
     outcome = said("job", "status", "up or down", "--wait")
-    assert outcome["state"] == "done" and outcome["step"] == stopped["step"] + 4
+    assert outcome["state"] == "done" and outcome["step"] == 2
     assert outcome["results"] == str(tmp_path / "results")
     assert (tmp_path / "results" / "model" / "model.json").is_file()
-    assert [one["name"] for one in json.loads(_list_models(capsys))] == ["up or down"]
+    assert [one["name"] for one in json.loads(_output(capsys, "model", "list", "--json"))] == ["up or down"]
     assert said("job", "fetch", name)["results"] == str(tmp_path / "results")  # again: nothing changes
     listed = json.loads(_output(capsys, "job", "list", "--json"))
     assert [(one["id"], one["state"]) for one in listed] == [(name, "done")]
-    assert "training" in _output(capsys, "job", "logs", name) or "finetun" in _output(capsys, "job", "logs", name)
+    assert "trained 2 steps" in _output(capsys, "job", "logs", name)
     assert run(["job", "resume", name]) == 2
     assert run(["job", "remove", name, "--yes"]) == 0
     assert list_jobs() == [] and (tmp_path / "results" / "model").is_dir()
@@ -137,10 +127,6 @@ def _output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     capsys.readouterr()
     assert run(list(arguments)) == 0
     return capsys.readouterr().out
-
-
-def _list_models(capsys: pytest.CaptureFixture[str]) -> str:
-    return _output(capsys, "model", "list", "--json")
 
 
 def slow_target(tmp_path: Path) -> Target:

@@ -197,6 +197,7 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
     if as_json:
         click.echo(json.dumps(describe(job, status) | {"results": None if folder is None else str(folder)}, indent=1))
     elif folder is not None:
+        _show_scores(job)
         click.echo(f"Results: {folder}")
     elif status.state == "stopped":
         click.echo(sentence(job, status))
@@ -205,6 +206,14 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
                      f"Log: medmae job logs {job.id}")
     if folder is not None:
         refuse_failures(job, folder)
+
+
+def _show_scores(job: Job) -> None:
+    result = job.mirror / "result.json"
+    if job.kind == "evaluate" and result.is_file():
+        from medmae.cli.evaluate import show
+
+        show(read_json(result, "result"))
 
 
 def refuse_failures(job: Job, folder: Path) -> None:

@@ -60,12 +60,18 @@ def command(models: tuple[str, ...], dataset: Path | None, split: str, out: Path
         result = read_json(run.path / "result.json", "result")
     if as_json:
         click.echo(json.dumps(result, indent=1))
-    elif result["task"] == "segmentation":
+    else:
+        show(result)
+    if failure is not None:
+        raise failure
+
+
+def show(result: dict[str, Any]) -> None:
+    """The scores, for a person."""
+    if result["task"] == "segmentation":
         _show_segmentation(result)
     else:
         _show_classification(result)
-    if failure is not None:
-        raise failure
 
 
 def _failure_after_result(run: RunFolder) -> runs.Failed | None:
