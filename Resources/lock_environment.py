@@ -15,6 +15,10 @@ import tempfile
 import tomllib
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "medmae" / "jobs" / "environment.lock"
@@ -58,8 +62,21 @@ def resolved(wanted: list[str], python: str, machine: str) -> list[tuple[str, st
                    *(word for platform in platforms for word in ("--platform", platform)), *wanted]
         subprocess.run(command, check=True)
         installs = json.loads(report.read_text(encoding="utf-8"))["install"]
+    _refuse_incomplete([one["metadata"] for one in installs], python, machine)
     return [(one["metadata"]["name"].lower().replace("_", "-"), one["metadata"]["version"],
              one["download_info"]["archive_info"]["hashes"]["sha256"]) for one in installs]
+
+
+def _refuse_incomplete(packages: list[dict[str, Any]], python: str, machine: str) -> None:
+    """See that nothing is lacking: pip chooses wheels for the target, but asks this computer who needs what."""
+    there = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine,
+             "platform_system": "Linux", "sys_platform": "linux", "os_name": "posix", "extra": ""}
+    known = {canonicalize_name(one["name"]) for one in packages}
+    for one in packages:
+        for text in one.get("requires_dist", ()):
+            needed = Requirement(text)
+            if (needed.marker is None or needed.marker.evaluate(there)) and canonicalize_name(needed.name) not in known:
+                raise SystemExit(f"{one['name']} needs {text} with Python {python} on {machine}: run this with that.")
 
 
 if __name__ == "__main__":
