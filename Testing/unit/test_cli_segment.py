@@ -170,4 +170,4 @@ def test_help_says_every_option_in_short_lines(command, capsys):
     assert max(map(len, text.splitlines())) <= 100 and "\0" not in text
     if command == "segment":
         assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-            "What:", "Results:", "Quality, speed, memory:", "Options:"]
+            "What:", "Results:", "Quality, speed, memory:", "Elsewhere:", "Options:"]
