@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# By themselves: a laptop that slept, a network that was gone, a computer that starts again.
 MAY_PASS = {"connection lost", "timed out", "no route", "refused", "name not resolved"}
 
 
@@ -22,7 +23,7 @@ class TargetProblem(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same may work later with nothing changed: the network, or a computer that is just starting."""
+        """Whether the same may work later with nothing changed."""
         return self.code in MAY_PASS
 
 

@@ -35,7 +35,6 @@ from medmae.worker.child import environment_of_worker
 RECORD = "submission.json"
 RESULTS = "outputs"  # the folder of labels and tables in a run folder
 FOLDER = "submission"  # the lock of the process that submits, what it says, and what is made for the way there
-PASSING = ("connection lost", "timed out", "refused", "no route", "name not resolved")  # a laptop that slept, a reboot
 WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 10)
 REPORT_EVERY_SECONDS = 0.5
 BEGINS_WITHIN_SECONDS = 60.0
@@ -159,8 +158,8 @@ def perform(job: Job) -> Submission:
             except TargetProblem as problem:
                 if log.progressed:
                     waits = iter(WAIT_SECONDS)
-                may_pass = log.reached or isinstance(problem, ConnectionLost)
-                wait = next(waits, None) if may_pass and problem.code in PASSING else None
+                had_begun = log.reached or isinstance(problem, ConnectionLost)
+                wait = next(waits, None) if had_begun and problem.may_pass else None
                 if wait is None:
                     return log.end("failed", problem.finding, problem.remedy, problem.code)
                 log.wait(problem, wait)
