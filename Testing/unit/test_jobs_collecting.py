@@ -300,3 +300,11 @@ def test_a_model_with_damaged_weights_is_told_here(tmp_path: Path, mirror: Path)
     with pytest.raises(BadInput, match="SHA-256"):
         collect("segment", {}, {"images": [str(tmp_path / "a.nii")], "model": str(model), "out": str(tmp_path / "out")},
                 mirror, silent)
+
+
+@pytest.mark.parametrize("draws", [{"0": ["case9"]}, {"0": ["case0", "case0"]}, ["case0"], {"0": "case0"}])
+def test_draws_that_a_dataset_cannot_mean_are_refused(tmp_path: Path, draws: Any) -> None:
+    dataset = write_volumes(tmp_path, {"training": 1})
+    dataset.write_text(json.dumps(json.loads(dataset.read_text()) | {"draws": draws}))
+    with pytest.raises(BadInput, match="draws"):
+        load_dataset(dataset)
