@@ -86,9 +86,8 @@ def reading_rows(measurements: list[Row]) -> list[Row]:
 def training_rows(measurements: list[Row]) -> list[Row]:
     """Seconds of a step as measured and as the simulation predicts it from its parts."""
     processes, of_main = len(measurements), measurements[0]["training"]
-    computing = np.array([each["training"][kind] for each in measurements
-                          for kind in ("computing", "computing again")]).ravel()
-    loading = np.median([each["training"]["loading"] for each in measurements])
+    computing = np.concatenate([each["training"]["computing"] for each in measurements])
+    loading = np.median(np.concatenate([each["training"]["loading"] for each in measurements]))
     exchange = 0.0
     if processes > 1:
         known = measurements[0]["exchange"]
@@ -179,7 +178,7 @@ def write_csv(file: Path, rows: list[Row]) -> None:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40, help="of every measurement of training")
+    parser.add_argument("--steps", type=int, default=20, help="of each of four rounds of training")
     parser.add_argument("--pictures", type=int, default=4096, help="of the corpus of VIS-MAE, 100 kB each")
     parser.add_argument("--volumes", type=int, default=32, help="of the corpus of GL-MAE, 27 MB each")
     parser.add_argument("--csv", type=Path, help="folder for measured.csv and estimate.csv")

@@ -33,7 +33,7 @@ from medmae.training.randomness import DrawOrder, share
 BATCH = {"vis-mae": 32, "gl-mae": 2}  # of a process, while only reading
 TRAINED = ("vis-mae", "tiny", 8)  # samples a process and step
 EXCHANGED_BYTES = (4 * 2**10, 7 * 10**6, 107 * 10**6, 521 * 10**6)  # latency; VIS-MAE tiny and base; GL-MAE base
-REPEATS = 5
+REPEATS, ROUNDS = 5, 4
 
 
 def method_of(name: str, preset: str, corpus: Path) -> PretrainingMethod:
@@ -90,32 +90,30 @@ def exchange(group: ProcessGroup) -> list[dict[str, float]]:
 
 
 def training(folder: Path, steps: int, group: ProcessGroup) -> dict[str, Any]:
-    """Seconds of every step: computed alone from one batch in memory, and in the loop with data and exchange."""
+    """Seconds of every step, in turns: computed alone from one batch in memory, and trained with data and exchange."""
     name, preset, batch = TRAINED
     alone = ProcessGroup(0, 1, group.device)
-    figures: dict[str, Any] = {}
-    for kind, of_group in (("computing", alone), ("training", group), ("computing again", alone)):
+    figures: dict[str, Any] = {"computing": [], "training": [], "loading": []}
+    for number, (kind, of_group) in enumerate(ROUNDS * (("computing", alone), ("training", group))):
         method = method_of(name, preset, folder / name)
-        load, ends, loads = method.load_batch, [], []
+        load, ends = method.load_batch, []
         kept = load([DrawOrder(method.number_of_items, 0).batch(0, 1)[0]] * batch)
 
-        def timed_load(draws: Any, load: Any = load, loads: list[float] = loads) -> Any:
+        def timed_load(draws: Any, load: Any = load) -> Any:
             begun = time.monotonic()
             loaded = load(draws)
-            loads.append(time.monotonic() - begun)
+            figures["loading"].append(time.monotonic() - begun)
             return loaded
 
         method.load_batch = (timed_load if kind == "training" else  # type: ignore[method-assign]
                              lambda draws, kept=kept: kept)
         method.after_step = lambda step, total, ends=ends: ends.append(time.monotonic())  # type: ignore[method-assign]
-        run = RunFolder(folder / f"{kind}-{group.rank}-of-{group.size}")
+        run = RunFolder(folder / f"{kind}-{number}-{group.rank}-of-{group.size}")
         run.path.mkdir(exist_ok=True)
         group.barrier()
         train(method, run, LoopSettings(steps, batch * of_group.size, 1e-3, checkpoint_every=10 * steps), of_group)
         group.barrier()
-        figures[kind] = np.diff(ends)[2:].tolist()
-        if loads:
-            figures["loading"] = loads
+        figures[kind] += np.diff(ends)[2:].tolist()
     figures["parameters"] = sum(each.numel() for each in method.module.parameters() if each.requires_grad)
     return figures
 
