@@ -52,11 +52,12 @@ def test_a_cluster_behind_ssh_is_the_same(slurm: SlurmCluster, submitted: Callab
     assert job.poll()["slurm"]["jobs"][0]["nodes"] == NODE
 
 
-def test_a_job_submitted_twice_runs_once(submitted: Callable[..., SlurmRun]) -> None:
-    job = submitted(runs_s=FOREVER)
+def test_a_job_submitted_twice_runs_once_and_is_not_removed(submitted: Callable[..., SlurmRun]) -> None:
+    job = submitted({"sbatch": ("--begin=now+1hour",)})
     assert job.call("slurm.submit") == {"job_id": job.job, "submitted": False}
-    job.wait_for_state("running")
-    assert job.call("slurm.submit") == {"job_id": job.job, "submitted": False}
+    assert job.call("runs.start", scheduler="slurm") == {"started": False}
+    with pytest.raises(BadInput, match="under way"):
+        job.call("runs.remove")
 
 
 @pytest.mark.parametrize(("wish", "told"), [
@@ -103,13 +104,10 @@ def test_a_stop_between_two_goes_ends_the_job_for_good(
     slurm.run("scancel", "--batch", "--signal=USR1", job.job)
     slurm.wait_for(job.job, "PENDING")
     assert "goes on in about two minutes" in job.poll()["state"]["reason"]
-    job.call("slurm.stop")
+    assert job.call("runs.stop") == {"asked": True}
     slurm.wait_for(job.job, "CANCELLED")
     assert job.state() == "stopped"
-    # and what was submitted anew goes on
-    job.run.stop_file.unlink()
-    assert job.submit().call("slurm.submit")["submitted"] is False
-    job.wait_for_state("running")
+    job.start().wait_for_state("running")  # a job of its own
 
 
 def test_scancel_is_a_graceful_stop(slurm: SlurmCluster, submitted: Callable[..., SlurmRun]) -> None:

@@ -194,18 +194,22 @@ def _judge_waiting(runs: dict[str, Path], told: dict[str, Any]) -> None:
 
 def is_under_way(run: RunFolder) -> bool:
     """Whether a start would make a second one of it."""
-    if launched_alive(run.path):
-        return True
-    told = {"run": {"state": judged(run)}}
-    _judge_waiting({"run": run.path}, told)
-    has_begun = ("running", "stopping", *(("queued",) if "slurm" in told["run"] else ()))
-    return told["run"]["state"]["state"] in has_begun
+    return judged(run)["state"] in ("running", "stopping") or _has_starter(run)
+
+
+def _has_starter(run: RunFolder) -> bool:
+    """Whether the process that was started for it lives, or Slurm has a job of it."""
+    if (run.path / "slurm_job_id").is_file():
+        from medmae.jobs.there import slurm
+
+        return slurm.is_live(run.path)
+    return launched_alive(run.path) is True
 
 
 def _wait_for_end(run: RunFolder) -> None:
     """A run that has said its last word ends within moments."""
     deadline = time.monotonic() + ENDS_WITHIN_SECONDS
-    while launched_alive(run.path) and judged(run)["state"] not in UNDER_WAY and time.monotonic() < deadline:
+    while judged(run)["state"] not in UNDER_WAY and _has_starter(run) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
@@ -236,7 +240,7 @@ def stop(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
         asked: whether it was under way.
     """
     run = RunFolder.open(arguments["run"])
-    if judged(run)["state"] not in UNDER_WAY:
+    if judged(run)["state"] not in UNDER_WAY and not _has_starter(run):
         return {"asked": False}
     for folder in (run, *parts_of(run.path)):
         folder.request_stop()

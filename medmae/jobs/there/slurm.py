@@ -53,10 +53,9 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
         BadInput: Slurm refuses the job, is not there or does not answer.
     """
     run = Path(arguments["run"])
-    known = job_of(run)
+    if is_live(run):
+        return {"job_id": job_of(run), "submitted": False}
     try:
-        if known and any(job.is_live for job in look([known]).get(known, [])):
-            return {"job_id": known, "submitted": False}
         said = _ask(["sbatch", "--parsable", *_missing_tasks(run), "run.sh"], run)
     except subprocess.CalledProcessError as refused:
         raise BadInput(_refusal(refused.stderr)) from None
@@ -203,6 +202,21 @@ def job_of(run: Path) -> str | None:
     file = run / JOB_FILE
     number = file.read_text().strip() if file.is_file() else ""
     return number if number.isdecimal() else None
+
+
+def is_live(run: Path) -> bool:
+    """Whether Slurm runs the job of a run, or will.
+
+    Raises:
+        BadInput: Slurm cannot be asked.
+    """
+    number = job_of(run)
+    if number is None:
+        return False
+    try:
+        return any(job.is_live for job in look([number]).get(number, []))
+    except SlurmSilent as silent:
+        raise BadInput(f"{silent} Whether the job still runs cannot be known. Try again later.") from None
 
 
 def _with_details(number: str, queued: list[SlurmJob]) -> list[SlurmJob]:
