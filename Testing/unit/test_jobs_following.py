@@ -69,6 +69,14 @@ def test_what_is_written_there_is_here_after_each_look(tmp_path: Path) -> None:
     assert log_of(job) == "one\nhalf a line\n"
 
 
+def test_a_failure_names_cases_as_they_are_called_here(tmp_path: Path) -> None:
+    job, run = a_job(tmp_path)
+    (job.mirror / "cases.json").write_text(json.dumps({
+        "cases": {"case-0001": {"images": ["/own/Meier.nii.gz"]}}, "subjects": {}, "unreadable": []}))
+    run.write_state(state="failed", reason=f"{run.path}/inputs/images/case-0001.nrrd: too small.")
+    assert follow(job).reason == "/own/Meier.nii.gz: too small."
+
+
 def test_a_remedy_is_in_words_of_jobs(tmp_path: Path) -> None:
     job, run = a_job(tmp_path)
     run.write_state(state="stopped", reason="As asked.", remedy="Continue it with --resume.")

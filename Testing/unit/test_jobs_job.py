@@ -125,7 +125,7 @@ def test_a_run_is_started_once_stops_when_asked_and_starts_again(started: Callab
         runs.remove({"run": str(run.path)}, CHANNEL)
     assert runs.stop({"run": str(run.path)}, CHANNEL)["asked"]
     wait_until(lambda: state_of(run)["state"] == "stopped")
-    assert not runs.stop({"run": str(run.path)}, CHANNEL)["asked"]
+    wait_until(lambda: not runs.stop({"run": str(run.path)}, CHANNEL)["asked"])  # when its process has ended as well
     assert begin(run, RUN)["started"]
     wait_until(lambda: state_of(run)["state"] == "running")
 

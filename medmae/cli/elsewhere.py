@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,11 +152,15 @@ def watch(job: Job) -> Status:
 
     display = display_of(job.kind)
     run, offset, was = RunFolder(job.mirror), 0, ""
+    shown: dict[str, Any] = {}
     try:
         while True:
             status = follow(job)
             if status.state in ("submitting", "unreachable", "queued"):
-                display.update(_before_or_between(status))
+                told = _before_or_between(status)
+                if told != shown:
+                    display.update(told)
+                shown = told
             records, offset = new_records(run, offset)
             for record in records:
                 display.update(record)
@@ -174,8 +179,30 @@ def _before_or_between(status: Status) -> dict[str, Any]:
     what = " ".join(part for part in (status.reason, status.remedy, status.queue) if part)
     if status.state != "submitting":
         return {"stage": status.state, "message": what}
-    portion = {"step": 100 * (status.step or 0) // status.total, "total": 100} if status.total else {}
-    return {"stage": status.stage, "eta_s": status.eta_s, "message": what, **portion}
+    return {"stage": status.stage, "eta_s": status.eta_s, "message": what, **_percent(status.step or 0, status.total)}
+
+
+def _percent(done: int, total: int | None) -> dict[str, int]:
+    return {"step": 100 * done // total, "total": 100} if total else {}
+
+
+@contextmanager
+def shown_in_percent(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows what fetching reports."""
+    display = display_of(title)
+    last: dict[str, Any] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        told = {"stage": stage, **_percent(done, total)}
+        if told != last:
+            display.update(told)
+        last = told
+
+    try:
+        yield report
+    finally:
+        display.close()
 
 
 def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
@@ -193,7 +220,10 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
         raise click.exceptions.Exit(FAILED) from None
     job = job.refreshed()
     has_results = status.state == "done" or (status.state == "failed" and job.folder and job.kind not in MAKES_MODEL)
-    folder = fetch(job, name=name) if has_results else None
+    folder = None
+    if has_results:
+        with shown_in_percent("fetch") as report:
+            folder = fetch(job, name=name, report=report)
     if as_json:
         click.echo(json.dumps(describe(job, status) | {"results": None if folder is None else str(folder)}, indent=1))
     elif folder is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 
 from medmae.cli import options, tables
 from medmae.cli.app import say
-from medmae.cli.progress import display_of, duration
+from medmae.cli.progress import duration
 
 if TYPE_CHECKING:
     from medmae.jobs.job import Job
@@ -221,13 +220,13 @@ def fetch_command(job_id: str, target: str | None, no_install: bool, name: str |
       medmae job fetch 3fa2 --name liver --out runs/liver
       medmae job fetch 3fa2 --target gpu-box --no-install      (submitted from another computer)
     """
-    from medmae.cli.elsewhere import refuse_failures
+    from medmae.cli.elsewhere import refuse_failures, shown_in_percent
     from medmae.jobs.fetching import fetch
 
     job = _job(job_id, target)
     if out is not None:
         job = job.replace(out=str(out.expanduser().absolute()))
-    with _shown() as report:
+    with shown_in_percent("fetch") as report:
         folder = fetch(job, install=not no_install, name=name, partial=partial, report=report)
     click.echo(json.dumps({"id": job.id, "results": str(folder)}, indent=1) if as_json else f"Results: {folder}")
     refuse_failures(job, folder)
@@ -251,15 +250,6 @@ def remove_command(job_id: str, target: str | None, yes: bool) -> None:
                       err=True)
     remove(job)
     say(f"Removed {job.id}.")
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[str, int, int], None]]:
-    display = display_of("fetch")
-    try:
-        yield lambda stage, done, total: display.update({"stage": stage, "step": done, "total": total or None})
-    finally:
-        display.close()
 
 
 def _job(job_id: str, target: str | None) -> Job:

@@ -208,7 +208,7 @@ def _seen(job: Job, told: Mapping[str, Any]) -> Status:
     counted = record if "stage" in record and "step" in record else state  # what comes before training counts itself
     status = Status(
         state=str(state["state"]), stage=_text(record.get("stage")), step=counted.get("step"),
-        total=counted.get("total"), eta_s=record.get("eta_s"), reason=_text(state.get("reason")),
+        total=counted.get("total"), eta_s=record.get("eta_s"), reason=_reason(job, state.get("reason")),
         remedy=_remedy(job, state.get("remedy")), queue=_queue(told.get("slurm")), seen=time.time())
     if job.mirror.is_dir():  # a job of another computer is only remembered when somebody has asked for it
         write_json(job.mirror / RECORD, to_json(status))
@@ -233,6 +233,16 @@ def log_of(job: Job) -> str:
         if file.is_file() and file.stat().st_size:
             return file.read_text(encoding="utf-8", errors="replace")
     return ""
+
+
+def _reason(job: Job, reason: Any) -> str | None:
+    """What a run says, with the names that its cases have here."""
+    text = _text(reason)
+    if not text or "case-" not in text:
+        return text
+    from medmae.jobs.restoring import own_names_in
+
+    return own_names_in(job.mirror, text)
 
 
 def _remedy(job: Job, remedy: Any) -> str | None:

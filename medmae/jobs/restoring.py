@@ -35,8 +35,7 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
         The files of cases, where they are now.
     """
     record = read_json(mirror / CASES_FILE, "record of the cases")
-    job = read_json(mirror / "job.json") if (mirror / "job.json").is_file() else {}
-    names = _Names(record, folder if out is None else out, job.get("folder") or "")
+    names = _names_of(mirror, record, folder if out is None else out)
     moved = []
     for file in sorted(path for path in folder.rglob("case-*") if path.is_file()):
         neutral, dot, rest = file.name.partition(".")
@@ -53,6 +52,18 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
     for file in sorted(path for path in folder.rglob("*") if path.suffix in _RESULTS and path.is_file()):
         _rewrite(file, names, str(record.get("kind")))
     return moved
+
+
+def own_names_in(mirror: Path, text: str) -> str:
+    """What a run says, with own names instead of neutral ones; as it is where the mirror does not know them."""
+    if not (mirror / CASES_FILE).is_file():
+        return text
+    return _names_of(mirror, read_json(mirror / CASES_FILE, "record of the cases"), mirror / OUTPUTS).text(text)
+
+
+def _names_of(mirror: Path, record: Mapping[str, Any], out: Path) -> _Names:
+    job = read_json(mirror / "job.json") if (mirror / "job.json").is_file() else {}
+    return _Names(record, out, job.get("folder") or "")
 
 
 class _Names:
