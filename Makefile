@@ -16,15 +16,15 @@ SOURCES := medmae Testing $(wildcard MedMAESegment MedMAETrain)
 
 # Shared libraries behind PySide6 (offscreen) and VTK, and the Debian packages that bring them.
 SYSTEM_LIBRARIES := libEGL.so.1 libGL.so.1 libglib-2.0.so.0 libxkbcommon.so.0 libdbus-1.so.3 libfontconfig.so.1 libX11.so.6 libXrender.so.1
+LIBRARY_PACKAGES := libegl1 libgl1 libgl1-mesa-dri libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1 libx11-6 libxrender1
 # Programs of the tests of jobs (Testing/remote), which start servers of their own, and the packages that bring them.
-SYSTEM_PROGRAMS := ssh sshd slurmctld slurmd munged mungekey rsync ip ps
-DEBIAN_PACKAGES := libegl1 libgl1 libgl1-mesa-dri libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1 libx11-6 libxrender1 \
-  openssh-server slurm-wlm munge rsync iproute2 procps
+JOBS_PROGRAMS := ssh sshd slurmctld slurmd munged mungekey rsync ip ps
+JOBS_PACKAGES := openssh-client openssh-server slurm-wlm munge rsync iproute2 procps
 
 # Tiny networks do not profit from many threads, and a crowded machine suffers from them.
 export OMP_NUM_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: help venv system demo test test-all bench lint clean
+.PHONY: help venv system system-jobs demo test test-all bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,34 +42,47 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[report,dicom,slicer,test]'
 	@touch $@
 
-system:  ## what the tests need of the system: libraries for Qt and VTK, sshd, Slurm (Debian, Ubuntu; only as root)
-	@export PATH="$$PATH:/sbin:/usr/sbin:/usr/local/sbin"; missing=; \
-	if known=$$(ldconfig -p 2>/dev/null); then \
-	  for library in $(SYSTEM_LIBRARIES); do \
-	    case "$$known" in *"$$library "*) ;; *) missing="$$missing $$library";; esac; \
-	  done; \
-	fi; \
-	for program in $(SYSTEM_PROGRAMS); do \
-	  command -v $$program >/dev/null || missing="$$missing $$program"; \
-	done; \
+# What is missing, and the Debian packages that bring it: $(call install_missing,what needs them,packages)
+define install_missing
 	[ -n "$$missing" ] || exit 0; \
 	echo "Missing on this system:$$missing"; \
 	if ! command -v apt-get >/dev/null; then \
-	  echo "  skipped: no apt-get here. Install what brings them; only the tests of the Slicer modules and of jobs need them."; \
+	  echo "  skipped: no apt-get here. Install what brings them; only $(1) need them."; \
 	elif [ "$$(id -u)" -ne 0 ]; then \
-	  echo "  skipped: not root. Only the tests of the Slicer modules and of jobs need them. To install them:"; \
-	  echo "  sudo apt-get install --no-install-recommends $(DEBIAN_PACKAGES)"; \
-	elif ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }; then \
-	  echo "  skipped: apt-get failed (see above). Only the tests of the Slicer modules and of jobs need them."; \
+	  echo "  skipped: not root. Only $(1) need them. To install them:"; \
+	  echo "  sudo apt-get install --no-install-recommends $(2)"; \
+	elif ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(2) >/dev/null; }; then \
+	  echo "  skipped: apt-get failed (see above). Only $(1) need them."; \
 	fi
+endef
+
+system:  ## the system libraries of PySide6 and VTK (Debian, Ubuntu; installs only as root)
+	@missing=; known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null) || exit 0; \
+	for library in $(SYSTEM_LIBRARIES); do \
+	  case "$$known" in *"$$library "*) ;; *) missing="$$missing $$library";; esac; \
+	done; \
+	$(call install_missing,the tests of the Slicer modules,$(LIBRARY_PACKAGES))
+
+# The packages start an SSH server and a scheduler for the whole machine; the tests start their own, so these are kept
+# from starting (policy-rc.d is what Debian asks).
+system-jobs:  ## sshd, Slurm and rsync for the tests of jobs (Debian, Ubuntu; installs only as root, starts no service)
+	@export PATH="$$PATH:/sbin:/usr/sbin:/usr/local/sbin"; missing=; \
+	for program in $(JOBS_PROGRAMS); do \
+	  command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" -eq 0 ] && [ -d /usr/sbin ] && [ ! -e $$policy ]; then \
+	  printf '#!/bin/sh\nexit 101\n' > $$policy && chmod 755 $$policy && trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	fi; \
+	$(call install_missing,the tests of jobs,$(JOBS_PACKAGES))
 
 demo: venv  ## pretrain, finetune and segment synthetic cases with both methods; writes demo/report.html
 	@$(BIN)/medmae demo --out demo
 
-test: venv  ## the tests, without the slow ones
+test: venv system-jobs  ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
-test-all: venv  ## all tests that this machine can run
+test-all: venv system-jobs  ## all tests that this machine can run
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: venv  ## speed, measured side by side with the peers on this machine
