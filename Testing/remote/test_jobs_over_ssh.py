@@ -98,7 +98,7 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
     for number, item in enumerate(described["training"]):
         item.update(image=f"Meier {hostile} {number}.png", subject=f"Hans Meier {hostile} {number}")
     dataset.write_text(json.dumps(described))
-    common = ("finetune", *TINY, "--steps", "12", "--dataset")
+    common = ("finetune", *TINY, "--steps", "40", "--dataset")
 
     submit = ("job", "submit", "gpu-box", *common, str(dataset))
     assert run([*submit, "--name", hostile]) == 2
@@ -107,10 +107,10 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
     assert said("job", "stop", job.id)["state"] in ("stopping", "stopped")
     wait_until(lambda: follow(job).state == "stopped")
     stopped = follow(job)
-    assert 0 < (stopped.step or 0) < 12
+    assert 0 < (stopped.step or 0) < 40
     said("job", "resume", job.id)
     outcome = said("job", "status", job.id, "--wait")
-    assert (outcome["state"], outcome["step"], outcome["results"]) == ("done", 12, str(own / "out"))
+    assert (outcome["state"], outcome["step"], outcome["results"]) == ("done", 40, str(own / "out"))
 
     for number, item in enumerate(described["training"], start=1):  # what is drawn at random depends on these
         item.update(id=f"case-{number:04d}")
