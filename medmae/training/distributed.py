@@ -16,7 +16,7 @@ from medmae.inference.device import resolve_device
 
 # After this long without an answer the others are lost: a node without power or network closes no connection.
 ANSWER_WITHIN = datetime.timedelta(minutes=10)
-# At a barrier the others may wait for what the main process does alone: preparing labelled cases, validating.
+# At a barrier the others wait for what the main process does alone: preparing labelled cases, validating.
 WAIT_AT_BARRIERS = datetime.timedelta(hours=3)
 
 
@@ -50,9 +50,14 @@ class ProcessGroup:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for all processes, also while one of them does something long."""
-        if self.size > 1:
-            dist.barrier(group=self.patient)
+        """Wait for all processes: long for the main one, which may do something alone, then briefly for the others."""
+        if self.size == 1:
+            return
+        arrived = torch.zeros(1, device=self.device)
+        dist.broadcast(arrived, 0, group=self.patient)
+        if not self.is_main:
+            arrived.item()  # on a GPU only this waits
+        dist.barrier()
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in any process; all get the same answer, so that all stop at the same step."""
