@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,11 @@ class SlurmCluster:
         """Wait until a job is in one of `states`; of one that Slurm holds after a requeue the waiting is cut short."""
         def arrived() -> bool:
             facts = self.show(job)
-            if facts["JobState"] == "PENDING" and facts["Reason"] == "BeginTime" and "PENDING" not in states:
-                self.run("scontrol", "update", f"jobid={job}", "StartTime=now", check=False)
+            held = facts["JobState"] == "PENDING" and facts["Reason"] == "BeginTime" and "PENDING" not in states
+            begin = facts["EligibleTime"]
+            if held and begin != "Unknown" and datetime.fromisoformat(begin) > datetime.now() + timedelta(seconds=10):
+                # Not at once: within the second of its requeue, slurmd refuses a job as one that it has just ended.
+                self.run("scontrol", "update", f"jobid={job}", "StartTime=now+2", check=False)
             return facts["JobState"] in states
         _wait(arrived, within_s, lambda: f"{self.show(job)}; {self.log()}")
 

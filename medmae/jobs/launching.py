@@ -81,12 +81,7 @@ fi
 SLURM_END = """
 if [ "$requeue" ] && [ -z "$terminated" ] && [ -e "$medmae_work/REQUEUE" ] && [ "$code" -eq 0 ] \\
         && grep -q '"state": "stopped"' "$medmae_work/state.json"; then
-    if scontrol requeue "$SLURM_JOB_ID"; then
-        sleep 60 &  # Slurm ends this script; one that ends by itself may be taken for a job that is complete
-        wait "$!"
-    else
-        rm -f -- "$medmae_work/REQUEUE"
-    fi
+    (alone scontrol requeue "$SLURM_JOB_ID") || rm -f -- "$medmae_work/REQUEUE"
 fi
 """
 PARTS_STAND = """
