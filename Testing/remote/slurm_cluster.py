@@ -107,8 +107,8 @@ class SlurmCluster:
         self._daemon("slurmctld", "-D")
 
     def stop_controller(self) -> None:
-        """End slurmctld at once, as with a crash."""
-        self._end("slurmctld")
+        """End slurmctld, as for maintenance; jobs run on."""
+        self._end("slurmctld", signal.SIGTERM)
 
     def start_node(self) -> None:
         """Start slurmd of the first node; returns when it takes jobs."""
@@ -173,10 +173,10 @@ class SlurmCluster:
                 [_program(name), *arguments], env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, start_new_session=True)
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         daemon = self._daemons.pop(name, None)
         if daemon is not None:
-            daemon.kill()
+            daemon.send_signal(how)
             daemon.wait()
 
     def _processes(self, *further: str) -> Iterator[int]:

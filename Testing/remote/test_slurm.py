@@ -134,6 +134,8 @@ def test_a_job_that_slurm_has_forgotten_is_judged_by_its_folder(submitted: Calla
     (job.run.path / "slurm_job_id").write_text("4000000\n")
     assert job.state() == "done"
     job.run.write_state(state="running")
+    assert job.state() == "running"  # this process lives
+    job.run.write_state(state="queued")
     state = job.poll()["state"]
     assert state["state"] == "interrupted" and "does not know the job any more" in state["reason"]
 

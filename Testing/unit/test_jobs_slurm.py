@@ -168,6 +168,7 @@ WAITING = SlurmJob("1", "PENDING", reason="BeginTime", restarts=1)
     ("running", [], SlurmJob("1", "COMPLETED"), "running"),  # the end of the run is not seen yet on this file system
     ("queued", ["STOP"], SlurmJob("1", "CANCELLED"), "stopped"),
     ("queued", [], None, "interrupted"),
+    ("running", [], None, "running"),
     ("failed", [], SlurmJob("1", "FAILED", exit_code=1), "failed"),
     ("done", [], None, "done")])
 def test_slurm_and_the_run_folder_together_tell_how_a_run_stands(

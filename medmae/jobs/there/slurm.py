@@ -124,6 +124,8 @@ def _ended(run: RunFolder, state: dict[str, Any], job: SlurmJob | None) -> dict[
     latest = state if state["state"] in final else run.state()  # it may have ended well between the two looks
     if latest["state"] in final:
         return latest
+    if job is None and latest["state"] != "queued":  # its own heartbeat says more than that Slurm has forgotten it
+        return latest
     if job is not None and job.state == "COMPLETED" and time.time() - latest["updated"] < NEWS_WITHIN_SECONDS:
         return latest
     ours, reason, remedy = end_of(job)
