@@ -22,7 +22,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json, write_json, write_text
 from medmae.jobs.there import data
 from medmae.jobs.there.parts import parts_of, prepare_parts, with_parts
-from medmae.jobs.there.processes import launched_alive, note_launched, processes_of, start_detached
+from medmae.jobs.there.processes import LAUNCHED, launched_alive, note_launched, processes_of, start_detached
 from medmae.jobs.there.serving import Channel
 from medmae.run_folder import RunFolder
 
@@ -194,16 +194,27 @@ def _judge_waiting(runs: dict[str, Path], told: dict[str, Any]) -> None:
 
 def is_under_way(run: RunFolder) -> bool:
     """Whether a start would make a second one of it."""
-    return judged(run)["state"] in ("running", "stopping") or _has_starter(run)
+    if _has_starter(run):
+        return True
+    return not _is_slurm_job(run) and judged(run)["state"] in ("running", "stopping")
 
 
 def _has_starter(run: RunFolder) -> bool:
     """Whether the process that was started for it lives, or Slurm has a job of it."""
-    if (run.path / "slurm_job_id").is_file():
+    if _is_slurm_job(run):
         from medmae.jobs.there import slurm
 
         return slurm.is_live(run.path)
     return launched_alive(run.path) is True
+
+
+def _is_slurm_job(run: RunFolder) -> bool:
+    return (run.path / "slurm_job_id").is_file()
+
+
+def _was_started(run: RunFolder) -> bool:
+    """Whether it ever was; what was only made is "queued" as well."""
+    return (run.path / LAUNCHED).is_file() or (run.path / "slurm_job_id").is_file()
 
 
 def _wait_for_end(run: RunFolder) -> None:
@@ -240,11 +251,12 @@ def stop(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
         asked: whether it was under way.
     """
     run = RunFolder.open(arguments["run"])
-    if judged(run)["state"] not in UNDER_WAY and not _has_starter(run):
+    state = judged(run)["state"]
+    if (state == "queued" and not _was_started(run)) or (state not in UNDER_WAY and not _has_starter(run)):
         return {"asked": False}
     for folder in (run, *parts_of(run.path)):
         folder.request_stop()
-    if (run.path / "slurm_job_id").is_file():
+    if _is_slurm_job(run):
         from medmae.jobs.there import slurm
 
         slurm.stop({"run": str(run.path)}, channel)
@@ -259,7 +271,7 @@ def kill(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """
     run = RunFolder.open(arguments["run"])
     run.request_stop()
-    if (run.path / "slurm_job_id").is_file():
+    if _is_slurm_job(run):
         from medmae.jobs.there import slurm
 
         return slurm.cancel({"run": str(run.path)}, channel)
