@@ -26,6 +26,13 @@ def test_every_part_is_a_run_with_a_share_of_the_cases(tmp_path: Path) -> None:
     assert unfinished(run.path) == [0, 1, 2]
 
 
+def test_more_than_a_hundred_parts_keep_their_numbers(tmp_path: Path) -> None:
+    run = divided(tmp_path, 102)
+    parts_of(run.path)[11].write_state(state="done")
+    assert [part.spec["inputs"]["share"][0] for part in parts_of(run.path)] == list(range(102))
+    assert unfinished(run.path) == [number for number in range(102) if number != 11]
+
+
 def test_parts_that_are_done_stay_as_they_are(tmp_path: Path) -> None:
     run = divided(tmp_path, 2)
     for part, state in zip(parts_of(run.path), ("done", "stopped"), strict=True):

@@ -17,7 +17,8 @@ from medmae.run_folder import RunFolder
 
 def parts_of(run: Path) -> list[RunFolder]:
     """The parts of a run in their order; empty where it is not divided."""
-    return [RunFolder(spec.parent) for spec in sorted(run.glob("parts/*/spec.json"))]
+    folders = (spec.parent for spec in run.glob("parts/*/spec.json"))
+    return [RunFolder(folder) for folder in sorted(folders, key=lambda folder: (len(folder.name), folder.name))]
 
 
 def prepare_parts(run: RunFolder) -> None:
