@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -153,11 +154,16 @@ def _remedy(error: Exception) -> str:
 
 
 def _refuse_if_running(run: RunFolder) -> None:
-    if run.state_file.exists():
-        state = run.state()
-        if state["state"] in ("running", "stopping") and state["pid"] != os.getpid():
-            raise BadInput(f"The run {run.path} is going on already (process {state['pid']} on {state['host']}). "
-                           "Stop it first, or wait for it.")
+    if not run.state_file.exists():
+        return
+    state = run.state()
+    if state["state"] not in ("running", "stopping") or state["pid"] == os.getpid():
+        return
+    slurm_job = os.environ.get("SLURM_JOB_ID")
+    if slurm_job and state.get("slurm_job_id") == slurm_job and state["host"] != socket.gethostname():
+        return  # an earlier go of this job, on a node that failed: Slurm never has two at the same time
+    raise BadInput(f"The run {run.path} is going on already (process {state['pid']} on {state['host']}). "
+                   "Stop it first, or wait for it.")
 
 
 @contextlib.contextmanager

@@ -172,6 +172,22 @@ def test_a_run_that_goes_on_elsewhere_is_not_started_twice(tmp_path: Path) -> No
     assert run.state()["state"] == "interrupted"
 
 
+@pytest.mark.parametrize(("job", "goes_on"), [("17", True), ("18", False), (None, False)])
+def test_a_slurm_job_goes_on_at_once_after_the_node_of_its_earlier_go_failed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str | None, goes_on: bool) -> None:
+    run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
+    state = json.loads(run.state_file.read_text())
+    state.update(state="running", host="the node that failed", pid=1, updated=time.time(), slurm_job_id="17")
+    run.state_file.write_text(json.dumps(state))
+    monkeypatch.setenv("SLURM_JOB_ID", job) if job else monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if goes_on:
+        assert medmae_run.execute(run.path) == 2  # it begins, and finds that its specification lacks everything
+        assert "going on already" not in run.state()["reason"]
+    else:
+        with pytest.raises(BadInput, match="going on already"):
+            medmae_run.execute(run.path)
+
+
 def test_a_child_ends_when_its_parent_disappears(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run", write_volumes(tmp_path, {"unlabeled": 2}), SMALL_VIS, 4000)
     child = subprocess.Popen([sys.executable, "-m", "medmae.run", str(run.path), "--exit-with-parent"],
