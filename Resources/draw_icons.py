@@ -118,12 +118,25 @@ def train(painter: QPainter) -> None:
         painter.drawEllipse(point, 8, 8)
 
 
+def effect(painter: QPainter) -> None:
+    """What is found, and the pencil that corrects it."""
+    segment(painter)
+    painter.translate(88, 88)
+    painter.rotate(45)
+    painter.setPen(QPen(DEEP, 3))
+    painter.setBrush(TEAL)
+    painter.drawRoundedRect(QRectF(-30, -9, 44, 18), 4, 4)
+    painter.setBrush(WHITE)
+    painter.drawPolygon([QPointF(-30, -9), QPointF(-46, 0), QPointF(-30, 9)])
+
+
 def main() -> None:
     """Draw all icons."""
     application = QGuiApplication([])
     draw(ROOT / "Resources" / "MedMAE.png", extension)
     draw(ROOT / "MedMAESegment" / "Resources" / "Icons" / "MedMAESegment.png", segment)
     draw(ROOT / "MedMAETrain" / "Resources" / "Icons" / "MedMAETrain.png", train)
+    draw(ROOT / "SegmentEditorMedMAE" / "Resources" / "Icons" / "SegmentEditorMedMAE.png", effect)
     application.quit()
 
 

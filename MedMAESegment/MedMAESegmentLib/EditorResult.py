@@ -18,12 +18,12 @@ class LabelMapping:
 
     Attributes:
         structures: names of the structures to take; empty: all.
-        intoSelected: True: all of them together into the selected segment. False: each into the segment of its name,
+        intoSegment: ID of the segment that gets all of them together; empty: each goes into the segment of its name,
             which is added where there is none.
     """
 
     structures: tuple[str, ...] = ()
-    intoSelected: bool = False
+    intoSegment: str = ""
 
 
 class EditorResult:
@@ -48,7 +48,7 @@ class EditorResult:
         """Apply a segmentation node; the names of the segments that were written.
 
         Raises:
-            ValueError: the segmentation has no geometry, no segment is selected, or the model has no such structure.
+            ValueError: the segmentation has no geometry, or there is no such segment or structure.
         """
         geometry = self._geometry()
         targets = self._targets(resultNode, mapping)
@@ -63,8 +63,7 @@ class EditorResult:
         finally:
             self._editor.SetSelectedSegmentID(selected)
             self._editor.EndModify(wasModified)
-        segmentation = self._editor.GetSegmentationNode().GetSegmentation()
-        return [segmentation.GetSegment(target).GetName() for target in targets]
+        return [self._segmentation().GetSegment(target).GetName() for target in targets]
 
     def _geometry(self) -> slicer.vtkOrientedImageData:
         """The grid on which the segmentation is edited, without voxels."""
@@ -82,11 +81,10 @@ class EditorResult:
         if unknown:
             raise ValueError(f"The result has no structure {', '.join(unknown)}, only {', '.join(structures)}.")
         wanted = {name: key for name, key in structures.items() if not mapping.structures or name in mapping.structures}
-        if mapping.intoSelected:
-            selected = self._editor.GetSelectedSegmentID()
-            if not selected or self._segmentation().GetSegment(selected) is None:
-                raise ValueError("No segment is selected. Select the segment that shall get the result.")
-            return {selected: list(wanted.values())}
+        if mapping.intoSegment:
+            if self._segmentation().GetSegment(mapping.intoSegment) is None:
+                raise ValueError("The segment that should get the result is not there any more. Select another one.")
+            return {mapping.intoSegment: list(wanted.values())}
         targets = {self._segmentNamed(name, source.GetSegment(key)): [key] for name, key in wanted.items()}
         # A segment that is itself the editable area comes last, for it must not shrink before the others are written.
         mask = self._editor.GetMaskSegmentID()

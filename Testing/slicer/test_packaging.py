@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ["MedMAESegment", "MedMAETrain"]
+PANELS = ["MedMAESegment", "MedMAETrain"]
+MODULES = [*PANELS, "SegmentEditorMedMAE"]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -22,7 +23,7 @@ def test_every_file_of_a_module_is_listed_in_its_build_file(name):
     assert listed == there
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", PANELS)
 def test_every_scene_connection_of_a_panel_joins_existing_widgets(name):
     tree = ElementTree.parse(ROOT / name / "Resources" / "UI" / f"{name}.ui").getroot()
     widgets = {widget.get("name"): widget.get("class") for widget in tree.iter("widget")}
@@ -42,17 +43,19 @@ def test_icons_have_the_recommended_size(path):
 
 def test_the_extension_names_files_that_exist():
     text = (ROOT / "CMakeLists.txt").read_text()
-    pictures = re.findall(r"/MedMAE/(Resources/\S+?\.png)", text)
+    url = re.search(r'^set\(MEDMAE_URL "(https://\S+)"\)$', text, re.MULTILINE)[1]
+    pictures = re.findall(rf"{re.escape(url)}/(Resources/\S+?\.png)", text)
     assert len(pictures) == 3
     assert all((ROOT / path).is_file() for path in pictures)
-    for folder in re.findall(r"add_subdirectory\((\w+)\)", text):
-        assert (ROOT / folder / "CMakeLists.txt").is_file()
+    folders = re.findall(r"add_subdirectory\((\w+)\)", text)
+    assert folders == ["medmae", *MODULES]
+    assert all((ROOT / folder / "CMakeLists.txt").is_file() for folder in folders)
     assert re.search(r"^project\(MedMAE\)$", text, re.MULTILINE)
     assert all("\n" not in line for line in re.findall(r"set\(EXTENSION_\w+ [^)]*\)", text))
 
 
 def test_no_module_imports_anything_heavy_or_installs_at_import():
-    for path in [*ROOT.glob("MedMAE*/*.py"), *ROOT.glob("MedMAE*/*Lib/*.py")]:
+    for path in [*ROOT.glob("*MedMAE*/*.py"), *ROOT.glob("*MedMAE*/*Lib/*.py")]:
         text = path.read_text()
         assert not re.search(r"^\s*(?:import|from) (?:torch|monai|SimpleITK)\b", text, re.MULTILINE), path
         assert not re.search(r"^(?:\w+\.)*(?:pip_install|pip_ensure|ensureInstalled)\(", text, re.MULTILINE), path

@@ -65,19 +65,18 @@ def test_a_segment_that_is_added_has_colour_and_terminology_of_the_result(editin
     assert edit.segment("right") == ""
 
 
-def test_all_structures_together_go_into_the_selected_segment(editing):
+def test_all_structures_together_go_into_one_segment(editing):
     edit = editing({"mine": None, "other": np.s_[0:1, 0:1, 0:1]})
-    edit.editor.SetSelectedSegmentID(edit.segment("mine"))
-    assert edit.apply(intoSelected=True) == ["mine"]
+    edit.editor.SetSelectedSegmentID(edit.segment("other"))
+    assert edit.apply(intoSegment=edit.segment("mine")) == ["mine"]
     np.testing.assert_array_equal(edit.voxels("mine"), _mask(LEFT, RIGHT))
     assert edit.voxels("other").sum() == 1
-    assert edit.editor.GetSelectedSegmentID() == edit.segment("mine")
+    assert edit.editor.GetSelectedSegmentID() == edit.segment("other")
 
 
-def test_one_structure_can_be_chosen_for_the_selected_segment(editing):
+def test_one_structure_can_be_chosen_for_one_segment(editing):
     edit = editing({"mine": LEFT})
-    edit.editor.SetSelectedSegmentID(edit.segment("mine"))
-    edit.apply(intoSelected=True, structures=("right",))
+    edit.apply(intoSegment=edit.segment("mine"), structures=("right",))
     np.testing.assert_array_equal(edit.voxels("mine"), _mask(RIGHT))
 
 
@@ -168,10 +167,10 @@ def test_a_result_of_a_moved_volume_lands_where_its_anatomy_is_seen(editing, sce
     np.testing.assert_array_equal(edit.voxels("left"), np.roll(_mask(LEFT), 1, axis=2))
 
 
-def test_a_missing_selection_or_structure_is_explained_and_nothing_changes(editing):
+def test_a_missing_segment_or_structure_is_explained_and_nothing_changes(editing):
     edit = editing({"left": RIGHT})
-    with pytest.raises(ValueError, match="No segment is selected"):
-        edit.apply(intoSelected=True)
+    with pytest.raises(ValueError, match="segment that should get the result is not there any more"):
+        edit.apply(intoSegment="Segment_77")
     with pytest.raises(ValueError, match="no structure liver, only left, right"):
         edit.apply(structures=("liver",))
     np.testing.assert_array_equal(edit.voxels("left"), _mask(RIGHT))
