@@ -6,11 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import medmae
+from MedMAESegmentLib.Interpreter import chosenInterpreter
 
 CONSOLE_FILE = "console.txt"
 _CREATE_NO_WINDOW, _DETACHED_PROCESS = 0x08000000, 0x00000008  # of subprocess, on Windows only
@@ -19,9 +18,10 @@ _CREATE_NO_WINDOW, _DETACHED_PROCESS = 0x08000000, 0x00000008  # of subprocess, 
 class ChildProcess:
     """``python -m medmae.run RUN_FOLDER`` in a process group of its own.
 
-    In Slicer ``sys.executable`` is PythonSlicer, a launcher that starts the real interpreter: killing the launcher
-    alone would leave the computation running, therefore the whole group is killed. An attached child ends itself
-    when its standard input closes, which happens also when Slicer crashes; a detached child outlives Slicer.
+    The Python is the one that the user has chosen. Slicer's own is PythonSlicer, a launcher that starts the real
+    interpreter: killing the launcher alone would leave the computation running, therefore the whole group is killed. An
+    attached child ends itself when its standard input closes, which happens also when Slicer crashes; a detached child
+    outlives Slicer.
     Output goes to a file in the run folder: a pipe that nobody reads would block the child sooner or later.
 
     >>> child = ChildProcess(runFolder)
@@ -34,7 +34,8 @@ class ChildProcess:
         """`command` replaces ``python -m medmae.run`` (the run folder and options are appended to it)."""
         self.runFolder = Path(runFolder)
         self.detached = detached
-        self._command = list(command) if command else [sys.executable, "-m", "medmae.run"]
+        self._python = chosenInterpreter()
+        self._command = list(command) if command else [self._python.executable, "-m", "medmae.run"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -47,7 +48,7 @@ class ChildProcess:
             options = {"creationflags": flags}
         with open(self.runFolder / CONSOLE_FILE, "ab") as console:
             self._process = subprocess.Popen(
-                command, cwd=self.runFolder, env=childEnvironment(), stdout=console, stderr=subprocess.STDOUT,
+                command, cwd=self.runFolder, env=self._python.environment(), stdout=console, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL if self.detached else subprocess.PIPE, **options)
 
     def isRunning(self) -> bool:
@@ -98,12 +99,3 @@ def killTree(process: int) -> None:
     # The group can outlive its leader, therefore it is killed even when the leader has ended; or be gone altogether.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
-
-
-def childEnvironment() -> dict[str, str]:
-    """This process's environment, in which the child finds the same `medmae` package first."""
-    environment = dict(os.environ)
-    engine = str(Path(medmae.__file__).resolve().parents[1])
-    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != engine]
-    environment.update(PYTHONPATH=os.pathsep.join([engine, *paths]), PYTHONUNBUFFERED="1", PYTHONUTF8="1")
-    return environment

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-TORCH_REQUIREMENT = ">=2.8,!=2.9.*"
-_DISTRIBUTIONS = ("monai", "SimpleITK", "numpy", "scipy", "safetensors")
+import slicer
+
+from MedMAESegmentLib.InstallPlan import TORCH_REQUIREMENT, InstallPlan, frozenConstraints
+from MedMAESegmentLib.Interpreter import chosenInterpreter
+
+_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment)"
 
 
 def requirementsFile() -> Path:
@@ -16,56 +20,82 @@ def requirementsFile() -> Path:
     return Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 
 
-def ensureInstalled() -> None:
-    """Install what is missing, after asking the user; costs nothing when all is there.
+def requirementsCommand(python: str) -> str:
+    """The command that installs everything into another Python, for people to copy."""
+    return f'"{python}" -m pip install "torch{TORCH_REQUIREMENT}" -r "{requirementsFile()}"'
 
-    PyTorch comes through the PyTorch extension, which picks the build for this computer's GPU. Nothing is imported
-    here: PyTorch belongs into the child processes.
+
+def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> None:
+    """Install what is missing, after showing what and why; costs nothing when all is there.
+
+    Nothing is installed where another Python computes. PyTorch comes through the PyTorch extension, which picks the
+    build for this computer's GPU; everything else is installed with the versions of numpy, scipy, SimpleITK and PyTorch
+    frozen. Call it on the main thread only: pip in another one makes Slicer 5.12.0 hang.
+
+    Args:
+        confirm: shows the plan and says whether to go on; None: Slicer's dialog.
 
     Raises:
         RuntimeError: something is missing and cannot be installed from here, or the user declined.
     """
-    if not _isInstalled("torch"):
-        _installTorch()
-    if all(_isInstalled(name) for name in _DISTRIBUTIONS) and importlib.util.find_spec("slicer.packaging") is None:
+    if not chosenInterpreter().isSlicers:
         return
-    _installRequirements()
-
-
-def _isInstalled(distribution: str) -> bool:
+    plan = InstallPlan.of(requirementsFile())
+    if not plan.missing:
+        return
+    names = {package.name for package in plan.missing}
+    if "torch" in names:
+        _requirePyTorchExtension()
+    if not (confirm or _confirm)(plan):
+        raise RuntimeError(f"MedMAE cannot compute without {', '.join(sorted(names))}; nothing was installed. Start "
+                           f"again to install them, {_ANOTHER_PYTHON}.")
     try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        if "torch" in names:
+            _installTorch()
+        if names - {"torch"}:
+            _installRequirements(plan)
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError("The Python packages could not be installed; Slicer's log has the details. The usual causes "
+                           "are the network (a proxy or firewall) and a full disk. Restart Slicer and try again, "
+                           f"{_ANOTHER_PYTHON}.") from error
+    remaining = [package.requirement for package in InstallPlan.of(requirementsFile()).missing]
+    if remaining:
+        raise RuntimeError(f"Still missing after the installation: {', '.join(remaining)}. Restart Slicer and try "
+                           f"again, {_ANOTHER_PYTHON}.")
+
+
+def _confirm(plan: InstallPlan) -> bool:
+    text = ("MedMAE needs Python packages that are not in Slicer's Python yet. It will be changed.\n\n"
+            f"{plan.text}\n\nTo leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment.")
+    return slicer.util.confirmOkCancelDisplay(text, windowTitle="MedMAE: install Python packages")
+
+
+def _requirePyTorchExtension() -> None:
+    try:
+        import PyTorchUtils  # noqa: F401
+    except ImportError:
+        raise RuntimeError("MedMAE needs the PyTorch extension. Install it in the Extensions Manager, restart Slicer "
+                           f"and try again, {_ANOTHER_PYTHON}.") from None
 
 
 def _installTorch() -> None:
-    try:
-        import PyTorchUtils
-    except ImportError:
-        raise RuntimeError("MedMAE needs the PyTorch extension. Install it in the Extensions Manager, restart Slicer "
-                           "and try again.") from None
+    import PyTorchUtils
+
     torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-        askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT)
+        askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
     if torch is None:
         raise RuntimeError("PyTorch was not installed, MedMAE cannot compute without it. Install it with the module "
                            "PyTorch Utils, restart Slicer and try again.")
 
 
-def _installRequirements() -> None:
-    try:
-        import slicer.packaging as packaging
-    except ImportError:  # Slicer before 5.12
-        import slicer.util
-
-        slicer.util.pip_install(["-r", str(requirementsFile())])
-        return
-    # Slicer's own builds (SimpleITK above all) and the PyTorch chosen for the GPU must stay as they are.
-    pins = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}\n"
-            for name in ("torch", "numpy", "scipy", "SimpleITK") if _isInstalled(name)]
+def _installRequirements(plan: InstallPlan) -> None:
+    missing = [package.requirement for package in plan.missing if package.name != "torch"]
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("".join(pins))
-        packaging.pip_ensure(packaging.load_requirements(requirementsFile()), constraints=constraints,
-                             requester="MedMAE")
+        constraints.write_text(frozenConstraints(), encoding="utf-8")
+        try:
+            from slicer import packaging
+        except ImportError:  # Slicer before 5.12
+            slicer.util.pip_install([*missing, "-c", str(constraints)])
+        else:
+            packaging.pip_ensure(missing, constraints=constraints, prompt_install=False, requester="MedMAE")
