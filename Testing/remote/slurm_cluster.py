@@ -127,6 +127,11 @@ class SlurmCluster:
         for pid in self._processes(f"SLURM_JOB_ID={job}"):
             _kill(pid)
 
+    def script_of(self, job: str) -> int:
+        """The process of a job's batch script."""
+        return next(pid for pid in self._processes(f"SLURM_JOB_ID={job}")
+                    if b"slurm_script" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
     def node_state(self) -> str:
         """As sinfo gives it."""
         done = self.run("sinfo", "--noheader", f"--nodes={NODE}", "--format=%T", check=False)

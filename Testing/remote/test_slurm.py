@@ -5,6 +5,8 @@ The runs are of a short program that keeps to the protocol of run folders, so th
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -156,6 +158,27 @@ def test_while_slurm_is_down_runs_are_followed_and_nothing_is_submitted(
     wait_for(lambda: job.poll()["slurm"]["problem"] is None, slurm.log)
     assert job.state() == "running"
     slurm.wait_for(job.job, "RUNNING")
+
+
+def test_a_job_whose_time_ends_while_slurm_is_down_is_requeued_when_it_is_back(
+        slurm: SlurmCluster, tmp_path: Path, submitted: Callable[..., SlurmRun]) -> None:
+    job = submitted(runs_s=FOREVER)
+    job.wait_for_state("running")
+    script = slurm.script_of(job.job)
+    slurm.stop_controller()
+    try:
+        os.kill(script, signal.SIGUSR1)
+        wait_for(lambda: job.run.state()["state"] == "stopped", job.said)
+        wait_for(lambda: f"for job {job.job}" in job.said(), job.said, 30)  # scontrol could not ask for another go
+        poll = job.poll()
+        assert poll["state"]["state"] == "queued" and "does not answer" in poll["slurm"]["problem"]
+        waiting = SlurmRun(slurm, new_run(tmp_path / "waiting"))
+        with pytest.raises(BadInput, match=r"not answer.*Try again"):
+            waiting.submit()
+    finally:
+        slurm.start_controller()
+    slurm.wait_for(job.job, "PENDING")
+    assert job.poll()["slurm"]["jobs"][0]["restarts"] == 1
 
 
 def test_a_cluster_says_what_it_has(slurm: SlurmCluster) -> None:

@@ -81,7 +81,12 @@ fi
 SLURM_END = """
 if [ "$requeue" ] && [ -z "$terminated" ] && [ -e "$medmae_work/REQUEUE" ] && [ "$code" -eq 0 ] \\
         && grep -q '"state": "stopped"' "$medmae_work/state.json"; then
-    (alone scontrol requeue "$SLURM_JOB_ID") || rm -f -- "$medmae_work/REQUEUE"
+    tries=20  # Slurm's controller may be about to come back
+    until (alone scontrol requeue "$SLURM_JOB_ID"); do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] && [ -z "$terminated" ] || { rm -f -- "$medmae_work/REQUEUE"; break; }
+        sleep 3
+    done
 fi
 """
 PARTS_STAND = """

@@ -33,6 +33,8 @@ from medmae.run_folder import RunFolder
 JOB_FILE = "slurm_job_id"
 REQUEUE_FILE = "REQUEUE"
 ANSWER_WITHIN_SECONDS = 30.0
+SILENT = re.compile("unable to contact slurm controller|timed out", re.IGNORECASE)
+NOT_SUBMITTED = "{} The job was not submitted. Try again, or ask the cluster's support."
 NEWS_WITHIN_SECONDS = 60.0  # network file systems show what other nodes wrote only after a while
 
 
@@ -57,10 +59,12 @@ def submit(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
         return {"job_id": job_of(run), "submitted": False}
     try:
         said = _ask(["sbatch", "--parsable", *_missing_tasks(run), "run.sh"], run)
-    except subprocess.CalledProcessError as refused:
-        raise BadInput(_refusal(refused.stderr)) from None
+    except subprocess.CalledProcessError as problem:
+        if not SILENT.search(problem.stderr):
+            raise BadInput(_refusal(problem.stderr)) from None
+        raise BadInput(NOT_SUBMITTED.format(_silence(problem.stderr))) from None
     except SlurmSilent as silent:
-        raise BadInput(f"{silent} The job was not submitted. Try again, or ask the cluster's support.") from None
+        raise BadInput(NOT_SUBMITTED.format(silent)) from None
     job = job_number(said)
     if job is None:
         raise BadInput(f"sbatch gave no number of a job but '{said.strip()}'. Look at squeue there before "
@@ -91,11 +95,21 @@ def judge(runs: Mapping[str, str], told: dict[str, Any]) -> None:
     except SlurmSilent as silent:
         for name, number in numbers.items():
             told[name]["slurm"] = {"job_id": number, "jobs": [], "problem": str(silent)}
+            told[name]["state"] = _between_goes(RunFolder(runs[name]), told[name]["state"])
         return
     for name, number in numbers.items():
         found = jobs.get(number or "", [])
         told[name]["slurm"] = {"job_id": number, "jobs": as_json(found), "problem": None}
         told[name]["state"] = _judged_whole(RunFolder(runs[name]), told[name]["state"], found)
+
+
+def _between_goes(run: RunFolder, state: dict[str, Any]) -> dict[str, Any]:
+    """The state while Slurm is silent: a run that stopped to be started again is not said to have ended."""
+    asked = any((folder.path / REQUEUE_FILE).exists() for folder in (run, *parts_of(run.path)))
+    if state["state"] != "stopped" or not asked:
+        return state
+    return {**state, "state": "queued", "reason": "It stopped for Slurm, and goes on when Slurm starts it again.",
+            "remedy": None}
 
 
 def _judged_whole(run: RunFolder, state: dict[str, Any], jobs: Sequence[SlurmJob]) -> dict[str, Any]:
