@@ -23,8 +23,11 @@ def from_json(cls: type[Config], data: Mapping[str, Any], where: str = "configur
     """Build the dataclass `cls` from JSON data, converting nested dataclasses and tuples.
 
     Raises:
-        BadInput: a key is unknown (the valid ones are listed), one is missing, or a value has the wrong type.
+        BadInput: it is no object, a key is unknown (the valid ones are listed), one is missing, or a value has the wrong
+            type.
     """
+    if not isinstance(data, Mapping):
+        raise BadInput(f"The {where} is not an object with keys, but {type(data).__name__}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:

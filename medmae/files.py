@@ -80,7 +80,7 @@ def read_json(path: Path | str, what: str = "file") -> Any:
         raise BadInput(f"The {what} {path} does not exist. Check the path.") from None
     except IsADirectoryError:
         raise BadInput(f"The {what} {path} is a folder, but a JSON file is expected. Check the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # beyond what is no JSON: absurdly long numbers, absurdly deep
         raise BadInput(f"The {what} {path} is not valid JSON ({error}). Repair it or write it anew.") from None
 
 

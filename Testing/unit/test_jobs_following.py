@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -18,12 +19,13 @@ from hypothesis import strategies as st
 from medmae.folder_lock import only_writer
 from medmae.jobs import following
 from medmae.jobs.attaching import attach, jobs_on
-from medmae.jobs.following import follow, follow_all, log_of, printable
+from medmae.jobs.following import follow, follow_all, log_of
 from medmae.jobs.job import Job, new_id
 from medmae.jobs.submission import Submission, submission_of
 from medmae.jobs.target import Target
 from medmae.jobs.there import runs
 from medmae.jobs.there.serving import Channel
+from medmae.jobs.told import printable
 from medmae.run_folder import RunFolder
 
 CHANNEL = Channel(io.BytesIO(), io.BytesIO())
@@ -172,6 +174,66 @@ def test_a_target_writes_no_other_files_here(tmp_path: Path) -> None:
 
 def test_what_a_target_says_does_not_steer_the_terminal() -> None:
     assert printable("ä 肝\tok\n\x1b]0;title\x07\x1b[31mred\r\x9b1m") == "ä 肝\tok\n]0;title[31mred1m"
+
+
+NONSENSE: list[Any] = [
+    {}, {"runs": None}, {"runs": {"ID": []}}, {"runs": {"ID": {"state": "running"}}},
+    {"runs": {"ID": {"state": {"state": ["running"]}}}}, {"runs": {"ID": {"state": {"state": "\x1b[31mrunning"}}}},
+    {"runs": {"ID": {"state": {"state": "running"}, "new": {"log.txt": {"from": 1 << 60, "data": "YQ=="}}}}},
+    {"runs": {"ID": {"state": {"state": "running"}, "new": {"log.txt": {"from": -1, "data": "YQ=="}}}}},
+    {"runs": {"ID": {"state": {"state": "running"}, "new": {"log.txt": {"from": 0, "data": "YQ=" * (1 << 20)}}}}},
+    {"runs": {"ID": {"state": {"state": "running"}, "new": {"log.txt": [1]}}}}]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_target_that_talks_nonsense_is_not_believed_and_hides_no_other_job(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nonsense: dict[str, Any]) -> None:
+    job, run = a_job(tmp_path)
+    run.write_state(state="running", step=5, total=9)
+    follow(job)
+    other = a_job(tmp_path, python="/usr/bin/env", name="elsewhere")[0]
+    told = json.loads(json.dumps(nonsense).replace("ID", job.id))
+    sane = following.operate
+    monkeypatch.setattr(following, "operate",
+                        lambda target, *rest: told if target == job.target else sane(target, *rest))
+    status = follow(job)
+    assert (status.state, status.last_state) == ("unreachable", "running") and "never says" in (status.reason or "")
+    assert not (job.mirror / "log.txt").exists() or (job.mirror / "log.txt").stat().st_size == 0
+    found = follow_all([job, other])
+    assert found[other.id].state == "unreachable" and "/usr/bin/env" in (found[other.id].reason or "")
+
+
+def test_odd_values_of_a_target_are_left_out_and_keep_nobody_from_looking_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, run = a_job(tmp_path)
+    state = {"state": "running", "step": "3", "total": 10**400, "reason": ["\x1b[31m", float("nan")], "more": [[1e999]]}
+    last = {"stage": "\x1b]0;x\x07train", "step": 2, "eta_s": float("nan"), "total": -1}
+    told = {"runs": {job.id: {"state": state, "last": last, "slurm": {"jobs": [{"state": 3}, 4]}}}}
+    with monkeypatch.context() as patch:
+        patch.setattr(following, "operate", lambda *_: told)
+        status = follow(job)
+    assert (status.state, status.stage, status.step) == ("running", "]0;xtrain", 2)
+    assert (status.total, status.eta_s) == (None, None) and "\x1b" not in str(dataclasses.asdict(status))
+    assert follow(job).state == "queued"
+
+
+def test_a_target_that_always_has_more_does_not_hold_up_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, _ = a_job(tmp_path)
+    monkeypatch.setattr(following, "PIECES_A_LOOK", 3)
+    monkeypatch.setattr(following, "operate", lambda *_: {"runs": {job.id: {
+        "state": {"state": "running"}, "more": True, "new": {"log.txt": {"from": 0, "data": "YQ=="}}}}})
+    assert follow(job).state == "running"
+
+
+@pytest.mark.parametrize("record", ["submission.json", "status.json"])
+@pytest.mark.parametrize("text", ["null", "[1]", '{"stage": 3}', "{", "[" * 100_000, "1" * 5000])
+def test_a_damaged_record_of_a_job_hides_no_other_job(tmp_path: Path, record: str, text: str) -> None:
+    job, run = a_job(tmp_path)
+    damaged, _ = a_job(tmp_path, python="/no/such/python")
+    (damaged.mirror / record).write_text(text)
+    found = follow_all([job, damaged])
+    assert found[job.id].state == "queued"
+    assert found[damaged.id].state == ("interrupted" if record == "submission.json" else "unreachable")
 
 
 def test_a_target_that_does_not_answer_changes_nothing_and_says_since_when(tmp_path: Path) -> None:

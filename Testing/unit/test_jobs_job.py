@@ -114,6 +114,14 @@ def test_a_damaged_record_does_not_hide_the_others(home: Path) -> None:
     broken = home / "runs" / new_id("segment")
     broken.mkdir()
     (broken / "job.json").write_text('{"id": 3')
+    for text in ("null", "[1]", "3", "[" * 100_000, "1" * 5000):
+        more = home / "runs" / new_id("segment")
+        more.mkdir()
+        (more / "job.json").write_text(text)
+    other = home / "runs" / new_id("segment")
+    other.mkdir()
+    (other / "job.json").write_text((job.mirror / "job.json").read_text().replace(job.id, "../../x"))
+    (home / "runs" / new_id("segment") / "job.json").mkdir(parents=True)
     assert list_jobs() == [job]
 
 

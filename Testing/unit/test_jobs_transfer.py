@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from medmae.errors import BadInput
 from medmae.jobs import transfer
+from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
 from medmae.jobs.there import data
 from medmae.jobs.there.serving import Channel
@@ -140,22 +141,26 @@ def test_a_file_that_became_shorter_meanwhile_is_told(tmp_path: Path) -> None:
         upload(connect(Target("here")), str(tmp_path / "there"), sent, silent)
 
 
+TOLD: list[Any] = [len(CONTENT), SHA256]
+
+
 class Hostile(Transport):
     """A target that answers what it likes."""
 
     def call(self, operation: str, arguments: Mapping[str, Any] | None = None, *,
              receive: Callable[[bytes], Any] | None = None, **_options: Any) -> dict[str, Any]:
         if operation == "data.list_files":
-            return {"files": {name: [len(CONTENT), SHA256] for name in self.names}}  # type: ignore[attr-defined]
+            return {"files": dict.fromkeys(self.names, self.told)}  # type: ignore[attr-defined]
         assert receive is not None
         receive(self.content)  # type: ignore[attr-defined]
         return {}
 
 
-def hostile(*names: str, content: bytes = CONTENT) -> Hostile:
+def hostile(*names: str, content: bytes = CONTENT, told: Any = TOLD) -> Hostile:
     transport = Hostile(Target("bad"), lambda script: None)  # type: ignore[arg-type,return-value]
     object.__setattr__(transport, "names", names)
     object.__setattr__(transport, "content", content)
+    object.__setattr__(transport, "told", told)
     return transport
 
 
@@ -180,4 +185,29 @@ def test_what_arrives_damaged_does_not_take_the_place_of_a_result(tmp_path: Path
 def test_more_bytes_than_were_told_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         download(hostile("model/a", content=bytes(10 * len(CONTENT))), "/there", tmp_path, ["model"], silent)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("told", [None, 3, [], ["9" * 5000, SHA256], [-1, SHA256], [3.5, SHA256], [3, "../../escaped"],
+                                  [3, None]])
+def test_sizes_and_hashes_that_are_none_are_refused(tmp_path: Path, told: Any) -> None:
+    with pytest.raises(TargetProblem) as raised:
+        download(hostile("model/a", told=told), "/there", tmp_path, ["model"], silent)
+    assert raised.value.code == "odd answer" and not list(tmp_path.iterdir())
+
+
+def test_a_file_that_never_ends_is_given_up_when_it_is_too_long(tmp_path: Path) -> None:
+    class Endless(Hostile):
+        def call(self, operation: str, arguments: Mapping[str, Any] | None = None, *,
+                 receive: Callable[[bytes], Any] | None = None, **options: Any) -> dict[str, Any]:
+            while receive is not None:
+                receive(self.content)  # type: ignore[attr-defined]
+            return super().call(operation, arguments, **options)
+
+    transport = Endless(Target("bad"), lambda script: None)  # type: ignore[arg-type,return-value]
+    for name, value in vars(hostile("model/a")).items():
+        object.__setattr__(transport, name, value)
+    object.__setattr__(transport, "content", bytes(len(CONTENT)))
+    with pytest.raises(BadInput, match="damaged"):
+        download(transport, "/there", tmp_path, ["model"], silent)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -72,6 +72,10 @@ def absurd(arguments, channel):
     channel._sink.write(b"D" + (1 << 62).to_bytes(8, "big"))
     channel._sink.flush()
     time.sleep(600)
+
+def answer_oddly(arguments, channel):
+    channel.frame(arguments["kind"].encode(), arguments["text"].encode())
+    time.sleep(600)
 '''
 
 
@@ -201,6 +205,23 @@ def test_an_operation_that_is_killed_is_a_lost_connection() -> None:
 def test_an_absurd_length_is_refused_instead_of_filling_the_memory() -> None:
     with pytest.raises(ConnectionLost):
         here().call("trying.absurd")
+
+
+@pytest.mark.parametrize(("kind", "text"), [("R", "[1]"), ("R", "{"), ("R", "9" * 5000), ("P", "null"), ("O", "3"),
+                                            ("R", "[" * 100_000)])
+def test_what_is_no_answer_of_ours_ends_the_call(kind: str, text: str) -> None:
+    with pytest.raises(TargetProblem) as raised:
+        here().call("trying.answer_oddly", {"kind": kind, "text": text}, on_progress=lambda told: None)
+    assert raised.value.code == "odd answer" and not raised.value.may_pass
+
+
+def test_what_the_other_side_says_does_not_steer_the_terminal() -> None:
+    with pytest.raises(BadInput) as raised:
+        here().call("trying.answer_oddly", {"kind": "B", "text": "no \x1b[31mdataset\x07"})
+    assert str(raised.value) == "no [31mdataset"
+    with pytest.raises(TargetProblem) as problem:
+        here(preamble=("printf '\\033[31mred' >&2", "exit 3")).call("trying.count")
+    assert "red" in str(problem.value) and "\x1b" not in str(problem.value)
 
 
 @pytest.mark.parametrize("part", ["receive", "on_progress"])

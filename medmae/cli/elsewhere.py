@@ -149,6 +149,7 @@ def check_inputs(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any
 def watch(job: Job) -> Status:
     """Show how a job goes until nothing more happens by itself."""
     from medmae.jobs.following import follow
+    from medmae.jobs.told import progress
 
     display = display_of(job.kind)
     run, offset, was = RunFolder(job.mirror), 0, ""
@@ -163,7 +164,7 @@ def watch(job: Job) -> Status:
                 shown = told
             records, offset = new_records(run, offset)
             for record in records:
-                display.update(record)
+                display.update(progress(record))
             if status.state == "stopping" != was:
                 display.stopping()
             if status.is_final:

@@ -140,21 +140,39 @@ def logs_command(job_id: str, target: str | None, is_followed: bool, tail: int |
       medmae job logs 3fa2 --tail 20
       medmae job logs 3fa2 --follow
     """
-    from medmae.jobs.following import follow, log_of, printable
+    from medmae.jobs.following import follow, log_file
+    from medmae.jobs.told import printable
 
     job = _job(job_id, target)
     status = follow(job)
-    lines = printable(log_of(job)).splitlines()
-    for line in lines if tail is None else lines[len(lines) - min(tail, len(lines)):]:
-        click.echo(line)
-    shown = len(lines)
-    while is_followed and not status.is_final:
+    file, shown = log_file(job), 0
+    if tail is not None:
+        shown = _begin_of_last(file, tail)
+    while True:
+        now = log_file(job)
+        if now != file or (now is not None and now.stat().st_size < shown):  # the run has begun, or begun anew
+            file, shown = now, 0
+        text = b"" if file is None else _from(file, shown)
+        whole = text if status.is_final or not is_followed else text[:text.rfind(b"\n") + 1]
+        shown += len(whole)
+        for line in printable(whole.decode(errors="replace")).splitlines():
+            click.echo(line)
+        if status.is_final or not is_followed:
+            return
         time.sleep(FOLLOW_EVERY_SECONDS)
         status = follow(job)
-        lines = printable(log_of(job)).splitlines()
-        for line in lines[shown:]:
-            click.echo(line)
-        shown = max(shown, len(lines))
+
+
+def _from(file: Path, begin: int) -> bytes:
+    with open(file, "rb") as stream:
+        stream.seek(begin)
+        return stream.read()
+
+
+def _begin_of_last(file: Path | None, lines: int) -> int:
+    """Where the last `lines` lines of a file begin."""
+    whole = [] if file is None else file.read_bytes().splitlines(keepends=True)
+    return sum(map(len, whole[:max(0, len(whole) - lines)]))
 
 
 @command.command("stop", cls=options.Command, short_help="Stop a job, with a checkpoint.")

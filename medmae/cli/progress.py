@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import threading
@@ -118,10 +119,11 @@ class BarDisplay:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+        told = functools.partial(TextColumn, markup=False)  # names of files may have brackets
         self._title = title
-        self._progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
-                                  TextColumn("{task.fields[count]}"), TextColumn("{task.fields[figures]}", style="dim"),
-                                  TimeElapsedColumn(), TextColumn("{task.fields[left]}", style="cyan"),
+        self._progress = Progress(SpinnerColumn(), told("{task.description}"), BarColumn(),
+                                  told("{task.fields[count]}"), told("{task.fields[figures]}", style="dim"),
+                                  TimeElapsedColumn(), told("{task.fields[left]}", style="cyan"),
                                   console=Console(stderr=True))
         self._bars: dict[str, Any] = {}
         self._start = self._add("getting ready")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medmae.jobs.problems import TargetProblem
+from medmae.jobs.told import printable
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Check:
     finding: str
     remedy: str = ""
     code: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("finding", "remedy"):  # what the other side said is part of them
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @classmethod
     def of(cls, name: str, problem: TargetProblem) -> Check:

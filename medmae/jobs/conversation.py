@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from medmae.errors import BadInput
 from medmae.jobs.there.serving import MARKER
+from medmae.jobs.told import printable, text, whole
 
 LARGEST_FRAME = 1 << 28  # a length beyond it is no frame of ours
 ON_WINDOWS = os.name == "nt"
@@ -29,7 +30,8 @@ class OperationFailed(Exception):
 
 
 class NoAnswer(Exception):
-    """The other side has ended, "before" its answer began or "amid" it, or fell silent ("silence")."""
+    """The other side has ended, "before" its answer began or "amid" it, fell silent ("silence"), or said what we never
+    say ("odd")."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -86,16 +88,16 @@ class Conversation:
             if kind == b"D" and receive is not None:
                 receive(data)
             elif kind == b"P" and on_progress is not None:
-                on_progress(json.loads(data))
+                on_progress(_object(data))
             elif kind == b"R":
-                return json.loads(data)
+                return _object(data)
             elif kind == b"B":
-                raise BadInput(data.decode())
+                raise BadInput(printable(data.decode(errors="replace")))
             elif kind == b"O":
-                told = json.loads(data)
-                raise OSError(told["errno"], told["message"])
+                told = _object(data)
+                raise OSError(whole(told.get("errno")), text(told.get("message")))
             elif kind == b"E":
-                raise OperationFailed(data.decode())
+                raise OperationFailed(printable(data.decode(errors="replace")))
 
     def finish(self) -> None:
         """After the answer: let the other side end, and raise what the upload raised, if it did."""
@@ -189,6 +191,21 @@ class Conversation:
         with stream:
             while chunk := stream.read1(CHUNK):  # type: ignore[attr-defined]
                 self._said.append(chunk)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        NoAnswer: it is none.
+    """
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        raise NoAnswer("odd") from None
+    if not isinstance(told, dict):
+        raise NoAnswer("odd")
+    return told
 
 
 def _says_ended(error: BaseException) -> bool:

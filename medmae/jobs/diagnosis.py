@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from medmae.jobs import ssh
-from medmae.jobs.problems import ConnectionLost, TargetProblem
+from medmae.jobs.problems import ConnectionLost, TargetProblem, odd_answer
 from medmae.jobs.target import Target
 
 NOT_FOUND, NOT_A_PROGRAM, FAILED_SSH, OLD_PYTHON = 127, 126, 255, 86
@@ -29,10 +29,12 @@ def problem_of_failure(target: Target, code: int, said: str, reason: str) -> Tar
         target: where the call went.
         code: exit code of ``ssh``, or on this computer of the shell.
         said: all that came on stderr.
-        reason: "before" the other side began to answer, "amid" its answer, or "silence".
+        reason: "before" the other side began to answer, "amid" its answer, "silence", or "odd": no answer of ours.
     """
     where = target.host or "this computer"
     last = said.strip().splitlines()[-1].strip(" .\r") if said.strip() else f"exit code {code}"
+    if reason == "odd":
+        return odd_answer(where)
     if reason == "silence":
         return ConnectionLost("timed out", f"{where} has not answered for too long.",
                               "Try again later. If it stays so, log in there and look: it may be short of memory, or "

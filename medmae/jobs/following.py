@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medmae.config import from_json, to_json
 from medmae.errors import BadInput
 from medmae.files import read_json, write_json
 from medmae.folder_lock import only_writer
+from medmae.jobs import told as telling
 from medmae.jobs.calling import operate
 from medmae.jobs.conversation import OperationFailed
 from medmae.jobs.job import Job
-from medmae.jobs.problems import TargetProblem
+from medmae.jobs.problems import TargetProblem, odd_answer
 from medmae.jobs.submission import FOLDER, Submission, submission_of
 from medmae.jobs.target import Target
-from medmae.jobs.there.runs import OUTPUT, checksum_until
+from medmae.jobs.there.runs import BYTES_A_POLL, OUTPUT, checksum_until
 
 RECORD = "status.json"
 FETCHED = "fetched.json"  # says that all of a job that is done is here
@@ -30,6 +32,9 @@ FINAL = ("done", "failed", "stopped", "interrupted")
 MIRRORED = re.compile(r"progress\.jsonl|log\.txt|output\.txt|slurm-[\w.%-]{1,60}\.txt")
 ANSWERS_WITHIN_SECONDS = 30.0
 LIST_WITHIN_SECONDS = 6.0
+PIECES_A_LOOK = 256  # what is more comes with the next look; a target that never ends does not hold us up
+LARGEST_MIRRORED = 1 << 30  # bytes of a file; no log of a run is larger
+STATES = ("queued", "running", "stopping", *FINAL)  # that a target can tell of
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,13 @@ def follow(job: Job, timeout_s: float = ANSWERS_WITHIN_SECONDS) -> Status:
         return status
     try:
         with _mirroring(job) as may_write:
-            while True:
+            for _ in range(PIECES_A_LOOK):
                 asked = {"run": job.folder, "have": _have(job) if may_write else None}
-                told = operate(job.target, "runs.poll", {"runs": {job.id: asked}}, timeout_s)["runs"][job.id]
-                if may_write:
-                    _mirror(job, told)
-                if not (may_write and told.get("more")):
-                    return _seen(job, told)
+                told = _of_job(job, operate(job.target, "runs.poll", {"runs": {job.id: asked}}, timeout_s))
+                came = _mirror(job, told) if may_write else 0
+                if not (came and told.get("more")):
+                    break
+            return _seen(job, told)
     except TargetProblem as problem:
         return _unreachable(job, problem.finding, problem.remedy)
 
@@ -101,7 +106,10 @@ def follow_all(jobs: Sequence[Job], within_s: float = LIST_WITHIN_SECONDS) -> di
     found: dict[str, Status] = {}
     by_target: dict[Target, list[Job]] = {}
     for job in jobs:
-        known = _before_the_run(job) or (_last(job) if _is_settled(job) else None)
+        try:
+            known = _before_the_run(job) or (_last(job) if _is_settled(job) else None)
+        except BadInput as damaged:  # no reason to hide the others
+            known = Status("interrupted", reason=str(damaged))
         if known is not None:
             found[job.id] = known
         else:
@@ -124,12 +132,21 @@ def _silent(job: Job, within_s: float) -> Status:
 def _ask(target: Target, jobs: Sequence[Job], within_s: float, found: dict[str, Status]) -> None:
     try:
         told = operate(target, "runs.poll", {"runs": {job.id: {"run": job.folder, "have": None} for job in jobs}},
-                       within_s)["runs"]
-        found.update({job.id: _seen(job, told[job.id]) for job in jobs})
-    except TargetProblem as problem:
-        found.update({job.id: _unreachable(job, problem.finding, problem.remedy) for job in jobs})
-    except (OSError, OperationFailed) as error:
-        found.update({job.id: _unreachable(job, str(error).strip().splitlines()[-1], "") for job in jobs})
+                       within_s)
+    except (TargetProblem, BadInput, OSError, OperationFailed) as error:
+        found.update({job.id: _not_seen(job, error) for job in jobs})
+        return
+    for job in jobs:
+        try:
+            found[job.id] = _seen(job, _of_job(job, told))
+        except (TargetProblem, OSError) as error:
+            found[job.id] = _not_seen(job, error)
+
+
+def _not_seen(job: Job, error: Exception) -> Status:
+    if isinstance(error, TargetProblem):
+        return _unreachable(job, error.finding, error.remedy)
+    return _unreachable(job, (str(error).strip() or type(error).__name__).splitlines()[-1], "")
 
 
 def _is_settled(job: Job) -> bool:
@@ -186,58 +203,96 @@ def _have(job: Job) -> dict[str, list[int]]:
     return have
 
 
-def _mirror(job: Job, told: Mapping[str, Any]) -> None:
-    for name, news in told.get("new", {}).items():
-        if not MIRRORED.fullmatch(name):  # what a target says is not trusted with names
-            continue
-        with open(job.mirror / name, "ab") as file:
-            if file.tell() != news["from"]:  # it was begun anew there
-                file.truncate(news["from"])
-            file.write(base64.b64decode(news["data"]))
+def _of_job(job: Job, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a target tells of a job.
+
+    Raises:
+        TargetProblem: it is nothing that a run says, so that the target is not to be believed.
+    """
+    told = telling.mapping(telling.mapping(answer.get("runs")).get(job.id))
+    if not told.get("missing") and telling.mapping(told.get("state")).get("state") not in STATES:
+        raise odd_answer(job.target.name)
+    return told
+
+
+def _mirror(job: Job, told: Mapping[str, Any]) -> int:
+    """Write what is new; returns how many bytes that were. What a target says is trusted with nothing else.
+
+    Raises:
+        TargetProblem: it is more than was asked for, or cannot be the next piece of a file.
+    """
+    came = 0
+    for name, news in telling.mapping(told.get("new")).items():
+        if MIRRORED.fullmatch(name):
+            with open(job.mirror / name, "ab") as file:
+                begin, data = _piece(job, news, file.tell(), BYTES_A_POLL - came)
+                if file.tell() != begin:  # it was begun anew there
+                    file.truncate(begin)
+                file.write(data)
+            came += len(data)
     if "state" in told:
-        write_json(job.mirror / "state.json", told["state"])
+        write_json(job.mirror / "state.json", telling.sound(told["state"]))
+    return came
+
+
+def _piece(job: Job, news: Any, size: int, at_most: int) -> tuple[int, bytes]:
+    """Where the bytes belong that have come of a file that has `size` bytes here, and these."""
+    begin = telling.whole(telling.mapping(news).get("from"))
+    try:
+        data = base64.b64decode(telling.mapping(news).get("data"), validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise odd_answer(job.target.name) from None
+    if begin is None or begin > size or len(data) > at_most or begin + len(data) > LARGEST_MIRRORED:
+        raise odd_answer(job.target.name)
+    return begin, data
 
 
 def _seen(job: Job, told: Mapping[str, Any]) -> Status:
     """The status from what the target told, remembered for the time when it does not answer."""
     if told.get("missing"):
-        return Status("interrupted", reason=f"Its folder {job.folder} is not on {job.target.name} any more.",
+        where = telling.printable(str(job.folder))
+        return Status("interrupted", reason=f"Its folder {where} is not on {job.target.name} any more.",
                       remedy="Submit it again.", seen=time.time())
     state = told["state"]
-    record = {} if state["state"] in FINAL else told.get("last", {})
+    record = {} if state["state"] in FINAL else telling.mapping(told.get("last"))
     counted = record if "stage" in record and "step" in record else state  # what comes before training counts itself
     status = Status(
-        state=str(state["state"]), stage=_text(record.get("stage")), step=counted.get("step"),
-        total=counted.get("total"), eta_s=record.get("eta_s"), reason=_reason(job, state.get("reason")),
-        remedy=_remedy(job, state.get("remedy")), queue=_queue(told.get("slurm")), seen=time.time())
+        state=state["state"], stage=telling.text(record.get("stage")), step=telling.whole(counted.get("step")),
+        total=telling.whole(counted.get("total")), eta_s=telling.seconds(record.get("eta_s")),
+        reason=_reason(job, state.get("reason")), remedy=_remedy(job, state.get("remedy")),
+        queue=_queue(telling.mapping(telling.sound(told.get("slurm")))), seen=time.time())
     if job.mirror.is_dir():  # a job of another computer is only remembered when somebody has asked for it
         write_json(job.mirror / RECORD, to_json(status))
     return status
 
 
-def _queue(slurm: Mapping[str, Any] | None) -> str | None:
+def _queue(slurm: Mapping[str, Any]) -> str | None:
     """What Slurm says, in its own words: "PENDING (Resources)"."""
-    if not slurm:
-        return None
     if slurm.get("problem"):
-        return _text(slurm["problem"])
-    waiting = [job for job in slurm.get("jobs", []) if job.get("reason") not in (None, "", "None")]
-    job = (waiting or slurm.get("jobs") or [None])[0]
-    return None if job is None else _text(job["state"] + (f" ({job['reason']})" if waiting else ""))
+        return str(slurm["problem"])
+    told = slurm.get("jobs")
+    jobs = [telling.mapping(job) for job in told] if isinstance(told, list) else []
+    waiting = [job for job in jobs if job.get("reason") not in (None, "", "None")]
+    job = next(iter(waiting or jobs), None)
+    return None if job is None else f"{job.get('state')}" + (f" ({job['reason']})" if waiting else "")
+
+
+def log_file(job: Job) -> Path | None:
+    """The file here that tells most of a job: its log, or where its run has not begun what was said before it."""
+    names = ("log.txt", *sorted(file.name for file in job.mirror.glob("slurm-*.txt")), OUTPUT, f"{FOLDER}/log.txt")
+    files = (job.mirror / name for name in names)
+    return next((file for file in files if file.is_file() and file.stat().st_size), None)
 
 
 def log_of(job: Job) -> str:
-    """The log of a job as far as it has come; where its run has not begun, what was said before it."""
-    for name in ("log.txt", *sorted(file.name for file in job.mirror.glob("slurm-*.txt")), OUTPUT, f"{FOLDER}/log.txt"):
-        file = job.mirror / name
-        if file.is_file() and file.stat().st_size:
-            return file.read_text(encoding="utf-8", errors="replace")
-    return ""
+    """The log of a job as far as it has come."""
+    file = log_file(job)
+    return "" if file is None else file.read_text(encoding="utf-8", errors="replace")
 
 
 def _reason(job: Job, reason: Any) -> str | None:
     """What a run says, with the names that its cases have here."""
-    text = _text(reason)
+    text = telling.text(reason)
     if not text or "case-" not in text:
         return text
     from medmae.jobs.restoring import own_names_in
@@ -247,23 +302,16 @@ def _reason(job: Job, reason: Any) -> str | None:
 
 def _remedy(job: Job, remedy: Any) -> str | None:
     """What a run says to do about it, in the words of jobs."""
-    text = _text(remedy)
+    text = telling.text(remedy)
     return text and re.sub(r"--resume\b|(?<=with )resume\b", f"medmae job resume {job.id}", text)
 
 
-def _text(value: Any) -> str | None:
-    """A text from a target, without what would steer a terminal."""
-    return None if value is None else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """`text` without control characters other than line breaks and tabs."""
-    return "".join(letter for letter in text if letter in "\n\t" or (letter.isprintable() or letter == "\u00a0"))
-
-
 def _last(job: Job) -> Status | None:
+    """The status when it was last seen; None where it never was, or where its record is damaged."""
     file = job.mirror / RECORD
-    return from_json(Status, read_json(file, "status of a job")) if file.is_file() else None
+    with contextlib.suppress(BadInput):  # with the next look it is written anew
+        return from_json(Status, read_json(file, "status of a job")) if file.is_file() else None
+    return None
 
 
 def _unreachable(job: Job, reason: str, remedy: str) -> Status:

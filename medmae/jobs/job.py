@@ -112,10 +112,13 @@ def list_jobs() -> list[Job]:
     for record in sorted(runs_folder().glob(f"*/{RECORD}"), reverse=True):
         try:
             jobs.append(_read(record.parent))
-        except BadInput:  # half a record cannot be: it is somebody's edit, and no reason to hide the others
+        except (BadInput, OSError):  # half a record cannot be: it is somebody's edit, and no reason to hide the others
             continue
     return jobs
 
 
 def _read(mirror: Path) -> Job:
-    return from_json(Job, read_json(mirror / RECORD, "record of a job"), f"record of the job {mirror.name}")
+    job = from_json(Job, read_json(mirror / RECORD, "record of a job"), f"record of the job {mirror.name}")
+    if job.id != mirror.name or not ID.fullmatch(job.id):
+        raise BadInput(f"The record of the job {mirror.name} is of another one, {job.id!r}. Repair or remove it.")
+    return job

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medmae.jobs.told import printable
+
 # By themselves: a laptop that slept, a network that was gone, a computer that starts again.
 MAY_PASS = {"connection lost", "timed out", "no route", "refused", "name not resolved"}
 
@@ -16,10 +18,10 @@ class TargetProblem(Exception):
     """
 
     def __init__(self, code: str, finding: str, remedy: str) -> None:
-        super().__init__(f"{finding} {remedy}".strip())
         self.code = code
-        self.finding = finding
-        self.remedy = remedy
+        self.finding = printable(finding)  # what the other side said is often part of it
+        self.remedy = printable(remedy)
+        super().__init__(f"{self.finding} {self.remedy}".strip())
 
     @property
     def may_pass(self) -> bool:
@@ -29,3 +31,9 @@ class TargetProblem(Exception):
 
 class ConnectionLost(TargetProblem):
     """The connection ended in the middle of work; the same work may be tried again."""
+
+
+def odd_answer(where: str) -> TargetProblem:
+    """What came back is nothing that MedMAE says, whoever said it."""
+    return TargetProblem("odd answer", f"{where} answers what MedMAE never says, so that nothing of it was taken.",
+                         "Look into the folder of the run there: it may be damaged, or somebody may have changed it.")

@@ -11,9 +11,10 @@ from typing import Any
 
 from medmae.errors import BadInput
 from medmae.jobs import rsync
-from medmae.jobs.problems import TargetProblem
-from medmae.jobs.there.data import inside
+from medmae.jobs.problems import TargetProblem, odd_answer
+from medmae.jobs.there.data import SHA256, inside
 from medmae.jobs.there.serving import CHUNK
+from medmae.jobs.told import mapping, whole
 from medmae.jobs.transport import Transport
 from medmae.jobs.upload import Blob, Report, Upload
 
@@ -171,8 +172,8 @@ def download(transport: Transport, run_folder: str, destination: Path, wanted: S
         BadInput: the target names files outside of what was asked for, or sends damaged ones.
     """
     listed = transport.call("data.list_files", {"run": run_folder, "wanted": list(wanted)}, timeout_s=SILENCE_S)
-    files = {_place(destination, name, wanted): (name, int(size), str(sha256))
-             for name, (size, sha256) in listed["files"].items()}
+    files = {_place(destination, name, wanted): (name, *_size_and_hash(transport, told))
+             for name, told in mapping(listed.get("files")).items()}
     total = sum(size for _, size, _ in files.values())
     done = 0
     for place, (name, size, sha256) in files.items():
@@ -190,12 +191,14 @@ def _fetch(transport: Transport, run_folder: str, place: Path, file: tuple[str, 
     part = place.with_name(f".partial-{sha256[:32]}")
     place.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):  # the second time from the beginning
-        with open(part, "ab") as stream:
+        with open(part, "ab") as stream, contextlib.suppress(_TooLong):
             if stream.tell() > size:
                 stream.truncate(0)
             begin = stream.tell()
 
             def take(data: bytes, stream: Any = stream) -> None:
+                if stream.tell() + len(data) > size:  # before it fills the disk
+                    raise _TooLong
                 stream.write(data)
                 arrived(stream.tell())
 
@@ -206,6 +209,17 @@ def _fetch(transport: Transport, run_folder: str, place: Path, file: tuple[str, 
             return
         part.unlink()
     raise BadInput(f"{name} changed on {transport.target.name} while it was fetched, or arrives damaged. Fetch again.")
+
+
+class _TooLong(Exception):
+    """More comes of a file than was told."""
+
+
+def _size_and_hash(transport: Transport, told: Any) -> tuple[int, str]:
+    if not (isinstance(told, list) and len(told) == 2 and whole(told[0]) is not None and isinstance(told[1], str)
+            and SHA256.fullmatch(told[1])):
+        raise odd_answer(transport.target.name)
+    return told[0], told[1]
 
 
 def _place(destination: Path, name: str, wanted: Sequence[str]) -> Path:

@@ -89,7 +89,7 @@ class Transport:
             conversation.finish()
             return answer
         except NoAnswer as none:
-            if none.reason == "silence":
+            if none.reason in ("silence", "odd"):
                 kill()
             code, said = conversation.end()
             raise problem_of_failure(self.target, code, said, none.reason) from None
