@@ -16,11 +16,13 @@ from tiny_training_data import write_pictures
 
 from medmae.cli.app import run
 from medmae.errors import BadInput
-from medmae.jobs.following import follow, log_of
-from medmae.jobs.job import list_jobs
+from medmae.jobs.following import Status, follow, log_of
+from medmae.jobs.job import Job, list_jobs
 from medmae.jobs.stopping import remove, resume, stop
 from medmae.jobs.submission import submission_of, submit
 from medmae.jobs.target import Target
+from medmae.jobs.there.processes import note_launched, processes_of, start_detached
+from medmae.run_folder import RunFolder
 
 LOCAL = Target("local", gpus=0)
 BAD = {"dataset": "/no/such/dataset.json", "model": "/no/such/model", "split": "test"}
@@ -153,6 +155,29 @@ def test_a_killed_submission_is_interrupted_and_a_stopped_one_stopped_and_both_g
     assert list_jobs() == []
 
 
+def test_a_stop_before_the_submission_has_begun_holds(tmp_path: Path) -> None:
+    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    assert submission_of(job).pid is None
+    assert stop(job)
+    wait_until(lambda: not processes_of(job.mirror / "submission"), 5)
+    assert follow(job).state == "stopped"
+
+
+def test_a_stop_in_the_moment_in_which_the_run_begins_reaches_the_run(tmp_path: Path) -> None:
+    job = submit(LOCAL, "evaluate", {}, BAD)
+    wait_until(lambda: submission_of(job).is_over and follow(job).is_final and not processes_of(job.mirror))
+    record = json.loads((job.mirror / "submission.json").read_text()) | {"stage": "starting"}  # killed before the end
+    (job.mirror / "submission.json").write_text(json.dumps(record))
+    assert stop(job) and follow(job).state == "stopped"
+    (job.mirror / "submission.json").write_text(json.dumps(record))
+    started = start_detached(["sleep", "60"], job.mirror, job.mirror / "output.txt")
+    note_launched(job.mirror, started)
+    RunFolder(job.mirror).write_state(state="queued")
+    assert stop(job) and (job.mirror / "STOP").exists()
+    assert follow(job).state == "queued"  # the run that has begun is what counts again
+    os.kill(started, signal.SIGKILL)
+
+
 def test_an_interrupt_only_ends_the_watching(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     watcher = subprocess.Popen([sys.executable, "-m", "medmae.cli", "job", "status", job.id, "--wait"],
@@ -183,3 +208,21 @@ def test_what_is_wrong_with_the_target_ends_the_submission_with_a_remedy(tmp_pat
     status = follow(job)
     assert (status.state, submission_of(job).code) == ("failed", "no Python")
     assert "/no/such/python" in (status.reason or "") and f"medmae job resume {job.id}" in (status.remedy or "")
+
+
+def test_a_followed_log_is_whole_when_the_run_begins_or_begins_anew(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    stop(job)
+    looks = iter([("output.txt", b"a\nb\n"), ("log.txt", b"1\nhal"), ("log.txt", b"1\nhalf\n\x1b[31m"),
+                  ("log.txt", b"1\n"), ("log.txt", b"1\n2")])
+
+    def look(_job: Job) -> Status:
+        name, text = next(looks)
+        (job.mirror / name).write_bytes(text)
+        return Status("done" if text.endswith(b"2") else "running")
+
+    monkeypatch.setattr("medmae.jobs.following.follow", look)
+    monkeypatch.setattr("medmae.cli.job.FOLLOW_EVERY_SECONDS", 0)
+    assert run(["job", "logs", job.id, "--follow", "--tail", "1"]) == 0
+    assert capsys.readouterr().out.split() == ["b", "1", "half", "1", "2"]

@@ -11,7 +11,7 @@ from medmae.jobs.calling import operate
 from medmae.jobs.following import Status, follow
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
-from medmae.jobs.submission import begin, give_up, submission_of
+from medmae.jobs.submission import begin, give_up, note_begun, note_stopped, submission_of
 
 GRACE_SECONDS = 10.0
 UNDER_WAY = ("submitting", "queued", "running", "stopping")
@@ -28,11 +28,18 @@ def stop(job: Job, hard: bool = False) -> bool:
         TargetProblem: the target cannot be asked.
     """
     job = job.refreshed()
-    if submission_of(job).stage != "done":
-        if submission_of(job).is_over:
-            return False
+    was_submitting = not submission_of(job).is_over
+    if was_submitting:
         give_up(job)
-        return True
+    submission = submission_of(job)
+    if submission.is_over and submission.stage != "done":
+        return was_submitting
+    if was_submitting and submission.stage != "done":  # ended in the moment in which the run begins
+        job = job.refreshed()
+        if not operate(job.target, "runs.stop", {"run": job.folder})["asked"]:
+            note_stopped(job)
+            return True
+        note_begun(job)
     if hard:
         killed = operate(job.target, "runs.kill", {"run": job.folder, "grace_s": GRACE_SECONDS})
         return bool(killed.get("ended", True))

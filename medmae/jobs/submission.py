@@ -7,6 +7,7 @@ is started once more and goes on with what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -39,6 +40,7 @@ WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *[60.0] * 10)
 REPORT_EVERY_SECONDS = 0.5
 BEGINS_WITHIN_SECONDS = 60.0
 SILENCE_SECONDS = 120.0
+STARTING = "starting"  # the stage in which the run may begin
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Submission:
             return False
         if self.pid is None:
             return time.time() - self.updated < BEGINS_WITHIN_SECONDS
-        return process_start(self.pid) == self.pid_start
+        began = process_start(self.pid)
+        return began is not None and began == self.pid_start
 
 
 def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any], *, name: str | None = None,
@@ -132,13 +135,28 @@ def submission_of(job: Job) -> Submission:
 
 
 def give_up(job: Job) -> None:
-    """End the process that submits `job`; what it has brought to the target stays there for another time."""
-    submission = submission_of(job)
-    if submission.is_alive and submission.pid is not None:
-        os.kill(submission.pid, signal.SIGTERM)
-        while submission.is_alive:
-            time.sleep(0.05)
-    _write(job, dataclasses.replace(submission, stage="stopped", error="Stopped as asked before it was submitted."))
+    """End the process that submits `job`; what it has brought to the target stays there for another time.
+
+    The stage stays "starting" where the run may have begun meanwhile, and "done" where it has.
+    """
+    while (submission := submission_of(job)).is_alive:  # a process that is only just beginning has no number yet
+        if submission.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(submission.pid, signal.SIGTERM)
+        time.sleep(0.05)
+    if not submission.is_over and submission.stage != STARTING:
+        note_stopped(job)
+
+
+def note_stopped(job: Job) -> None:
+    """The submission was ended as asked, and there is no run of it."""
+    _write(job, dataclasses.replace(submission_of(job), stage="stopped",
+                                    error="Stopped as asked before it was submitted."))
+
+
+def note_begun(job: Job) -> None:
+    """The run has begun, although the submission was ended before it could say so."""
+    _write(job, dataclasses.replace(submission_of(job), stage="done"))
 
 
 def perform(job: Job) -> Submission:
@@ -197,6 +215,7 @@ class _Work:
     def _start_here(self) -> None:
         """Run in the mirror itself, with the files where they are."""
         self.job = self.job.replace(folder=str(self.job.mirror))
+        self.log.report(STARTING, 0, 0)
         python = sys.executable if self.job.target.python == Target.python else self.job.target.python
         self._start(_engine(), python)
 
@@ -209,7 +228,7 @@ class _Work:
         python = ensure_environment(transport, folder, self.log.report)
         if self.job.folder is None:
             self._bring(transport, folder)
-        self.log.report("starting", 0, 0)
+        self.log.report(STARTING, 0, 0)
         self._start(code, python)
 
     def _bring(self, transport: Transport, folder: str) -> None:
@@ -298,7 +317,14 @@ def _write(job: Job, submission: Submission) -> None:
 
 def main() -> None:
     """Entry point of ``python -m medmae.jobs.submission ID``."""
+    signal.signal(signal.SIGTERM, _end)
     perform(load_job(sys.argv[1]))
+
+
+def _end(number: int, _frame: object) -> None:
+    """As an exception, so that no connection, upload or converting process is left behind."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
