@@ -9,7 +9,7 @@ import slicer
 import vtk
 from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
-from MedMAESegmentLib.RunJob import RunCancelled, duration
+from MedMAESegmentLib.FollowedJob import RunCancelled, duration
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode
 from slicer.i18n import tr as _
@@ -219,7 +219,8 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _start(self, parameters: MedMAESegmentParameterNode) -> None:
         job = self.logic.segment(parameters.inputVolume, parameters.model, parameters.segmentation,
-                                 parameters.device.value, progressCallback=self._onProgress, waitForCompletion=False)
+                                 device=parameters.device.value, replaceExisting=True,  # the user was asked
+                                 progressCallback=self._onProgress, waitForCompletion=False)
         self._job = job
         job.finished.connect(self._onFinished)
 

@@ -11,7 +11,7 @@ import slicer
 import vtk
 from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
-from MedMAESegmentLib.RunJob import RunCancelled
+from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAETrainLib.TrainLogic import TrainLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode, vtkMRMLVolumeNode
 from slicer.i18n import tr as _

@@ -1,14 +1,19 @@
-"""The second in which nodes are written to files: the application stays alive, and anything may happen meanwhile."""
+"""The second in which nodes are handed to the engine: the application lives on, and anything may happen meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import slicer
 
+from medmae.worker.client import WorkerClient
 from MedMAESegmentLib.Application import processEvents
+from MedMAESegmentLib.Background import inBackground
+from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.NodeReference import NodeReference
-from MedMAESegmentLib.RunJob import RunCancelled
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
 
 class HandOver:
@@ -41,3 +46,35 @@ class HandOver:
             if reference.node is None:
                 raise ValueError(f"{name} was removed from the scene while it was being handed over. Load it and "
                                  "start again.")
+
+
+def handOverImages(client: WorkerClient, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode],
+                   handOver: HandOver) -> list[dict[str, Any]]:
+    """Copy the voxels of the volumes, one a channel, to where the worker sees them: voxels and geometry, nothing else.
+
+    The disk is waited for in a thread.
+
+    Raises:
+        RunCancelled, ValueError: see `HandOver`; nothing is left behind then.
+    """
+    images: list[dict[str, Any]] = []
+    try:
+        for volumeNode in volumeNodes:
+            handOver()
+            array, affine = voxels(volumeNode), networkGeometry(volumeNode).tolist()
+            options = {"name": f"The volume {volumeNode.GetName()}", "channels_last": array.ndim == 4,
+                       "is_2d": array.ndim == 4 and len(array) == 1}
+
+            def put(array: np.ndarray = array, affine: list = affine, options: dict = options) -> None:
+                images.append(client.image(engineVoxels(array), affine, **options))
+
+            inBackground(put, handOver)
+    except BaseException:
+        client.release(*images)
+        raise
+    return images
+
+
+def engineVoxels(array: np.ndarray) -> np.ndarray:
+    """Voxels as the engine takes them: of colours red, green and blue, without transparency."""
+    return np.ascontiguousarray(array[..., :3]) if array.ndim == 4 else array

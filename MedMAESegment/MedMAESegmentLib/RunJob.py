@@ -4,97 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 from medmae.errors import BadInput
 from medmae.run_folder import RunFolder
-from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe
 from MedMAESegmentLib.Signal import Signal
 
 ENDED_STATES = ("done", "failed", "stopped", "interrupted", "cancelled")
 _TAIL_BYTES = 65536
 
-ProgressCallback = Callable[[float, str], Any]
 
-
-class RunFailed(RuntimeError):
-    """A run ended without a result; the text is the reason that it gave and what to do about it."""
-
-
-class RunCancelled(RuntimeError):
-    """A run was cancelled on request."""
-
-
-class RunJob:
-    """One run of the engine, ours or one found on disk.
-
-    ``progressed(fraction, message)`` follows the computation (fraction from 0 to 1), ``recorded(record)`` hands on
-    each line of progress.jsonl, ``finished(job)`` comes once, after which `state`, `result` and `error` are final.
-
-    >>> job.wait()              # blocks the caller, not the application
-    >>> job.startFollowing()    # or: returns at once, signals come from the event loop
-    """
-
-    pollIntervalMs = 100
-    endsWithCaller = True
+class RunJob(FollowedJob):
+    """One run of the engine, ours or one found on disk; ``recorded(record)`` hands on each line of progress.jsonl."""
 
     def __init__(self, run: RunFolder, process: ChildProcess | None = None) -> None:
+        super().__init__()
         self.run = run
-        self.progressed, self.recorded, self.finished = Signal(), Signal(), Signal()
-        self.state: str = "queued"
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.fraction, self.message = 0.0, ""
+        self.recorded = Signal()
         self._process = process
-        self._timer: Any = None
-        self._ended = False
         # A run found on disk may have a long history, of which only the end matters here.
         size = run.progress_file.stat().st_size if run.progress_file.exists() else 0
         self._progressOffset = max(0, size - _TAIL_BYTES)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run is over and its result was taken."""
-        return self._ended
-
-    def startFollowing(self) -> None:
-        """Follow from the application's event loop; does nothing where there is none (use `wait` or `poll`)."""
-        try:
-            import qt
-        except ImportError:
-            return
-        if self._timer is None and not self._ended:
-            self._timer = qt.QTimer()
-            self._timer.setInterval(self.pollIntervalMs)
-            self._timer.timeout.connect(self._onTimer)
-            self._timer.start()
-
-    def stopFollowing(self) -> None:
-        """Stop following; the run goes on."""
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
-
-    def wait(self) -> Any:
-        """Wait for the end while the application stays alive; returns `result`.
-
-        Raises:
-            RunFailed, RunCancelled: the run gave no result.
-        """
-        try:
-            while not self.poll():
-                processEvents()
-                time.sleep(0.02)
-        except BaseException:
-            if self.endsWithCaller:  # nobody is left who would take the result
-                self.cancel()
-            raise
-        if self.error is not None:
-            raise self.error
-        return self.result
 
     def cancel(self) -> None:
         """End the run at once, with every process that it started; nothing of its result is taken."""
@@ -150,9 +82,6 @@ class RunJob:
         """What the job gives; for subclasses. The run is done."""
         return self.run.path
 
-    def _cleanUp(self) -> None:
-        """Called once after the end, before `finished`; for subclasses."""
-
     def _failure(self, name: str, state: dict[str, Any]) -> Exception:
         if name == "stopped":
             return RunCancelled("The run was stopped on request.")
@@ -160,7 +89,7 @@ class RunJob:
         if reason.startswith(("ModuleNotFoundError", "ImportError")):
             remedy = ("A Python package that the computation needs is missing or damaged. Restart Slicer and try "
                       "again; if it stays so, reinstall that package.")
-        return RunFailed(" ".join(_asSentence(part) for part in (reason, remedy) if part))
+        return RunFailed(" ".join(asSentence(part) for part in (reason, remedy) if part))
 
     def _withoutAWord(self) -> dict[str, Any]:
         """The state of a child that ended without writing one: killed, or unable to start."""
@@ -170,15 +99,6 @@ class RunJob:
             return {"reason": f"The computation could not run (exit code {code}). Its last output was:\n{output}"}
         return {"reason": f"The computation ended without saying why (exit code {code}).",
                 "remedy": "The usual cause is too little memory: close other programs, or use a smaller image."}
-
-    def _end(self, name: str) -> None:
-        self.state, self._ended = name, True
-        self.stopFollowing()
-        self._cleanUp()
-        self.finished.emit(self)
-
-    def _onTimer(self) -> None:
-        self.poll()
 
     def _readProgress(self) -> None:
         """Emit the complete new lines of progress.jsonl."""
@@ -200,28 +120,3 @@ class RunJob:
             self.recorded.emit(record)
             if isinstance(record.get("step"), int) and record.get("total"):
                 self._progress(record["step"] / record["total"], describe(record))
-
-    def _progress(self, fraction: float, message: str) -> None:
-        self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
-        self.progressed.emit(self.fraction, message)
-
-
-def _asSentence(text: str) -> str:
-    return text if text.rstrip().endswith((".", "!", "?", ":")) else f"{text.rstrip()}."
-
-
-def describe(record: dict[str, Any]) -> str:
-    """One progress record in words: ``segment 3 of 10, about 20 s left``."""
-    stage = str(record.get("stage", "step")).replace("_", " ")
-    text = f"{stage[:1].upper()}{stage[1:]} {record['step']} of {record['total']}"
-    eta = record.get("eta_s")
-    return text if eta is None else f"{text}, about {duration(eta)} left"
-
-
-def duration(seconds: float) -> str:
-    """A duration in the unit that people use for it."""
-    if seconds < 90:
-        return f"{max(seconds, 0):.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -1,28 +1,33 @@
-"""Segment a volume of the scene with a MedMAE model, in a child process."""
+"""Segment and classify volumes of the scene with MedMAE models, computed by the warm worker."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
 
-from medmae.run_folder import RunFolder
 from MedMAESegmentLib import Dependencies
-from MedMAESegmentLib.Application import newTemporaryFolder
-from MedMAESegmentLib.ChildProcess import ChildProcess
-from MedMAESegmentLib.HandOver import HandOver
-from MedMAESegmentLib.RunJob import ProgressCallback
-from MedMAESegmentLib.SegmentationImport import canReceive
-from MedMAESegmentLib.SegmentationJob import VOLUME_FILE, SegmentationJob
-from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeVolume
+from MedMAESegmentLib.BaseLabels import baseLabels
+from MedMAESegmentLib.EditorSetup import EditorSetup
+from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback
+from MedMAESegmentLib.HandOver import HandOver, handOverImages
+from MedMAESegmentLib.ImportOptions import ImportOptions
+from MedMAESegmentLib.LabelImport import labelType
+from MedMAESegmentLib.ModelShelf import ModelShelf
+from MedMAESegmentLib.Region import boxOfRoi
+from MedMAESegmentLib.SegmentationJob import SegmentationJob
+from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver, attributesOf
+from MedMAESegmentLib.SegmentOptions import SegmentOptions
+from MedMAESegmentLib.Suitability import refuseUnusable, usableModel
+from MedMAESegmentLib.VolumeExport import voxels
+from MedMAESegmentLib.WorkerSession import WorkerSession, applicationWorker
 
-EDITOR_TAG = "MedMAESegment"
+Volumes = slicer.vtkMRMLVolumeNode | Sequence[slicer.vtkMRMLVolumeNode]
 
 
-class SegmentLogic:
+class SegmentLogic(ModelShelf, EditorSetup):
     """The computation of the MedMAESegment module; needs no widget.
 
     >>> segmentation = logic.segment(volumeNode, "hippocampus")
@@ -31,72 +36,100 @@ class SegmentLogic:
     """
 
     def __init__(self) -> None:
-        self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
-        self.jobs: list[SegmentationJob] = []
+        self.worker: WorkerSession = applicationWorker()  # tests put a session with another command here
+        self.jobs: list[FollowedJob] = []
         self._handOvers: list[HandOver] = []
 
-    def models(self) -> dict[str, Any]:
-        """The installed segmentation models: name to `medmae.models.ModelInfo`."""
-        from medmae.models import list_models
-
-        return {name: info for name, info in list_models() if info.task == "segmentation"}
-
-    def describeModel(self, info: Any) -> str:
-        """What a model segments and what it was made from, in two lines."""
-        names = [str(label["name"]) for label in info.labels[1:]]
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        cases = info.training.get("cases")
-        parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
-        return f"{shown}\n{', '.join(part for part in parts if part)}"
-
-    def replacedSegments(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None, info: Any) -> list[str]:
-        """The names of the segments that a result of the model would replace in a segmentation."""
-        if segmentationNode is None:
-            return []
-        names = [str(label["name"]) for label in info.labels[1:]]
-        return [name for name in names if segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name)]
-
-    def isResultOfAnother(self, segmentationNode: slicer.vtkMRMLSegmentationNode | None,
-                          volumeNode: slicer.vtkMRMLVolumeNode | None) -> bool:
-        """Whether a segmentation was drawn on another volume than the given one."""
-        if segmentationNode is None or volumeNode is None:
-            return False
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        return segmentationNode.GetNodeReference(role) not in (None, volumeNode)
-
-    def segment(self, volumeNode: slicer.vtkMRMLVolumeNode, model: str | Path,
-                segmentationNode: slicer.vtkMRMLSegmentationNode | None = None, device: str = "auto", *,
-                precision: str | None = None, overlap: float | None = None,
-                progressCallback: ProgressCallback | None = None,
+    def segment(self, volumeNode: Volumes, model: str | Path,
+                segmentationNode: slicer.vtkMRMLSegmentationNode | None = None,
+                device: str = "auto", *, roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
+                precision: str | None = None, overlap: float | None = None, mirror: bool = False,
+                largestComponent: bool = False, uncertainty: bool = False, smoothing: float | None = None,
+                replaceExisting: bool = False, progressCallback: ProgressCallback | None = None,
                 waitForCompletion: bool = True) -> slicer.vtkMRMLSegmentationNode | SegmentationJob:
         """Segment a volume.
 
-        :param volumeNode: scalar or colour volume. Of a sequence the current frame is used. Parent transforms: the
-          network sees the volume under a rigid or scaling one, and as acquired under a warping one; the result is on
-          the volume's own voxels and under the same transform in every case.
+        :param volumeNode: scalar or colour volume; of a model with several channels a list, one volume a channel in the
+          model's order, which may lie on different grids (the first gives that of the result). Of a sequence the
+          current frame is used. Parent transforms: the network sees the volume under a rigid or scaling one, and as
+          acquired under a warping one; the result is on the volume's own voxels and under the same transform in every
+          case.
         :param model: name in the registry, model folder or zip, or run folder.
-        :param segmentationNode: where the result goes; its segments of other names are kept. None: a new node.
+        :param segmentationNode: where the result goes; its segments are kept. None: a new node.
         :param device: "auto", "cpu", "cuda:0".
+        :param roiNode: segment only inside of this markups ROI; of a rotated one inside of its box along the patient's
+          axes. Segments that are replaced stay as they are outside.
         :param precision: "fp32", "bf16" or "fp16"; None: what suits the device.
         :param overlap: of neighbouring windows, 0 to below 1; None: the default.
-        :param progressCallback: called with (fraction from 0 to 1, message) while the child works.
+        :param mirror: mean over the image mirrored along every combination of axes; 8 times the work in 3-D.
+        :param largestComponent: keep only the largest part of each label.
+        :param uncertainty: also add a scalar volume of where the model is unsure (0 to 255), and know the confidence.
+        :param smoothing: also make closed surfaces, smoothed by this factor from 0 to 1.
+        :param replaceExisting: replace segments of the same name in `segmentationNode`; else they are kept, and the new
+          ones get a number behind their name.
+        :param progressCallback: called with (fraction from 0 to 1, message).
         :param waitForCompletion: True: return the segmentation node when it is filled, with the application alive
-          meanwhile. False: return a `SegmentationJob` at once.
+          meanwhile. False: return a `SegmentationJob` as soon as the voxels are handed over; several are done one after
+          the other.
         :raises ValueError: the volume cannot be segmented, or the segmentation cannot take the result.
         :raises medmae.errors.BadInput: the model cannot be used.
         :raises RunFailed: the computation failed; the text is its reason.
         :raises RunCancelled: it was cancelled.
         """
-        from medmae.models import load_info, resolve_model
+        volumeNodes = _listed(volumeNode)
+        refuseUnusable(volumeNodes, segmentationNode)
+        modelFolder, info = usableModel(model, "segmentation", volumeNodes)
+        options = SegmentOptions(device, precision, overlap, mirror, largestComponent, uncertainty)
+        box = boxOfRoi(roiNode, volumeNodes[0]) if roiNode is not None else None
+        settings = options.settings(box)
+        receiver = SegmentationReceiver(
+            volumeNodes, segmentationNode, attributesOf(info, {**options.told(), "region": box}),
+            ImportOptions(replaceExisting, smoothing))
+        base = segmentationNode if box is not None and replaceExisting else None
+        job = self._start(volumeNodes, modelFolder, info, settings, receiver, base, progressCallback)
+        return self._followed(job, waitForCompletion)
 
-        _refuseUnusable(volumeNode, segmentationNode)
-        modelFolder = resolve_model(model)
-        info = load_info(modelFolder)
-        if info.task != "segmentation":
-            raise ValueError(f"The model {info.name} is for {info.task}, not for segmentation. Choose another model.")
-        config = {"device": device, "format": "seg.nrrd", "precision": precision, "overlap": overlap}
-        attributes = {"model": info.name, "modelVersion": info.weights_sha256}
-        job = self._start(volumeNode, modelFolder, segmentationNode, config, attributes, progressCallback)
+    def cancel(self) -> None:
+        """End everything under way."""
+        for handOver in self._handOvers:
+            handOver.cancel()
+        for job in list(self.jobs):
+            job.cancel()
+
+    def _start(self, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], modelFolder: Path, info: Any,
+               settings: dict[str, Any], receiver: SegmentationReceiver,
+               base: slicer.vtkMRMLSegmentationNode | None,
+               progressCallback: ProgressCallback | None) -> SegmentationJob:
+        report = progressCallback or (lambda _fraction, _message: None)
+        images = self._handOver(volumeNodes, report)
+        client, dtype = self.worker.client, labelType(info.labels)
+        kept = baseLabels(base, volumeNodes[0], info.labels, dtype) if base is not None else None
+        if kept is not None:
+            images.append(client.image(kept, images[0]["affine"]))
+        fields: dict[str, Any] = {"base": images[-1]["buffer"]} if kept is not None else {}
+        if settings.get("uncertainty"):
+            fields["output"], settings["format"] = str(self.worker.mapsPath()), "nrrd"
+        report(0.0, "Starting")
+        request = client.send(
+            "segment", model=str(modelFolder), images=images[:len(volumeNodes)], settings=settings, **fields,
+            labels=client.exchange.space(dtype, voxels(volumeNodes[0]).shape[:3]))
+        job = SegmentationJob(self.worker, request, images, receiver, info.labels, bool(settings.get("uncertainty")))
+        job.progressed.connect(report)
+        return job
+
+    def _handOver(self, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode],
+                  report: ProgressCallback) -> list[dict[str, Any]]:
+        if self.worker.command is None:
+            Dependencies.ensureInstalled()
+        handOver = HandOver(volumeNodes)
+        self._handOvers.append(handOver)
+        try:
+            report(0.0, "Handing over the volume")
+            return handOverImages(self.worker.client, volumeNodes, handOver)
+        finally:
+            self._handOvers.remove(handOver)
+
+    def _followed(self, job: FollowedJob, waitForCompletion: bool) -> Any:
         self.jobs.append(job)
         job.finished.connect(self._onFinished)
         if waitForCompletion:
@@ -104,79 +137,12 @@ class SegmentLogic:
         job.startFollowing()
         return job
 
-    def cancel(self) -> None:
-        """End every segmentation under way, with all its processes."""
-        for handOver in self._handOvers:
-            handOver.cancel()
-        for job in list(self.jobs):
-            job.cancel()
-
-    def getSegmentEditorNode(self) -> slicer.vtkMRMLSegmentEditorNode:
-        """The module's segment editor parameter node, the same one for the life of the scene."""
-        node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetName("MedMAE segment editor")
-            node.SetSingletonTag(EDITOR_TAG)
-            node = slicer.mrmlScene.AddNode(node)
-        return node
-
-    def editSegmentation(self, segmentationNode: slicer.vtkMRMLSegmentationNode,
-                         editorNode: slicer.vtkMRMLSegmentEditorNode | None = None) -> slicer.vtkMRMLSegmentEditorNode:
-        """Set up an editor node (default: the module's own) for a segmentation, its volume and its first segment."""
-        editorNode = editorNode or self.getSegmentEditorNode()
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        editorNode.SetAndObserveSegmentationNode(segmentationNode)
-        editorNode.SetAndObserveSourceVolumeNode(segmentationNode.GetNodeReference(role))
-        segmentation = segmentationNode.GetSegmentation()
-        editorNode.SetSelectedSegmentID(
-            segmentation.GetNthSegmentID(0) if segmentation.GetNumberOfSegments() > 0 else "")
-        return editorNode
-
-    def _start(self, volumeNode: slicer.vtkMRMLVolumeNode, model: Path,
-               segmentationNode: slicer.vtkMRMLSegmentationNode | None, config: dict[str, Any],
-               attributes: dict[str, str], progressCallback: ProgressCallback | None) -> SegmentationJob:
-        report = progressCallback or (lambda _fraction, _message: None)
-        if self.engineCommand is None:
-            Dependencies.ensureInstalled()
-        handOver, folder = HandOver([volumeNode]), newTemporaryFolder()
-        self._handOvers.append(handOver)
-        try:
-            report(0.0, "Handing over the volume")
-            handOver()
-            image, geometry = folder / VOLUME_FILE, networkGeometry(volumeNode)
-            writeVolume(volumeNode, image, handOver)
-            run = RunFolder.create(
-                folder / "run", "segment", {key: value for key, value in config.items() if value is not None},
-                {"model": str(Path(model).resolve()), "images": [str(image)], "out": str(folder / "run" / "out")})
-            report(0.0, "Starting")
-            process = ChildProcess(run.path, command=self.engineCommand)
-            job = SegmentationJob(run, process, folder, volumeNode, geometry, segmentationNode, attributes)
-            process.start()
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        finally:
-            self._handOvers.remove(handOver)
-        job.progressed.connect(report)
-        return job
-
-    def _onFinished(self, job: SegmentationJob) -> None:
+    def _onFinished(self, job: FollowedJob) -> None:
         if job in self.jobs:
             self.jobs.remove(job)
-        if job.result is not None:
+        if isinstance(job.result, slicer.vtkMRMLSegmentationNode):
             self.editSegmentation(job.result)
 
 
-def _refuseUnusable(volumeNode: Any, segmentationNode: Any) -> None:
-    voxels(volumeNode)
-    if volumeNode.GetScene() is not slicer.mrmlScene:
-        raise ValueError(f"The volume {volumeNode.GetName()} is not in the scene. Add it first.")
-    if segmentationNode is None:
-        return
-    if not isinstance(segmentationNode, slicer.vtkMRMLSegmentationNode):
-        raise ValueError("The result needs a segmentation node. Give one, or none for a new one.")
-    if not canReceive(segmentationNode, volumeNode):
-        raise ValueError(f"The segmentation {segmentationNode.GetName()} is under another transform than the volume "
-                         f"{volumeNode.GetName()}, so that its segments would move. Choose a new segmentation, or put "
-                         "both under the same transform.")
+def _listed(volumes: Volumes) -> list[slicer.vtkMRMLVolumeNode]:
+    return list(volumes) if isinstance(volumes, (list, tuple)) else [volumes]

@@ -12,8 +12,8 @@ from typing import Any
 
 from MedMAESegmentLib import Dependencies
 from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver
-from MedMAESegmentLib.RunJob import ProgressCallback
 
 from medmae.errors import BadInput
 from medmae.home import runs_folder

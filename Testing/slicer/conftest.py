@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,10 +90,58 @@ def engine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def fake_worker(tmp_path, monkeypatch):
+    """A worker session whose worker does what `work_plan` says."""
+    from MedMAESegmentLib.WorkerSession import WorkerSession
+
+    monkeypatch.setenv("FAKE_WORKER", str(tmp_path / "work"))
+    session = WorkerSession([sys.executable, str(ROOT / "Testing" / "slicer" / "fake_worker.py")])
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def work_plan(tmp_path):
+    """Set what the stand-in for the worker does: work_plan("progress", "labels=FILE")."""
+    return lambda *actions: (tmp_path / "work").write_text("\n".join(actions))
+
+
+@pytest.fixture
+def labels_file(tmp_path):
+    """Labels {box: value} on the grid of a volume, in a file that the stand-in for the worker takes."""
+    def write(volume, boxes, name="labels.npy"):
+        import slicer
+
+        labels = np.zeros(slicer.util.arrayFromVolume(volume).shape[:3], np.uint8)
+        for value, box in enumerate(boxes, 1):
+            labels[box] = value
+        np.save(tmp_path / name, labels)
+        return tmp_path / name
+
+    return write
+
+
+def voxels_left(logic) -> list[str]:
+    """Files of voxels that are still there between the session and its worker, which has two seconds to let go."""
+    folder, deadline = logic.worker.client.exchange.folder, time.monotonic() + 2
+    while True:
+        logic.worker.poll()
+        left = sorted(path.name for path in folder.iterdir() if path.name != "worker.log")
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+MODEL_LABELS = [{"name": "background", "value": 0}, {"name": "left", "value": 1, "color": (1.0, 0.0, 0.0)},
+                {"name": "right", "value": 2, "color": (0.0, 0.0, 1.0)}]
+
+
+@pytest.fixture
 def a_known_model(monkeypatch):
     """A model called "model" in the registry, for tests in which nothing is computed."""
     import medmae.models
 
     monkeypatch.setattr(medmae.models, "resolve_model", lambda name: Path("/models") / str(name))
     monkeypatch.setattr(medmae.models, "load_info", lambda path: SimpleNamespace(
-        name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT"))
+        name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT", labels=MODEL_LABELS,
+        channels=[{"name": "CT", "modality": "CT"}], image_channels=1, training={}))

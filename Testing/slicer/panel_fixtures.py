@@ -65,19 +65,9 @@ def model(a_known_model, monkeypatch):
 
 
 @pytest.fixture
-def result_file(make_segmentation, scene, tmp_path):
-    def write(volume):
-        import slicer
-
-        node = make_segmentation(volume, {"left": BOX})
-        storage = slicer.vtkMRMLSegmentationStorageNode()
-        storage.SetFileName(str(tmp_path / "expected.seg.nrrd"))
-        assert storage.WriteData(node)
-        scene.RemoveNode(node.GetDisplayNode())
-        scene.RemoveNode(node)
-        return tmp_path / "expected.seg.nrrd"
-
-    return write
+def result_file(labels_file):
+    """What the worker answers: a segment "left"."""
+    return lambda volume: labels_file(volume, [BOX])
 
 
 def until(qt_application, condition, seconds=15):

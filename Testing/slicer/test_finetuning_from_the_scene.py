@@ -147,7 +147,7 @@ def test_unusable_cases_start_nothing(logic, engine, cases, application):
 
 
 def test_the_runs_reason_becomes_the_exception(logic, engine, cases):
-    from MedMAESegmentLib.RunJob import RunFailed
+    from MedMAESegmentLib.FollowedJob import RunFailed
 
     engine("fail")
     with pytest.raises(RunFailed, match="The image is sheared"):
@@ -221,7 +221,7 @@ def test_a_run_that_cannot_start_leaves_nothing_behind(logic, cases):
 
 def test_cancelling_while_cases_are_handed_over_starts_nothing(logic, engine, cases, monkeypatch):
     import slicer
-    from MedMAESegmentLib.RunJob import RunCancelled
+    from MedMAESegmentLib.FollowedJob import RunCancelled
 
     engine("work=60")
     monkeypatch.setattr(slicer.app, "processEvents", logic.cancelHandOver)
@@ -238,7 +238,7 @@ def test_a_home_that_cannot_be_written_is_explained(logic, cases, tmp_path, monk
 
 
 def test_a_run_folder_deleted_meanwhile_ends_the_job(logic, engine, cases):
-    from MedMAESegmentLib.RunJob import RunFailed
+    from MedMAESegmentLib.FollowedJob import RunFailed
 
     engine("work=60")
     job = logic.finetune(cases)

@@ -1,0 +1,80 @@
+"""The models on this computer: listed, imported, exported and removed, with no internet."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from medmae.errors import BadInput
+from MedMAESegmentLib.Background import inBackground
+
+
+class ModelShelf:
+    """What can be done with models; nothing here loads one. Large files are copied while the application stays alive.
+
+    >>> ModelShelf().importModel("/media/usb/liver.zip")
+    'liver'
+    """
+
+    def models(self, task: str | None = "segmentation") -> dict[str, Any]:
+        """The installed models of a task ("segmentation", "classification", "encoder"; None: all): name to
+        `medmae.models.ModelInfo`."""
+        from medmae.models import list_models
+
+        return {name: info for name, info in list_models() if task in (None, info.task)}
+
+    def describeModel(self, info: Any) -> str:
+        """What a model segments and what it was made from, in two lines."""
+        names = [str(label["name"]) for label in info.labels[1:]]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        cases = info.training.get("cases")
+        parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
+        return f"{shown}\n{', '.join(part for part in parts if part)}"
+
+    def importModel(self, path: str | Path, name: str | None = None, replace: bool = False) -> str:
+        """Install a model from a folder, a zip file or a finished run; its weights are verified.
+
+        :param name: in the list; default: what the model is called.
+        :param replace: whether a model of that name is replaced.
+        :returns: the name in the list.
+        :raises medmae.errors.BadInput: it is no model, is damaged, or the name is taken.
+        """
+        from medmae.models import install_model
+
+        return inBackground(lambda: install_model(path, name, replace)).name
+
+    def exportModel(self, name: str, path: str | Path) -> Path:
+        """Write a model into one zip file, which `importModel` and ``medmae model install`` take.
+
+        :param path: the file, or a folder for ``NAME.zip``.
+        :returns: the file.
+        :raises medmae.errors.BadInput: there is no such model, or the file exists.
+        """
+        from medmae.files import atomic_path
+        from medmae.models import resolve_model
+
+        source, target = resolve_model(name), Path(path)
+        target = target / f"{source.name}.zip" if target.is_dir() else target
+        if target.exists():
+            raise BadInput(f"{target} exists already. Choose another name, or remove it first.")
+        if not source.is_dir():
+            raise BadInput(f"{source} is a file already. Copy it.")
+
+        def write() -> None:
+            with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                for file in sorted(source.iterdir()):
+                    if file.is_file():
+                        archive.write(file, file.name)
+
+        inBackground(write)
+        return target
+
+    def removeModel(self, name: str) -> None:
+        """Delete an installed model. A segmentation that has begun with it goes on.
+
+        :raises medmae.errors.BadInput: no model of that name is installed.
+        """
+        from medmae.models import remove_model
+
+        inBackground(lambda: remove_model(name))

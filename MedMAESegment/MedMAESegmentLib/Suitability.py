@@ -1,0 +1,61 @@
+"""What can be computed at all: refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from MedMAESegmentLib.SegmentationImport import canReceive
+from MedMAESegmentLib.VolumeExport import voxels
+
+
+def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> tuple[Path, Any]:
+    """The folder of a model and its `medmae.models.ModelInfo`.
+
+    Raises:
+        medmae.errors.BadInput: there is no such model.
+        ValueError: it is for another task, or for another number of channels.
+    """
+    from medmae.models import load_info, resolve_model
+
+    folder = resolve_model(model)
+    info = load_info(folder)
+    if info.task != task:
+        raise ValueError(f"The model {info.name} is for {info.task}, not for {task}. Choose another model.")
+    channels = sum(_components(node) for node in volumeNodes)
+    isColourOrGrey = len(volumeNodes) == 1 and {channels, info.image_channels} <= {1, 3}  # the engine makes one of it
+    if channels != info.image_channels and not isColourOrGrey:
+        names = ", ".join(str(channel.get("name", "")) for channel in info.channels[:info.image_channels])
+        raise ValueError(f"The model {info.name} sees {info.image_channels} channels ({names}), but the volumes have "
+                         f"{channels}. Give one volume for each channel, in this order.")
+    return folder.resolve(), info
+
+
+def refuseUnusable(volumeNodes: Sequence[Any], segmentationNode: Any) -> None:
+    """Refuse volumes that cannot be segmented, and segmentations that cannot take the result.
+
+    Raises:
+        ValueError: why not, and what to do.
+    """
+    if not volumeNodes:
+        raise ValueError("A volume is needed. Load one and select it.")
+    for node in volumeNodes:
+        voxels(node)
+        if node.GetScene() is not slicer.mrmlScene:
+            raise ValueError(f"The volume {node.GetName()} is not in the scene. Add it first.")
+    if segmentationNode is None:
+        return
+    if not isinstance(segmentationNode, slicer.vtkMRMLSegmentationNode):
+        raise ValueError("The result needs a segmentation node. Give one, or none for a new one.")
+    if not canReceive(segmentationNode, volumeNodes[0]):
+        raise ValueError(f"The segmentation {segmentationNode.GetName()} is under another transform than the volume "
+                         f"{volumeNodes[0].GetName()}, so that its segments would move. Choose a new segmentation, or "
+                         "put both under the same transform.")
+
+
+def _components(volumeNode: slicer.vtkMRMLVolumeNode) -> int:
+    array = voxels(volumeNode)
+    return 1 if array.ndim == 3 else 3
