@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,7 +135,10 @@ def test_another_number_of_parts_other_images_and_other_options_are_refused(tmp_
     assert execute(tmp_path / "part0", model, tmp_path / "scans", out, [0, 2])[0] == 0
     code, run = execute(tmp_path / "other", model, tmp_path / "scans", out, [0, 3], resume=True)
     assert code == 2 and "divided into 2 parts, not 3" in run.state()["reason"]
-    assert execute(tmp_path / "part1", model, tmp_path / "scans", out, [1, 2], overlap=0.25)[0] == 0
+    code, run = execute(tmp_path / "part1", model, tmp_path / "scans", out, [1, 2], overlap=0.25)
+    assert code == 2 and "overlap=0.5 (not 0.25)" in run.state()["reason"]
+    assert execute(tmp_path / "part1b", model, tmp_path / "scans", tmp_path / "b", [1, 2], overlap=0.25)[0] == 0
+    shutil.copytree(tmp_path / "b", out, dirs_exist_ok=True)  # as if both had begun in the same moment
     with pytest.raises(BadInput, match="other options"):
         merge_parts(out)
     (tmp_path / "scans" / "00.nii.gz").rename(tmp_path / "scans" / "new.nii.gz")

@@ -95,7 +95,7 @@ class Manifest:
             self._end_line()
         header, records = read_manifest(self.file)
         if header is not None:
-            self._refuse_other(header["options"])
+            self.refuse_other(header["options"])
             self.is_begun = True
             self.records = records
         remove_partial(self.folder)
@@ -104,13 +104,18 @@ class Manifest:
         with open(self.file, "ab") as file:
             file.write(b"\n")
 
-    def _refuse_other(self, before: Mapping[str, Any]) -> None:
+    def refuse_other(self, before: Mapping[str, Any]) -> None:
+        """Refuse to add to results that are made with the options `before`, unless these are the same.
+
+        Raises:
+            BadInput: they differ.
+        """
         names = sorted({*before, *self.options})
         other = [f"{name}={before.get(name)!r} (not {self.options.get(name)!r})" for name in names
                  if before.get(name) != self.options.get(name)]
         if other:
-            raise BadInput(f"The results in {self.out} are made with {', '.join(other)}. --resume goes on with the "
-                           "same options only: repeat them, or choose another --out.")
+            raise BadInput(f"The results in {self.out} are made with {', '.join(other)}. Parts and --resume go on "
+                           "with the same options only: repeat them, or choose another --out.")
 
 
 def read_manifest(file: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:

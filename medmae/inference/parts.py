@@ -19,7 +19,7 @@ from medmae.errors import BadInput
 from medmae.files import read_json, remove_partial, write_json, write_text
 from medmae.folder_lock import has_writer, only_writer
 from medmae.inference.cases import FoundCase
-from medmae.inference.manifest import MANIFEST, read_manifest
+from medmae.inference.manifest import MANIFEST, Manifest, read_manifest
 from medmae.inference.summary import SUMMARY, summary_text
 
 Item = TypeVar("Item")
@@ -84,6 +84,18 @@ def refuse_other_division(out: Path, share: Share, cases: Sequence[FoundCase]) -
             raise BadInput(f"The images are not those that the parts in {out} were begun with, so their numbers do not "
                            "hold. When all parts have ended, the same command with --resume and without a share does "
                            "what is new; or choose another --out.")
+
+
+def refuse_other_options(out: Path, manifest: Manifest) -> None:
+    """All parts in a folder are made with the same options.
+
+    Raises:
+        BadInput: others in `out` have begun with others.
+    """
+    for part in _parts_in(out):
+        header, _ = read_manifest(part["folder"] / MANIFEST)
+        if header is not None:
+            manifest.refuse_other(header["options"])
 
 
 def note_cases(out: Path, share: Share, cases: Sequence[FoundCase]) -> None:

@@ -28,7 +28,14 @@ from medmae.inference.manifest import Manifest, options_of
 from medmae.inference.memory import parse_memory, peak_bytes, reset_peak
 from medmae.inference.outputs.components import clean_inside, steps_for
 from medmae.inference.outputs.measurements import measure_labels
-from medmae.inference.parts import Share, is_being_written, merge, note_cases, refuse_other_division
+from medmae.inference.parts import (
+    Share,
+    is_being_written,
+    merge,
+    note_cases,
+    refuse_other_division,
+    refuse_other_options,
+)
 from medmae.inference.plan import Plan
 from medmae.inference.segment_outputs import CaseOutputs
 from medmae.inference.segmenter import Segmenter
@@ -112,6 +119,7 @@ class _Batch:
         options = options_of("segment", to_json(config), infos, base=base, cleaned=infos[0].postprocessing)
         self.manifest = Manifest(self.out, options, resume=bool(inputs.get("resume")), folder=self.folder)
         if share is not None:
+            refuse_other_options(self.out, self.manifest)
             note_cases(self.out, share, cases)
             self.manifest.begin()  # so that the whole can go on even where no part finishes a case
         found = {index: self.manifest.finished(case) for index, case in enumerate(self.cases)}
