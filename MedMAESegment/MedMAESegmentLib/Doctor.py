@@ -74,6 +74,8 @@ def examine(interpreter: Interpreter, timeout: float = TIMEOUT_SECONDS) -> Docto
 def useInterpreter(path: str | Path) -> DoctorReport:
     """Compute with the Python at a path from now on, if the doctor says that it can.
 
+    A worker that runs already keeps its Python until `applicationWorker().close()`.
+
     Raises:
         ValueError: there is no Python, or MedMAE cannot compute with it; nothing was changed.
         RuntimeError: see `saveInterpreter`.

@@ -14,6 +14,7 @@ import slicer
 from medmae.worker.child import LOG_FILE
 from medmae.worker.client import Request, WorkerClient
 from MedMAESegmentLib.Application import newTemporaryFolder
+from MedMAESegmentLib.Interpreter import chosenInterpreter
 
 _LOG_CHARACTERS = 20000
 
@@ -29,7 +30,7 @@ class WorkerSession:
     pollIntervalMs = 100
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
-        """`command` starts the worker; None: this Python with ``-m medmae.worker``."""
+        """`command` starts the worker; None: the chosen Python with ``-m medmae.worker``."""
         self.command = command
         self._client: WorkerClient | None = None
         self._folder: Path | None = None
@@ -42,7 +43,9 @@ class WorkerSession:
         """Talks to the worker; starts nothing before the first request."""
         if self._client is None:
             self._folder = newTemporaryFolder()
-            self._client = WorkerClient(self.command, folder=self._folder)
+            python = chosenInterpreter()
+            self._client = WorkerClient(self.command or [python.executable, "-m", "medmae.worker"],
+                                        None if self.command else python.environment(), self._folder)
         return self._client
 
     @property

@@ -10,7 +10,7 @@ import qt
 import slicer
 from MedMAESegmentLib.EditorResult import LabelMapping
 from MedMAESegmentLib.EditorRun import EditorRun
-from MedMAESegmentLib.RunJob import RunCancelled
+from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _

@@ -140,6 +140,19 @@ def test_child_processes_run_in_the_chosen_python(doctor, tmp_path):
     assert (tmp_path / "called").read_text().split() == ["-m", "medmae.run", str(tmp_path), "--exit-with-parent"]
 
 
+def test_the_worker_runs_in_the_chosen_python(application, doctor, tmp_path):
+    from MedMAESegmentLib.WorkerSession import WorkerSession
+
+    Doctor.useInterpreter(doctor(f'[ "$2" = medmae.cli ] && {{ {READY}\nexit; }}; echo "$@" > {tmp_path}/called'))
+    session = WorkerSession()
+    session.client.send("models")
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "called").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    session.close()
+    assert (tmp_path / "called").read_text().split()[:2] == ["-m", "medmae.worker"]
+
+
 def test_nothing_is_installed_into_slicer_when_another_python_computes(doctor, monkeypatch):
     Doctor.useInterpreter(doctor(READY))
     monkeypatch.setattr(Dependencies.InstallPlan, "of", lambda _file: pytest.fail("looked into Slicer's Python"))

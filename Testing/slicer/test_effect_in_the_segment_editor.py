@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import slicer
-from MedMAESegmentLib.RunJob import RunCancelled
+from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.Signal import Signal
-from panel_fixtures import BOX, NEEDS_SOURCE
+from panel_fixtures import BOX, NEEDS_SOURCE, until
 
 pytestmark = NEEDS_SOURCE
 MODULE = Path(__file__).resolve().parents[2] / "SegmentEditorMedMAE"
@@ -127,6 +127,21 @@ def test_apply_runs_the_model_into_the_edited_segmentation_and_can_be_undone(edi
     assert found.GetScene() is None, "it was only needed for the voxels"
     editing.effect.logic.Undo()
     assert _names(editing.node) == ["mine"]
+
+
+def test_with_the_worker_the_result_comes_from_the_event_loop(
+        editing, qt_application, work_plan, fake_worker, result_file):
+    from MedMAESegmentLib.SegmentLogic import SegmentLogic
+
+    work_plan("progress", f"labels={result_file(editing.volume)}")
+    editing.gui.logic = SegmentLogic()
+    editing.gui.logic.worker = fake_worker
+    nodes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    editing.gui.applyButton.click()
+    until(qt_application, lambda: editing.gui.applyButton.text == "Apply")
+    assert editing.gui.statusLabel.text.startswith("Done: left")
+    assert _voxels(editing, "left") == SIZE
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == nodes
 
 
 def test_the_selected_segment_at_the_time_of_apply_gets_the_chosen_structure(editing, found):
