@@ -23,7 +23,7 @@ def from_json(cls: type[Config], data: Mapping[str, Any], where: str = "configur
     """Build the dataclass `cls` from JSON data, converting nested dataclasses and tuples.
 
     Raises:
-        BadInput: it is no object, a key is unknown (the valid ones are listed), one is missing, or a value has the wrong
+        BadInput: it is no object, a key is unknown (the valid ones are listed) or missing, or a value is of a wrong
             type.
     """
     if not isinstance(data, Mapping):
