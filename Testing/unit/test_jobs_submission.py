@@ -16,6 +16,7 @@ from tiny_training_data import write_pictures
 
 from medmae.cli.app import run
 from medmae.errors import BadInput
+from medmae.folder_lock import only_writer
 from medmae.jobs.following import Status, follow, log_of
 from medmae.jobs.job import Job, list_jobs
 from medmae.jobs.stopping import remove, resume, stop
@@ -116,7 +117,8 @@ def test_a_job_is_trained_followed_fetched_and_removed_with_commands(
     assert outcome["results"] == str(tmp_path / "results")
     assert (tmp_path / "results" / "model" / "model.json").is_file()
     assert [one["name"] for one in json.loads(_output(capsys, "model", "list", "--json"))] == ["up or down"]
-    assert said("job", "fetch", name)["results"] == str(tmp_path / "results")  # again: nothing changes
+    with only_writer(list_jobs()[0].mirror):  # again, while another client follows it: nothing changes
+        assert said("job", "fetch", name)["results"] == str(tmp_path / "results")
     listed = json.loads(_output(capsys, "job", "list", "--json"))
     assert [(one["id"], one["state"]) for one in listed] == [(name, "done")]
     assert "trained 2 steps" in _output(capsys, "job", "logs", name)

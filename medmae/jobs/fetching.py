@@ -16,7 +16,7 @@ from medmae.folder_lock import only_writer
 from medmae.jobs.following import FETCHED, Status, follow
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
-from medmae.jobs.submission import RESULTS
+from medmae.jobs.submission import FOLDER, RESULTS
 from medmae.models.registry import install_model, load_info
 from medmae.worker.child import environment_of_worker
 
@@ -55,7 +55,7 @@ def fetch(job: Job, *, install: bool = True, name: str | None = None, partial: b
     job = job.refreshed()
     status = follow(job)
     _refuse(job, status, partial)
-    with only_writer(job.mirror):
+    with only_writer(job.mirror / FOLDER):  # not the mirror itself, into which others that follow the job write
         if not job.runs_here:
             _download(job, status, report)
     is_whole = job.kind in MAKES_MODEL and status.state == "done"
