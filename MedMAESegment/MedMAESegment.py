@@ -10,6 +10,7 @@ import vtk
 from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.FollowedJob import RunCancelled, duration
+from MedMAESegmentLib.SampleCases import registerSampleData
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode
 from slicer.i18n import tr as _
@@ -44,6 +45,8 @@ the Segment Editor. Models come from MedMAE Train, from colleagues, or from the 
         parent.acknowledgementText = _("""
 Implements the methods VIS-MAE and GL-MAE; every model names the data and the work that it is made from.
 """)
+        # Sample Data may be loaded after this module.
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 #

@@ -17,10 +17,17 @@ MODULES = [*PANELS, "SegmentEditorMedMAE"]
 @pytest.mark.parametrize("name", MODULES)
 def test_every_file_of_a_module_is_listed_in_its_build_file(name):
     text = (ROOT / name / "CMakeLists.txt").read_text().replace("${MODULE_NAME}", name)
-    listed = set(re.findall(r"^\s+(\S+\.(?:py|png|ui|txt))$", text, re.MULTILINE))
+    listed = set(re.findall(r"^\s+(\S+\.(?:py|png|ui|txt|nrrd))$", text, re.MULTILINE))
     there = {str(path.relative_to(ROOT / name)) for pattern in ("*.py", f"{name}Lib/*.py", "Resources/**/*.*")
              for path in (ROOT / name).glob(pattern)}
     assert listed == there
+
+
+def test_every_file_of_the_engine_is_listed_in_its_build_file():
+    listed = re.findall(r"^  (\w\S*)$", (ROOT / "medmae" / "CMakeLists.txt").read_text(), re.MULTILINE)
+    there = {str(path.relative_to(ROOT / "medmae")) for path in (ROOT / "medmae").rglob("*")
+             if path.is_file() and path.suffix != ".pyc" and path.name != "CMakeLists.txt"}
+    assert {name for name in listed if "." in name} == there, "list the difference in medmae/CMakeLists.txt"
 
 
 @pytest.mark.parametrize("name", PANELS)

@@ -46,6 +46,7 @@ class PanelApplication:
         app.processEvents = self.application.processEvents
         app.setOverrideCursor = self.application.setOverrideCursor
         app.restoreOverrideCursor = self.application.restoreOverrideCursor
+        app.connect = lambda _signal, _callback: None
         app.translate = lambda _context, text: text
         app.moduleManager = lambda: SimpleNamespace(connect=lambda *_: None, disconnect=lambda *_: None)
         app.layoutManager = lambda: None
