@@ -19,6 +19,7 @@ from medmae.cli.app import FAILED, say
 from medmae.cli.inference import raise_failures
 from medmae.cli.progress import display_of, duration, new_records
 from medmae.cli.runs import Failed, Request, refuse_filled
+from medmae.cli.scores import show_scores
 from medmae.files import read_json
 from medmae.run_folder import Kind, RunFolder
 
@@ -242,9 +243,7 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
 def _show_scores(job: Job) -> None:
     result = job.mirror / "result.json"
     if job.kind == "evaluate" and result.is_file():
-        from medmae.cli.evaluate import show
-
-        show(read_json(result, "result"))
+        show_scores(read_json(result, "result"))
 
 
 def refuse_failures(job: Job, folder: Path) -> None:

@@ -8,15 +8,13 @@ from typing import Any
 
 import click
 
-from medmae.cli import options, runs, tables
-from medmae.cli.app import say
+from medmae.cli import options, runs
 from medmae.cli.elsewhere import Elsewhere, on_target
 from medmae.cli.inference import inference_config, models_elsewhere
+from medmae.cli.scores import show_scores
 from medmae.errors import Stopped
 from medmae.files import read_json
 from medmae.run_folder import RunFolder
-
-WORST = 3
 
 
 @options.command("evaluate", "Dice, HD95, AUC on labelled cases.")
@@ -61,17 +59,9 @@ def command(models: tuple[str, ...], dataset: Path | None, split: str, out: Path
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:
-        show(result)
+        show_scores(result)
     if failure is not None:
         raise failure
-
-
-def show(result: dict[str, Any]) -> None:
-    """The scores, for a person."""
-    if result["task"] == "segmentation":
-        _show_segmentation(result)
-    else:
-        _show_classification(result)
 
 
 def _failure_after_result(run: RunFolder) -> runs.Failed | None:
@@ -83,45 +73,3 @@ def _failure_after_result(run: RunFolder) -> runs.Failed | None:
             raise
         return runs.Failed(str(run.state().get("reason") or failure.message))
     return None
-
-
-def _show_segmentation(result: dict[str, Any]) -> None:
-    rows = [[name, value, result["hd95_mm"].get(name)] for name, value in result["dice"].items()]
-    tables.show(["label", "Dice", "HD95 (mm)"], rows)
-    interval = _interval(result.get("mean_dice_interval"))
-    click.echo(f"Mean Dice {tables.text(result['mean_dice'])}{interval} over {_count(result['cases'])}.")
-    scored = [(min(known), case["image"]) for case in result["cases"]
-              if (known := [value for value in case["dice"].values() if value is not None])]
-    if len(scored) > WORST:
-        worst = ", ".join(f"{image} ({value:.3f})" for value, image in sorted(scored)[:WORST])
-        click.echo(f"Look first at: {worst}.")
-
-
-def _show_classification(result: dict[str, Any]) -> None:
-    classes = result["per_class"]
-    if len(classes) > 2 or result["multi_label"]:
-        tables.show(["class", "cases", "AUC", "sensitivity", "specificity"],
-                    [[name, found["true_positive"] + found["false_negative"], found["auc"], found["sensitivity"],
-                      found["specificity"]] for name, found in classes.items()])
-    of_class = f" of {result['positive']}" if result["positive"] else ""
-    tables.show(["score", "value", "95 % interval"],
-                [[name, result[key], _bounds(result[f"{key}_interval"])] for key, name in {
-                    "auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
-                    "sensitivity": f"sensitivity{of_class}", "specificity": f"specificity{of_class}",
-                    "brier": "Brier score"}.items()] + [["calibration error", result["ece"], None]])
-    click.echo(f"AUC {tables.text(result['auc'])}{_interval(result['auc_interval'])}, accuracy "
-               f"{tables.text(result['accuracy'])}{_interval(result.get('accuracy_interval'))} "
-               f"over {_count(result['cases'])}.")
-    say(result["calibration"]["told"])
-
-
-def _bounds(interval: list[float] | None) -> str | None:
-    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-def _interval(interval: list[float] | None) -> str:
-    return "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
-
-
-def _count(cases: list[Any]) -> str:
-    return f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
