@@ -30,9 +30,7 @@ def boxOfRoi(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVo
 
 def isRotated(roiNode: slicer.vtkMRMLMarkupsROINode) -> bool:
     """Whether the region's sides are not along the patient's axes, so that its box is larger than itself."""
-    matrix = vtk.vtkMatrix4x4()
-    roiNode.GetObjectToWorldMatrix(matrix)
-    axes = np.abs(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3])
+    axes = np.abs(slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToWorldMatrix())[:3, :3])
     return bool(np.any(np.sort(axes, axis=0)[:2] > 1e-3))
 
 
@@ -40,12 +38,12 @@ def _corners(roiNode: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
     """The eight corners (8, 3) in world coordinates."""
     if not isinstance(roiNode, slicer.vtkMRMLMarkupsROINode):
         raise ValueError("The region must be a markups ROI. Draw one with the ROI button of the module Markups.")
-    size, matrix = np.array(roiNode.GetSize()), vtk.vtkMatrix4x4()
+    size = np.array(roiNode.GetSize())
     if not np.all(size > 0):
         raise ValueError(f"The region {roiNode.GetName()} has no size. Draw it in a slice view first.")
-    roiNode.GetObjectToWorldMatrix(matrix)
+    toWorld = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToWorldMatrix())
     corners = [[*(size / 2 * signs), 1.0] for signs in itertools.product((-1, 1), repeat=3)]
-    return (slicer.util.arrayFromVTKMatrix(matrix) @ np.array(corners).T).T[:, :3]
+    return (toWorld @ np.array(corners).T).T[:, :3]
 
 
 def _boxOf(corners: np.ndarray) -> list[float]:

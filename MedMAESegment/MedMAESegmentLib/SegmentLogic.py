@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,30 @@ from typing import Any
 import slicer
 
 from MedMAESegmentLib import Dependencies
+from MedMAESegmentLib.Application import newTemporaryFolder
 from MedMAESegmentLib.BaseLabels import baseLabels
+from MedMAESegmentLib.BatchLogic import BatchLogic
+from MedMAESegmentLib.ClassificationJob import Classification, ClassificationJob
 from MedMAESegmentLib.EditorSetup import EditorSetup
 from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver, handOverImages
+from MedMAESegmentLib.ImageWarnings import ImageWarning, imageWarnings
 from MedMAESegmentLib.ImportOptions import ImportOptions
 from MedMAESegmentLib.LabelImport import labelType
 from MedMAESegmentLib.ModelShelf import ModelShelf
 from MedMAESegmentLib.Region import boxOfRoi
+from MedMAESegmentLib.RemoteSegmentationJob import RemoteSegmentationJob
 from MedMAESegmentLib.SegmentationJob import SegmentationJob
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver, attributesOf
 from MedMAESegmentLib.SegmentOptions import SegmentOptions
 from MedMAESegmentLib.Suitability import refuseUnusable, usableModel
-from MedMAESegmentLib.VolumeExport import voxels
+from MedMAESegmentLib.VolumeExport import voxels, writeNrrd, writeVolume
 from MedMAESegmentLib.WorkerSession import WorkerSession, applicationWorker
 
 Volumes = slicer.vtkMRMLVolumeNode | Sequence[slicer.vtkMRMLVolumeNode]
 
 
-class SegmentLogic(ModelShelf, EditorSetup):
+class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
     """The computation of the MedMAESegment module; needs no widget.
 
     >>> segmentation = logic.segment(volumeNode, "hippocampus")
@@ -43,10 +49,12 @@ class SegmentLogic(ModelShelf, EditorSetup):
     def segment(self, volumeNode: Volumes, model: str | Path,
                 segmentationNode: slicer.vtkMRMLSegmentationNode | None = None,
                 device: str = "auto", *, roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
-                precision: str | None = None, overlap: float | None = None, mirror: bool = False,
-                largestComponent: bool = False, uncertainty: bool = False, smoothing: float | None = None,
-                replaceExisting: bool = False, progressCallback: ProgressCallback | None = None,
-                waitForCompletion: bool = True) -> slicer.vtkMRMLSegmentationNode | SegmentationJob:
+                target: str | None = None, precision: str | None = None, overlap: float | None = None,
+                mirror: bool = False, largestComponent: bool = False, uncertainty: bool = False,
+                smoothing: float | None = None, replaceExisting: bool = False,
+                progressCallback: ProgressCallback | None = None,
+                waitForCompletion: bool = True,
+                ) -> slicer.vtkMRMLSegmentationNode | SegmentationJob | RemoteSegmentationJob:
         """Segment a volume.
 
         :param volumeNode: scalar or colour volume; of a model with several channels a list, one volume a channel in the
@@ -59,6 +67,8 @@ class SegmentLogic(ModelShelf, EditorSetup):
         :param device: "auto", "cpu", "cuda:0".
         :param roiNode: segment only inside of this markups ROI; of a rotated one inside of its box along the patient's
           axes. Segments that are replaced stay as they are outside.
+        :param target: compute on this target of MedMAE ("gpu-box") instead of here; voxels and geometry are all that
+          leaves this computer.
         :param precision: "fp32", "bf16" or "fp16"; None: what suits the device.
         :param overlap: of neighbouring windows, 0 to below 1; None: the default.
         :param mirror: mean over the image mirrored along every combination of axes; 8 times the work in 3-D.
@@ -86,8 +96,47 @@ class SegmentLogic(ModelShelf, EditorSetup):
             volumeNodes, segmentationNode, attributesOf(info, {**options.told(), "region": box}),
             ImportOptions(replaceExisting, smoothing))
         base = segmentationNode if box is not None and replaceExisting else None
+        if target is not None:
+            remote = self._startRemote(target, volumeNodes, modelFolder, info, settings, receiver, base,
+                                       progressCallback)
+            return self._followed(remote, waitForCompletion)
         job = self._start(volumeNodes, modelFolder, info, settings, receiver, base, progressCallback)
         return self._followed(job, waitForCompletion)
+
+    def classify(self, volumeNode: Volumes, model: str | Path, *, device: str = "auto",
+                 progressCallback: ProgressCallback | None = None,
+                 waitForCompletion: bool = True) -> Classification | ClassificationJob:
+        """Tell which class an image is of; the result is also a table node and in attributes of the volume.
+
+        :param volumeNode: as for `segment`.
+        :param model: a classification model, as for `segment`.
+        :param waitForCompletion: False: return a `ClassificationJob`, whose `result` is a `Classification`.
+        :raises ValueError, medmae.errors.BadInput, RunFailed, RunCancelled: as for `segment`.
+        """
+        volumeNodes = _listed(volumeNode)
+        refuseUnusable(volumeNodes, None)
+        modelFolder, info = usableModel(model, "classification", volumeNodes)
+        report = progressCallback or (lambda _fraction, _message: None)
+        images = self._handOver(volumeNodes, report)
+        request = self.worker.client.classify(modelFolder, images, settings={"device": device})
+        job = ClassificationJob(self.worker, request, images, volumeNodes, info)
+        job.progressed.connect(report)
+        return self._followed(job, waitForCompletion)
+
+    def warnings(self, volumeNode: Volumes, model: str | Path,
+                 roiNode: slicer.vtkMRMLMarkupsROINode | None = None) -> list[ImageWarning]:
+        """What speaks against a model for the volumes: another modality than the model's; spacing, size or intensities
+        unlike those of its training data; more memory than is free. Nothing is computed, and the user may go on.
+
+        :raises ValueError, medmae.errors.BadInput: as for `segment`.
+        """
+        from medmae.models import load_info, resolve_model
+
+        volumeNodes = _listed(volumeNode)
+        refuseUnusable(volumeNodes, None)
+        folder = resolve_model(model)
+        weights = folder if folder.is_file() else folder / "weights.safetensors"
+        return imageWarnings(volumeNodes, load_info(folder), roiNode, weights.stat().st_size if weights.exists() else 0)
 
     def cancel(self) -> None:
         """End everything under way."""
@@ -114,6 +163,36 @@ class SegmentLogic(ModelShelf, EditorSetup):
             "segment", model=str(modelFolder), images=images[:len(volumeNodes)], settings=settings, **fields,
             labels=client.exchange.space(dtype, voxels(volumeNodes[0]).shape[:3]))
         job = SegmentationJob(self.worker, request, images, receiver, info.labels, bool(settings.get("uncertainty")))
+        job.progressed.connect(report)
+        return job
+
+    def _startRemote(self, target: str, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], modelFolder: Path,
+                     info: Any, settings: dict[str, Any], receiver: SegmentationReceiver,
+                     base: slicer.vtkMRMLSegmentationNode | None,
+                     progressCallback: ProgressCallback | None) -> RemoteSegmentationJob:
+        from medmae.jobs.targets import get_target
+
+        get_target(target)  # an unknown one is told before anything is written
+        report = progressCallback or (lambda _fraction, _message: None)
+        handOver, folder = HandOver(volumeNodes), newTemporaryFolder()
+        self._handOvers.append(handOver)
+        try:
+            report(0.0, "Handing over the volume")
+            images = [folder / f"volume-{number}.nrrd" for number in range(len(volumeNodes))]
+            for node, image in zip(volumeNodes, images, strict=True):
+                handOver()
+                writeVolume(node, image, handOver)
+            kept = baseLabels(base, volumeNodes[0], info.labels, "int16") if base is not None else None
+            inputs: dict[str, Any] = {"model": str(modelFolder), "images": [[str(image) for image in images]]}
+            if kept is not None:
+                inputs["base"] = str(folder / "base.nrrd")
+                writeNrrd(Path(inputs["base"]), kept, receiver.geometry, handOver)
+            job = RemoteSegmentationJob(target, {**settings, "format": "seg.nrrd"}, inputs, folder, receiver)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self._handOvers.remove(handOver)
         job.progressed.connect(report)
         return job
 

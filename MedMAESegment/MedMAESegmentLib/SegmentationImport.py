@@ -29,8 +29,9 @@ def loadSegmentation(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, geometry:
     Raises:
         RuntimeError: the file cannot be read, or is not on the volume's grid.
     """
-    loaded = slicer.vtkMRMLSegmentationNode()
-    storage = slicer.vtkMRMLSegmentationStorageNode()  # neither in the scene: no node must point to this file
+    aside = slicer.vtkMRMLScene()  # of its own: no node of ours must point to this file
+    loaded = aside.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(loaded, True):
         raise RuntimeError("The segmentation was computed but could not be loaded.")

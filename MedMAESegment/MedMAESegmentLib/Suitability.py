@@ -12,8 +12,9 @@ from MedMAESegmentLib.SegmentationImport import canReceive
 from MedMAESegmentLib.VolumeExport import voxels
 
 
-def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> tuple[Path, Any]:
-    """The folder of a model and its `medmae.models.ModelInfo`.
+def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode] | None,
+                ) -> tuple[Path, Any]:
+    """The folder of a model and its `medmae.models.ModelInfo`; `volumeNodes` are its channels, None: not known here.
 
     Raises:
         medmae.errors.BadInput: there is no such model.
@@ -25,6 +26,8 @@ def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMR
     info = load_info(folder)
     if info.task != task:
         raise ValueError(f"The model {info.name} is for {info.task}, not for {task}. Choose another model.")
+    if volumeNodes is None:
+        return folder.resolve(), info
     channels = sum(_components(node) for node in volumeNodes)
     isColourOrGrey = len(volumeNodes) == 1 and {channels, info.image_channels} <= {1, 3}  # the engine makes one of it
     if channels != info.image_channels and not isColourOrGrey:

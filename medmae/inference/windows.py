@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 SMALLEST_WEIGHT = 1e-3
 IsEmpty = Callable[[Sequence[int], Sequence[int]], bool]  # whether there is only air in a box: start and size (k, j, i)
@@ -87,6 +90,8 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 def gaussian_weight(window: Sequence[int]) -> torch.Tensor:
     """Weights (*window) of a window's voxels when windows are blended: 1 in the centre, at least 0.001."""
+    import torch  # here, so that planning needs none
+
     weight = torch.ones(())
     for extent in window:
         distance = torch.arange(extent, dtype=torch.float32) - (extent - 1) / 2

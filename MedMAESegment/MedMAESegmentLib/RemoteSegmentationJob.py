@@ -1,0 +1,130 @@
+"""One segmentation on another computer: submitted, followed, fetched and taken into the scene, never blocking."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from MedMAESegmentLib.Background import BackgroundTask
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, duration
+from MedMAESegmentLib.SegmentationImport import loadSegmentation
+from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver
+from MedMAESegmentLib.SegmentSummary import SegmentSummary, summariesOf
+from MedMAESegmentLib.UncertaintyVolume import addUncertaintyVolume, readMap
+from MedMAESegmentLib.VolumeExport import voxels
+
+LOOK_EVERY_SECONDS = 1.0
+
+
+class RemoteSegmentationJob(FollowedJob):
+    """A segmentation on a target; its `result` is the filled vtkMRMLSegmentationNode.
+
+    Everything that talks to the target happens in a thread; the scene is touched here alone.
+    """
+
+    def __init__(self, target: str, config: dict[str, Any], inputs: dict[str, Any], folder: Path,
+                 receiver: SegmentationReceiver) -> None:
+        """`config` and `inputs` are those of the run; `folder` is temporary, holds its files, and goes at the end."""
+        super().__init__()
+        self.segments: list[SegmentSummary] = []
+        self.seconds = 0.0
+        self.uncertaintyNode: slicer.vtkMRMLScalarVolumeNode | None = None
+        self._receiver, self._folder = receiver, folder
+        self._told: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._wantsMap = bool(config.get("uncertainty"))
+        shape = voxels(receiver.volumeNode).shape[:3]
+        self._task: BackgroundTask = BackgroundTask(lambda: self._compute(target, config, inputs, shape))
+
+    def poll(self) -> bool:
+        """Take in what the thread has said; True once the job has ended."""
+        if self._ended:
+            return True
+        self._tell()
+        lost = self._receiver.whyPointless()
+        if lost is not None and not self._ended:
+            self.error = lost
+            self._end("failed")
+        elif self._task.isOver and not self._ended:
+            self._take()
+        return self._ended
+
+    def cancel(self) -> None:
+        """End the job at once; the target is told in the background."""
+        if not self._ended:
+            self.error = RunCancelled("Cancelled.")
+            self._end("cancelled")
+
+    def undo(self) -> bool:
+        """Take the result out of the scene again; whether there was one."""
+        if self.uncertaintyNode is not None:
+            slicer.mrmlScene.RemoveNode(self.uncertaintyNode)
+            self.uncertaintyNode = None
+        return self._receiver.undo()
+
+    def _compute(self, target: str, config: dict[str, Any], inputs: dict[str, Any],
+                 shape: tuple[int, ...]) -> tuple[Path, dict[str, Any], Any]:
+        """Submit, follow, fetch; in the thread. Returns the segmentation's file, the facts, the map of uncertainty."""
+        from medmae.jobs.fetching import fetch
+        from medmae.jobs.following import follow
+        from medmae.jobs.stopping import stop
+        from medmae.jobs.submission import submit
+        from medmae.jobs.targets import get_target
+
+        out = self._folder / "out"
+        try:
+            job = submit(get_target(target), "segment", config, inputs, out=out)
+            while not (status := follow(job)).is_final:
+                self._told.put(_progress(status))
+                if self._stop.wait(LOOK_EVERY_SECONDS):
+                    stop(job, hard=True)
+                    raise RunCancelled("Cancelled.")
+            if status.state != "done":
+                raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
+            self._told.put((1.0, "Fetching the result"))
+            fetch(job)
+            (file,) = out.rglob("*.seg.nrrd")
+            (facts,) = json.loads((job.mirror / "result.json").read_text("utf-8"))["cases"]
+            maps = [readMap(path, shape) for path in out.rglob("*.uncertainty.nii.gz")] if self._wantsMap else []
+            return file, facts, maps[0] if maps else None
+        finally:
+            if self._stop.is_set():
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _take(self) -> None:
+        try:
+            file, facts, uncertainty = self._task.result()
+            self.result = self._receiver.receive(lambda volumeNode, segmentationNode: loadSegmentation(
+                file, volumeNode, self._receiver.geometry, segmentationNode, self._receiver.options))
+            self.segments, self.seconds = summariesOf(facts["labels"]), facts["seconds"]
+            if uncertainty is not None:
+                self.uncertaintyNode = addUncertaintyVolume(uncertainty, self._receiver.volumeNode)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with the result belongs to the job's caller
+            self.error = error
+        self._end("done" if self.error is None else "failed")
+
+    def _tell(self) -> None:
+        while not self._ended and not self._told.empty():
+            self.state = "running"
+            self._progress(*self._told.get())
+
+    def _cleanUp(self) -> None:
+        self._stop.set()
+        if self._task.isOver:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _progress(status: Any) -> tuple[float, str]:
+    text = f"{status.state[:1].upper()}{status.state[1:]}" + (f": {status.stage}" if status.stage else "")
+    if status.queue:
+        text += f" ({status.queue})"
+    if status.eta_s is not None:
+        text += f", about {duration(status.eta_s)} left"
+    done = status.step / status.total if status.total and status.step and status.state == "running" else 0.0
+    return done, text

@@ -1,0 +1,170 @@
+"""Every example of docs/scripting.md, in order, with the real worker on real nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from conftest import OBLIQUE, ROOT
+
+TEXT = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A home with the models that the examples name."""
+    home = tmp_path_factory.mktemp("home")
+    script = Path(__file__).with_name("make_scripting_models.py")
+    subprocess.run([sys.executable, str(script), str(home / "models")], check=True,
+                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return home
+
+
+@pytest.fixture(scope="module")
+def session():
+    from MedMAESegmentLib.WorkerSession import WorkerSession
+
+    session = WorkerSession()
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def logic(models, session, monkeypatch):
+    from MedMAESegmentLib.SegmentLogic import SegmentLogic
+
+    monkeypatch.setenv("MEDMAE_HOME", str(models))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("MedMAESegmentLib.Dependencies.ensureInstalled", lambda: None)
+    logic = SegmentLogic()
+    logic.worker = session
+    return logic
+
+
+@pytest.fixture
+def ct(make_volume):
+    return make_volume((20, 24, 28), name="CT")
+
+
+def _labels(node, volume):
+    """(k, j, i): 0 where there is no segment, else the number of the segment from 1."""
+    labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    for index in range(node.GetSegmentation().GetNumberOfSegments()):
+        identity = node.GetSegmentation().GetNthSegmentID(index)
+        labels[slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, volume) > 0] = index + 1
+    return labels
+
+
+def _roi(volume, low, high):
+    """A region around the voxels from `low` to `high` (k, j, i), with sides along the volume's axes."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    node.SetXYZ((OBLIQUE @ [*reversed([(a + b) / 2 for a, b in zip(low, high, strict=True)]), 1])[:3])
+    node.SetSize(8, 8, 20)
+    return node
+
+
+def test_every_example_runs(logic, ct, make_volume, tmp_path, monkeypatch, capsys):
+    from medmae.jobs.target import Target
+    from medmae.jobs.targets import add_target
+
+    make_volume((10, 12, 14), affine=OBLIQUE @ np.diag([2.0, 2.0, 2.0, 1.0]), name="PET")
+    _roi(ct, (5, 6, 7), (12, 14, 16))
+    add_target(Target("gpu-box", environment="python", python=sys.executable), replace=True)
+    images = tmp_path / "images"
+    images.mkdir()
+    from MedMAESegmentLib.VolumeExport import writeVolume
+
+    for number in range(2):
+        writeVolume(ct, images / f"case{number}.nrrd")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic, raising=False)
+    names = {"slicer": slicer, "imageFolder": images, "outputFolder": tmp_path / "out"}
+    for example in EXAMPLES:
+        exec(compile(example, "docs/scripting.md", "exec"), names)  # noqa: S102 - our own page
+    said = capsys.readouterr().out
+    assert "liver\nleft kidney\n" in said and "cancelled\n" in said and "abdomen of mine MR 4" in said
+    assert "['case0.seg.nrrd', 'case1.seg.nrrd']" in said
+    assert logic.worker.starts == 1 and logic.jobs == []
+    assert len(EXAMPLES) >= 12
+
+
+def test_channels_on_other_grids_are_one_case(logic, ct, make_volume):
+    node = logic.segment([ct, make_volume((9, 12, 14), affine=np.diag([2.0, -2.0, 6.0, 1.0]))], "two channels")
+    assert _labels(node, ct).any()
+    with pytest.raises(ValueError, match=r"sees 2 channels \(channel 0, channel 1\), but the volumes have 1"):
+        logic.segment(ct, "two channels")
+
+
+def test_flipped_and_turned_voxels_give_the_same_labels_in_space(logic, make_volume):
+    """The same image stored in another order is segmented the same."""
+    plain = make_volume((20, 24, 28), affine=np.diag([1.0, 1.0, 1.0, 1.0]), name="plain")
+    array = slicer.util.arrayFromVolume(plain)
+    turned = slicer.util.addVolumeFromArray(np.ascontiguousarray(array[::-1].transpose(2, 0, 1)), name="turned")
+    matrix = np.array([[0, 0, 1.0, 0], [1.0, 0, 0, 0], [0, -1.0, 0, 19.0], [0, 0, 0, 1]])
+    turned.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    there = _labels(logic.segment(turned, "abdomen"), turned)
+    np.testing.assert_array_equal(there.transpose(1, 2, 0)[::-1], _labels(logic.segment(plain, "abdomen"), plain))
+
+
+def test_in_a_region_nothing_outside_changes(logic, ct, make_segmentation):
+    target = make_segmentation(ct, {"liver": np.s_[0:2, 0:3, 0:3], "mine": np.s_[0:1, 5:6, 5:6]})
+    region = _roi(ct, (8, 10, 12), (12, 14, 16))
+    node = logic.segment(ct, "abdomen", target, roiNode=region, replaceExisting=True)
+    liver = _labels(node, ct) == 1
+    assert liver[0:2, 0:3, 0:3].sum() >= 17, "what was drawn outside stays"
+    points = np.argwhere(_labels(node, ct) == 3)
+    assert len(points), "a test with an empty result shows nothing"
+    from MedMAESegmentLib.Region import boxOfRoi
+
+    box = np.array(boxOfRoi(region, ct)).reshape(3, 2)
+    ras = (OBLIQUE @ np.c_[points[:, ::-1], np.ones(len(points))].T)[:3].T
+    assert (ras >= box[:, 0]).all() and (ras <= box[:, 1]).all()
+
+
+def test_undo_gives_back_the_segments_and_removes_what_was_made(logic, ct, make_segmentation, scene):
+    target = make_segmentation(ct, {"liver": np.s_[5:8, 5:8, 5:8]})
+    job = logic.segment(ct, "abdomen", target, replaceExisting=True, uncertainty=True, waitForCompletion=False)
+    job.wait()
+    assert target.GetSegmentation().GetNumberOfSegments() == 2 and job.uncertaintyNode is not None
+    assert {segment.name for segment in job.segments} == {"liver", "left kidney"} and job.seconds > 0
+    assert all(0 < segment.confidence <= 1 for segment in job.segments if segment.voxels)
+    assert job.undo()
+    assert target.GetSegmentation().GetNumberOfSegments() == 1
+    assert (_labels(target, ct) > 0).sum() == 27
+    assert target.GetAttribute("MedMAE.model") is None
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+    assert not job.undo()
+
+
+def test_the_map_of_uncertainty_lies_on_the_volume(logic, ct):
+    job = logic.segment(ct, "abdomen", uncertainty=True, smoothing=0.3, waitForCompletion=False)
+    node = job.wait()
+    array = slicer.util.arrayFromVolume(job.uncertaintyNode)
+    assert array.shape == slicer.util.arrayFromVolume(ct).shape and array.max() > 0
+    from MedMAESegmentLib.VolumeExport import ijkToRas
+
+    np.testing.assert_allclose(ijkToRas(job.uncertaintyNode), ijkToRas(ct), atol=1e-4)
+    assert node.GetClosedSurfaceInternalRepresentation(node.GetSegmentation().GetNthSegmentID(0)) is not None
+
+
+def test_two_at_once_are_done_one_after_the_other(logic, ct, make_volume):
+    jobs = [logic.segment(node, "abdomen", waitForCompletion=False) for node in (ct, make_volume((9, 9, 9)))]
+    assert [job.wait().GetSegmentation().GetNumberOfSegments() for job in jobs] == [2, 2]
+
+
+def test_a_model_removed_while_it_segments_does_no_harm(logic, ct):
+    logic.importModel(logic.exportModel("abdomen", slicer.app.temporaryPath), name="short-lived")
+    job = logic.segment(ct, "short-lived", waitForCompletion=False)
+    logic.removeModel("short-lived")
+    try:
+        assert job.wait().GetSegmentation().GetNumberOfSegments() == 2
+    except RuntimeError as error:
+        assert "short-lived" in str(error)
+    assert logic.segment(ct, "abdomen") is not None
