@@ -10,6 +10,7 @@ import vtk
 from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
 from MedMAESegmentLib.FollowedJob import RunCancelled, duration
+from MedMAESegmentLib.PythonPanel import PythonPanel
 from MedMAESegmentLib.SampleCases import registerSampleData
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode
@@ -105,6 +106,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.segmentButton.clicked.connect(self.onSegmentButton)
         self.ui.editButton.clicked.connect(self.onEditButton)
         self.ui.progressBar.visible = False
+        self._pythonPanel = PythonPanel(self.ui, isIdle=lambda: not self.logic.jobs)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:

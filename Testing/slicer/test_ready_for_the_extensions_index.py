@@ -23,7 +23,7 @@ URL = re.search(r'^set\(MEDMAE_URL "(\S+)"\)$', CMAKE, re.MULTILINE)[1]
 MODULES = ["MedMAESegment", "MedMAETrain", "SegmentEditorMedMAE"]
 MODULE_FILES = [*(ROOT / name / f"{name}.py" for name in MODULES),
                 ROOT / "SegmentEditorMedMAE" / "SegmentEditorMedMAELib" / "SegmentEditorEffect.py",
-                ROOT / "MedMAESegment" / "MedMAESegmentLib" / "Device.py"]
+                *(ROOT / "MedMAESegment" / "MedMAESegmentLib" / f"{name}.py" for name in ("Device", "PythonPanel"))]
 
 
 def test_the_catalogue_entry_is_what_the_index_takes():
