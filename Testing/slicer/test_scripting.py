@@ -21,9 +21,11 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 def models(tmp_path_factory):
     """A home with the models that the examples name."""
     home = tmp_path_factory.mktemp("home")
-    script = Path(__file__).with_name("make_scripting_models.py")
-    subprocess.run([sys.executable, str(script), str(home / "models")], check=True,
-                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+    here, environment = Path(__file__).parent, {**os.environ, "OMP_NUM_THREADS": "1"}
+    for arguments in (["make_scripting_models.py", home / "models"],
+                      ["make_tiny_model.py", home / "models" / "pictures", "vis-mae"]):
+        script, *further = arguments
+        subprocess.run([sys.executable, here / script, *further], check=True, env=environment)
     return home
 
 
@@ -168,3 +170,34 @@ def test_a_model_removed_while_it_segments_does_no_harm(logic, ct):
     except RuntimeError as error:
         assert "short-lived" in str(error)
     assert logic.segment(ct, "abdomen") is not None
+
+
+def test_a_colour_picture_is_segmented_by_a_model_of_pictures(logic):
+    colours = np.random.default_rng(1).integers(0, 255, (1, 40, 44, 3)).astype(np.uint8)
+    picture = slicer.util.addVolumeFromArray(colours, nodeClassName="vtkMRMLVectorVolumeNode", name="photo")
+    node = logic.segment(picture, "pictures")
+    labels = slicer.util.arrayFromSegmentBinaryLabelmap(
+        node, node.GetSegmentation().GetNthSegmentID(0), picture)
+    assert labels.shape == (1, 40, 44)
+
+
+def test_of_a_sequence_the_frame_is_remembered(logic, ct, scene):
+    sequence, browser = scene.AddNode(slicer.vtkMRMLSequenceNode()), scene.AddNode(slicer.vtkMRMLSequenceBrowserNode())
+    for value in ("0", "1"):
+        sequence.SetDataNodeAtValue(ct, value)
+    browser.AddSynchronizedSequenceNode(sequence)
+    browser.AddProxyNode(ct, sequence, False)
+    browser.SetSelectedItemNumber(1)
+    assert logic.segment(ct, "abdomen").GetAttribute("MedMAE.frame") == "1"
+
+
+def test_a_closed_scene_ends_what_is_under_way(logic, ct, application):
+    from MedMAESegmentLib.FollowedJob import RunFailed
+
+    jobs = [logic.segment(ct, "abdomen", mirror=True, waitForCompletion=False),
+            logic.classify(ct, "which organ", waitForCompletion=False)]
+    application.clear()
+    for job in jobs:
+        with pytest.raises(RunFailed, match="was removed from the scene"):
+            job.wait()
+    assert logic.jobs == [] and slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None

@@ -1,0 +1,101 @@
+"""What speaks against a model for an image is told before anything is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slicer
+from conftest import OBLIQUE
+
+
+@pytest.fixture
+def info():
+    from medmae.models import ModelInfo
+
+    return ModelInfo(
+        name="abdomen", task="segmentation", method="gl-mae", preset="tiny", spatial_dims=3, input_size=[16, 16, 16],
+        architecture={"name": "none", "arguments": {"channels": 1, "classes": 2}}, modality="MR",
+        channels=[{"name": "T1", "modality": "MR"}], intensity={"kind": "robust"},
+        labels=[{"name": "background", "value": 0}, {"name": "liver", "value": 1}],
+        training={"ranges": {"spacing_mm": [[2.8, 0.6, 0.8], [3.2, 0.8, 1.0]], "shape": [[4, 4, 4], [60, 60, 60]],
+                             "percentiles": [{"0.5": [-300, -200], "50": [-10, 10], "99.5": [200, 300]}]}})
+
+
+def _kinds(volumes, info, roi=None):
+    from MedMAESegmentLib.ImageWarnings import imageWarnings
+
+    return {warning.kind: warning.text for warning in imageWarnings(volumes, info, roi)}
+
+
+def test_an_image_like_those_of_the_training_has_none(make_volume, info):
+    assert _kinds([make_volume((20, 24, 28))], info) == {}
+
+
+@pytest.mark.parametrize("where", ["node", "hierarchy", "quantity"])
+def test_another_modality_is_told_wherever_it_is_known_from(make_volume, info, where):
+    node = make_volume((20, 24, 28))
+    if where == "node":
+        node.SetAttribute("DICOM.Modality", "CT")
+    elif where == "hierarchy":
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        hierarchy.SetItemAttribute(hierarchy.CreateItem(hierarchy.GetSceneItemID(), node), "DICOM.Modality", "CT")
+    else:
+        units = slicer.vtkCodedEntry()
+        units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
+        node.SetVoxelValueUnits(units)
+    assert "is of the modality CT, but the model abdomen was trained on MR" in _kinds([node], info)["modality"]
+
+
+def test_the_same_modality_under_another_name_is_none(make_volume, info):
+    node = make_volume((20, 24, 28))
+    node.SetAttribute("DICOM.Modality", "MR")
+    assert _kinds([node], info) == {}
+
+
+def test_other_voxels_another_size_and_other_intensities_are_told(make_volume, info):
+    node = make_volume((20, 24, 80), affine=OBLIQUE @ np.diag([1, 3, 1, 1]))
+    slicer.util.arrayFromVolume(node)[...] += 4000
+    found = _kinds([node], info)
+    assert set(found) == {"spacing", "size", "intensity"}
+    assert "3 x 0.7 x 2.7 mm" in found["spacing"]
+
+
+def test_more_memory_than_is_free_is_told_in_numbers(make_volume, info, monkeypatch):
+    import medmae.inference.memory
+
+    monkeypatch.setattr(medmae.inference.memory, "available_bytes", lambda: 10_000_000)
+    assert "only 10 MB are free" in _kinds([make_volume((20, 24, 28))], info)["memory"]
+
+
+def test_a_rotated_region_is_said_to_be_a_box(make_volume, info, scene):
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    region.SetXYZ(OBLIQUE[:3, 3])
+    region.SetSize(10, 20, 30)
+    assert "region" not in _kinds([make_volume((20, 24, 28))], info, region)
+    turn = np.eye(4)
+    turn[:3, 3] = OBLIQUE[:3, 3]
+    turn[:2, :2] = [[0, -1], [1, 0]]
+    region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+    assert "region" not in _kinds([make_volume((20, 24, 28))], info, region), "a quarter turn is a box still"
+    turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+    assert "20 x 22 x 30 mm" in _kinds([make_volume((20, 24, 28))], info, region)["region"]
+
+
+def test_a_region_under_a_transform_that_does_not_count_is_where_it_lies_on_the_scan(make_volume, scene):
+    from MedMAESegmentLib.Region import boxOfRoi
+
+    volume, transform = make_volume(), scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    shear = np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 100], [0, 0, 0, 1.0]])
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shear))
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    region.SetXYZ(0, 0, 100)
+    region.SetSize(10, 20, 30)
+    np.testing.assert_allclose(boxOfRoi(region, volume), [-10, 10, -10, 10, -15, 15])
+
+
+def test_looking_imports_nothing_heavy():
+    import sys
+
+    assert not {"torch", "monai"} & set(sys.modules)
