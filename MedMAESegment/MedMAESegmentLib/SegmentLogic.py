@@ -93,7 +93,8 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         box = boxOfRoi(roiNode, volumeNodes[0]) if roiNode is not None else None
         settings = options.settings(box)
         receiver = SegmentationReceiver(
-            volumeNodes, segmentationNode, attributesOf(info, {**options.told(), "region": box}),
+            volumeNodes, segmentationNode,
+            attributesOf(info, {**options.told(), "region": box, "smoothing": smoothing, "target": target}),
             ImportOptions(replaceExisting, smoothing))
         base = segmentationNode if box is not None and replaceExisting else None
         if target is not None:
