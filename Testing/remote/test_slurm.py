@@ -78,6 +78,7 @@ def test_a_job_that_can_never_start_is_told_as_that(submitted: Callable[..., Slu
     job = submitted({"nodes": 5})
     job.wait_for_state("queued")
     wait_for(lambda: "never starts" in job.poll()["state"]["reason"], lambda: str(job.poll()))
+    assert job.state() == "queued"
 
 
 def test_a_stop_ends_a_running_job_for_good(slurm: SlurmCluster, submitted: Callable[..., SlurmRun]) -> None:
@@ -242,3 +243,4 @@ def test_a_node_that_comes_back_is_used_again(slurm: SlurmCluster, submitted: Ca
     slurm.run("scontrol", "update", f"nodename={NODE}", "state=resume", check=False)
     slurm.wait_for(job.job, "RUNNING")
     job.wait_for_state("running")
+    assert slurm.show(job.job)["Restarts"] == "1"

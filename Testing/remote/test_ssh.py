@@ -44,7 +44,7 @@ def test_a_connection_that_the_user_has_opened_is_used(ssh_target: Callable[...,
         monkeypatch.setenv("MEDMAE_SSH_CONFIG", str(own))
         subprocess.run(["ssh", "-F", own, "-M", "-f", "-N", HOST], check=True)
         sshd.authorized_keys.write_text("")  # nobody gets in any more but through that connection
-        connect(ssh_target()).call("probe.describe")
+        assert connect(ssh_target()).call("probe.describe")["python"]
         sshd.cut()
 
 
@@ -228,7 +228,7 @@ def test_hostile_names_stay_names_on_the_other_side(ssh_target: Callable[..., Ta
 def test_a_home_folder_with_a_hostile_name_is_no_obstacle(ssh_target: Callable[..., Target], tmp_path: Path,
                                                           hostile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / hostile))
-    connect(ssh_target()).call("probe.describe")
+    assert connect(ssh_target()).call("probe.describe")["python"]
 
 
 def test_the_command_line_of_ssh_is_the_same_for_every_call(ssh_target: Callable[..., Target]) -> None:
@@ -266,7 +266,7 @@ def test_a_killed_client_leaves_the_other_side_for_a_new_one(ssh_target: Callabl
     process = ssh.begin_over_ssh(ssh_target(), "sleep 30")
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    connect(ssh_target()).call("probe.describe")
+    assert connect(ssh_target()).call("probe.describe")["python"]
 
 
 def problem_of(target: Target) -> TargetProblem:

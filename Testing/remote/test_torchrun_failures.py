@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from torchrun_helpers import (
+    INTERRUPTED,
+    SOON_SECONDS,
+    STEPS,
     ended,
     executed,
     figures,
@@ -18,23 +21,17 @@ from torchrun_helpers import (
     start,
     steps_reported,
     wait_for,
-    write_pictures,
+    write_corpus,
 )
 
 from medmae.run_folder import RunFolder
 
 pytestmark = pytest.mark.remote
-VIS = {"method": "vis-mae", "preset": "tiny", "precision": "fp32", "batch_size": 2, "modality": "DX",
-       "checkpoint_every": 2}
-STEPS = 400  # more than any of these runs gets to
-SOON_SECONDS = 120  # torchrun itself grants the others 30 s; starting takes 10 s and more
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    run = executed(pretraining(folder / "run", VIS, 1, images=write_pictures(folder / "pictures", 8)), 1)
-    return str(run.path / "corpus")
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def processes_of(run: RunFolder) -> list[int]:
@@ -55,7 +52,7 @@ def _executes(pid: int, run: RunFolder) -> bool:
 
 def test_a_failing_process_is_the_reason_that_the_run_gives_and_a_resume_forgets_it(corpus: str,
                                                                                    tmp_path: Path) -> None:
-    run = pretraining(tmp_path / "run", VIS, 12, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, 12, corpus=corpus)
     begun = time.monotonic()
     code, _ = ended(start(run, 2, FAIL_RANK="1", FAIL_BATCH="6"), SOON_SECONDS)
     assert code != 0
@@ -75,7 +72,7 @@ def test_a_failing_process_is_the_reason_that_the_run_gives_and_a_resume_forgets
 
 
 def test_a_failure_of_the_main_process_is_its_own_reason(corpus: str, tmp_path: Path) -> None:
-    run = pretraining(tmp_path / "run", VIS, STEPS, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, STEPS, corpus=corpus)
     ended(start(run, 2, FAIL_RANK="0", FAIL_BATCH="3"), SOON_SECONDS)
     state = run.state()
     assert state["state"] == "failed"
@@ -85,7 +82,7 @@ def test_a_failure_of_the_main_process_is_its_own_reason(corpus: str, tmp_path: 
 @pytest.mark.parametrize(("killed", "outcome"), [("other", "failed"), ("main", "interrupted")])
 def test_a_killed_process_ends_the_run_soon_and_a_resume_continues_it(corpus: str, tmp_path: Path, killed: str,
                                                                       outcome: str) -> None:
-    run = pretraining(tmp_path / "run", VIS, STEPS, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, STEPS, corpus=corpus)
     torchrun = start(run, 2)
     wait_for(lambda: steps_reported(run) >= 3)
     main, other = processes_of(run)
@@ -110,7 +107,7 @@ def test_a_killed_process_ends_the_run_soon_and_a_resume_continues_it(corpus: st
 def test_a_signal_sent_to_every_process_and_repeated_by_torchrun_still_stops_gracefully(corpus: str,
                                                                                       tmp_path: Path) -> None:
     """Slurm signals all processes of a job step; torchrun then signals its own once more."""
-    run = pretraining(tmp_path / "run", VIS, STEPS, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, STEPS, corpus=corpus)
     torchrun = start(run, 2)
     wait_for(lambda: steps_reported(run) >= 3)
     for pid in (*processes_of(run), torchrun.pid):

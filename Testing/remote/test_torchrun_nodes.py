@@ -13,23 +13,21 @@ from pathlib import Path
 
 import pytest
 from torchrun_helpers import (
+    INTERRUPTED,
+    SOON_SECONDS,
+    STEPS,
     ended,
-    executed,
     last_checkpoint,
     pretraining,
     start,
     steps_reported,
     wait_for,
-    write_pictures,
+    write_corpus,
 )
 
 from medmae.run_folder import RunFolder
 
 pytestmark = pytest.mark.remote
-VIS = {"method": "vis-mae", "preset": "tiny", "precision": "fp32", "batch_size": 2, "modality": "DX",
-       "checkpoint_every": 2}
-STEPS = 400  # more than any of these runs gets to
-SOON_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,12 @@ def nodes() -> Iterator[tuple[Node, Node]]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("corpus")
-    run = executed(pretraining(folder / "run", VIS, 1, images=write_pictures(folder / "pictures", 8)), 1)
-    return str(run.path / "corpus")
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_killed_node_ends_the_run_and_two_nodes_continue_it(nodes: tuple[Node, Node], corpus: str,
                                                               tmp_path: Path) -> None:
-    run = pretraining(tmp_path / "run", VIS, STEPS, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, STEPS, corpus=corpus)
     main, other = (node.start(run, nodes[0]) for node in nodes)
     wait_for(lambda: steps_reported(run) >= 3)
     killed = time.monotonic()
@@ -122,7 +118,7 @@ def test_a_killed_node_ends_the_run_and_two_nodes_continue_it(nodes: tuple[Node,
 def test_a_node_that_falls_silent_ends_the_run_when_its_time_to_answer_is_over(nodes: tuple[Node, Node], corpus: str,
                                                                               tmp_path: Path) -> None:
     """A pulled cable closes no connection."""
-    run = pretraining(tmp_path / "run", VIS, STEPS, corpus=corpus)
+    run = pretraining(tmp_path / "run", INTERRUPTED, STEPS, corpus=corpus)
     main, other = (node.start(run, nodes[0], ANSWER_WITHIN="15") for node in nodes)
     wait_for(lambda: steps_reported(run) >= 3)
     nodes[1].pull_cable()

@@ -21,6 +21,10 @@ from medmae.run_folder import RunFolder
 PROCESS = Path(__file__).with_name("torchrun_process.py")
 TIMES = ("seconds", "eta_s", "data_wait_s")
 END_WITHIN_SECONDS = 240
+INTERRUPTED = {"method": "vis-mae", "preset": "tiny", "precision": "fp32", "batch_size": 2, "modality": "DX",
+               "checkpoint_every": 2}  # the configuration of runs that do not get to their end
+STEPS = 400  # more than any of these runs gets to
+SOON_SECONDS = 120  # torchrun itself grants the others 30 s; starting takes 10 s and more
 
 
 def write_pictures(folder: Path, count: int) -> list[str]:
@@ -34,6 +38,12 @@ def write_pictures(folder: Path, count: int) -> list[str]:
         sitk.WriteImage(sitk.GetImageFromArray(picture.clip(0, 255).astype(np.uint8)),
                         str(folder / f"{number:03}.png"))
     return [str(folder)]
+
+
+def write_corpus(folder: Path) -> str:
+    """A corpus of such pictures, as a run prepares it."""
+    run = executed(pretraining(folder / "run", INTERRUPTED, 1, images=write_pictures(folder / "pictures", 8)), 1)
+    return str(run.path / "corpus")
 
 
 def write_classified(folder: Path, counts: dict[str, int]) -> str:
