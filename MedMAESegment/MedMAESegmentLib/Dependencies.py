@@ -12,7 +12,7 @@ import slicer
 from MedMAESegmentLib.InstallPlan import TORCH_REQUIREMENT, InstallPlan, frozenConstraints
 from MedMAESegmentLib.Interpreter import chosenInterpreter
 
-_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment)"
+_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment under Advanced)"
 
 
 def requirementsFile() -> Path:
@@ -38,7 +38,11 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
     Raises:
         RuntimeError: something is missing and cannot be installed from here, or the user declined.
     """
-    if not chosenInterpreter().isSlicers:
+    python = chosenInterpreter()
+    if not python.isSlicers:
+        if not Path(python.executable).is_file():
+            raise RuntimeError(f"The Python that was chosen for MedMAE, {python.executable}, is not there any more. "
+                               "Choose another one, or Slicer's own, in the panel of MedMAE Segment under Advanced.")
         return
     plan = InstallPlan.of(requirementsFile())
     if not plan.missing:
@@ -66,7 +70,8 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
 
 def _confirm(plan: InstallPlan) -> bool:
     text = ("MedMAE needs Python packages that are not in Slicer's Python yet. It will be changed.\n\n"
-            f"{plan.text}\n\nTo leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment.")
+            f"{plan.text}\n\nTo leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment "
+            "under Advanced.")
     return slicer.util.confirmOkCancelDisplay(text, windowTitle="MedMAE: install Python packages")
 
 

@@ -159,6 +159,14 @@ def test_nothing_is_installed_into_slicer_when_another_python_computes(doctor, m
     Dependencies.ensureInstalled(confirm=lambda plan: pytest.fail("asked"))
 
 
+def test_a_chosen_python_that_was_deleted_is_named(doctor):
+    program = doctor(READY)
+    Doctor.useInterpreter(program)
+    Path(program).unlink()
+    with pytest.raises(RuntimeError, match=f"{program}, is not there any more. Choose another one"):
+        Dependencies.ensureInstalled()
+
+
 def test_outside_of_the_application_the_choice_cannot_be_kept(monkeypatch):
     monkeypatch.setitem(sys.modules, "qt", None)
     assert Interpreter.chosenInterpreter().isSlicers
