@@ -67,7 +67,8 @@ class BatchLogic:
         modelFolder, info = usableModel(model, "segmentation", None)
         out = Path(outputFolder) if outputFolder is not None else folder / f"MedMAE {info.name}"
         found = inBackground(lambda: find_images([str(folder)]))
-        images = [image.path for image in found if out not in image.path.parents]
+        # As the engine is told them: results are called as the images are within their folder.
+        images = [image.path.relative_to(folder) for image in found if out not in image.path.parents]
         if not images:
             raise ValueError(f"There are no images in {folder}. Choose another folder.")
         if self.engineCommand is None:
@@ -75,9 +76,10 @@ class BatchLogic:
         temporary = newTemporaryFolder()
         try:
             run = RunFolder.create(temporary / "run", "segment", {**options.settings(), "format": "seg.nrrd"}, {
-                "model": str(modelFolder), "images": [str(image) for image in images], "out": str(out), "resume": True})
-            process = ChildProcess(run.path, command=self.engineCommand)
-            job = FolderBatchJob(run, process, images, out)
+                "model": str(modelFolder), "images": [str(image) for image in images], "out": str(out.absolute()),
+                "resume": True})
+            process = ChildProcess(run.path, command=self.engineCommand, workingFolder=folder)
+            job = FolderBatchJob(run, process, images)
             process.start()
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -30,10 +30,13 @@ class ChildProcess:
     True
     """
 
-    def __init__(self, runFolder: Path, *, detached: bool = False, command: Sequence[str] | None = None) -> None:
-        """`command` replaces ``python -m medmae.run`` (the run folder and options are appended to it)."""
+    def __init__(self, runFolder: Path, *, detached: bool = False, command: Sequence[str] | None = None,
+                 workingFolder: Path | None = None) -> None:
+        """`command` replaces ``python -m medmae.run`` (the run folder and options are appended to it); paths of the run
+        are relative to `workingFolder`, default: the run folder."""
         self.runFolder = Path(runFolder)
         self.detached = detached
+        self._workingFolder = workingFolder or self.runFolder
         self._python = chosenInterpreter()
         self._command = list(command) if command else [self._python.executable, "-m", "medmae.run"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +51,9 @@ class ChildProcess:
             options = {"creationflags": flags}
         with open(self.runFolder / CONSOLE_FILE, "ab") as console:
             self._process = subprocess.Popen(
-                command, cwd=self.runFolder, env=self._python.environment(), stdout=console, stderr=subprocess.STDOUT,
+                command, cwd=self._workingFolder, stdout=console, stderr=subprocess.STDOUT,
+                # A Python file that lies in the working folder must never be taken for a package.
+                env={**self._python.environment(), "PYTHONSAFEPATH": "1"},
                 stdin=subprocess.DEVNULL if self.detached else subprocess.PIPE, **options)
 
     def isRunning(self) -> bool:

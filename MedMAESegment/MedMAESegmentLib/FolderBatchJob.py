@@ -19,12 +19,11 @@ class FolderBatchJob(RunJob):
     What is finished is noted beside the results by the engine: started again, the batch goes on where it ended.
     """
 
-    def __init__(self, run: RunFolder, process: ChildProcess, images: list[Path], outputFolder: Path) -> None:
-        """`run` lies in a temporary folder, which is removed at the end."""
+    def __init__(self, run: RunFolder, process: ChildProcess, images: list[Path]) -> None:
+        """`images` are called as in the run, which lies in a temporary folder that is removed at the end."""
         super().__init__(run, process)
-        self.cases = [BatchCase(image.name) for image in images]
+        self.cases = [BatchCase(str(image)) for image in images]
         self._byImage = {str(image): case for image, case in zip(images, self.cases, strict=True)}
-        self._outputFolder = outputFolder
         self.recorded.connect(self._onRecord)
 
     def cancel(self) -> None:

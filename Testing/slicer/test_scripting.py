@@ -201,3 +201,35 @@ def test_a_closed_scene_ends_what_is_under_way(logic, ct, application):
         with pytest.raises(RunFailed, match="was removed from the scene"):
             job.wait()
     assert logic.jobs == [] and slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def test_a_folder_is_gone_on_with_and_a_bad_file_does_not_stop_it(logic, ct, tmp_path, application):
+    from MedMAESegmentLib.VolumeExport import writeVolume
+
+    before = application.leftovers()
+    for name in ("a", "c"):
+        writeVolume(ct, tmp_path / f"{name}.nrrd")
+    (tmp_path / "b.nrrd").write_text("no image")
+    cases = logic.segmentAll(tmp_path, "abdomen")
+    assert {case.name: case.state for case in cases} == {"a.nrrd": "done", "b.nrrd": "failed", "c.nrrd": "done"}
+    assert cases[1].message
+    file = cases[0].result
+    assert file == tmp_path / "MedMAE abdomen" / "a.seg.nrrd"
+    written = file.stat().st_mtime_ns
+    writeVolume(ct, tmp_path / "b.nrrd")
+    again = logic.segmentAll(tmp_path, "abdomen")
+    assert [case.state for case in again] == ["done"] * 3
+    assert file.stat().st_mtime_ns == written, "what was finished is not done again"
+    assert application.leftovers() == before
+
+
+def test_a_classification_is_a_table_and_attributes(logic, ct):
+    found = logic.classify(ct, "which organ")
+    assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-3)
+    assert found.label == max(found.probabilities, key=found.probabilities.get)
+    assert [found.tableNode.GetColumnName(column) for column in range(3)] == [
+        "Class", "Probability", "Deciding slice"]
+    assert found.tableNode.GetCellText(0, 0) == found.label == ct.GetAttribute("MedMAE.class")
+    assert found.tableNode.GetNumberOfRows() == 3
+    with pytest.raises(ValueError, match="which organ is for classification, not for segmentation"):
+        logic.segment(ct, "which organ")
