@@ -24,6 +24,7 @@ PROGRAMS = ("/usr/sbin", "/usr/local/sbin")
 NODE, OTHER_NODE = "n1", "n2"
 PAIR = "pair"  # the partition with both nodes; the default one has the first alone
 KILL_WAIT_SECONDS = 10
+ENDS_WITHIN_SECONDS = 15
 
 CONFIGURATION = """\
 ClusterName=medmae
@@ -182,7 +183,11 @@ class SlurmCluster:
         daemon = self._daemons.pop(name, None)
         if daemon is not None:
             daemon.send_signal(how)
-            daemon.wait()
+            try:
+                daemon.wait(timeout=ENDS_WITHIN_SECONDS)
+            except subprocess.TimeoutExpired:  # slurmctld sometimes hangs after a TERM; its state is on disk by then
+                daemon.kill()
+                daemon.wait()
 
     def _processes(self, *further: str) -> Iterator[int]:
         """Processes of this cluster (daemons, steps, jobs) that have `further` in their environment."""

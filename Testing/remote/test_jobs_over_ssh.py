@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from tiny_training_data import blob_volume, write_pictures, write_volumes  # noqa: E402
 
 pytestmark = pytest.mark.remote
+STEPS = 120  # a stop must come before the end, on quick machines too
 TINY = ("--encoder", "none", "--method", "vis-mae", "--preset", "tiny", "--device", "cpu", "--set", "batch_size=2")
 
 
@@ -68,7 +69,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     return command
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -98,7 +99,7 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
     for number, item in enumerate(described["training"]):
         item.update(image=f"Meier {hostile} {number}.png", subject=f"Hans Meier {hostile} {number}")
     dataset.write_text(json.dumps(described))
-    common = ("finetune", *TINY, "--steps", "40", "--dataset")
+    common = ("finetune", *TINY, "--steps", str(STEPS), "--dataset")
 
     submit = ("job", "submit", "gpu-box", *common, str(dataset))
     assert run([*submit, "--name", hostile]) == 2
@@ -107,10 +108,10 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
     assert said("job", "stop", job.id)["state"] in ("stopping", "stopped")
     wait_until(lambda: follow(job).state == "stopped")
     stopped = follow(job)
-    assert 0 < (stopped.step or 0) < 40
+    assert 0 < (stopped.step or 0) < STEPS
     said("job", "resume", job.id)
     outcome = said("job", "status", job.id, "--wait")
-    assert (outcome["state"], outcome["step"], outcome["results"]) == ("done", 40, str(own / "out"))
+    assert (outcome["state"], outcome["step"], outcome["results"]) == ("done", STEPS, str(own / "out"))
 
     for number, item in enumerate(described["training"], start=1):  # what is drawn at random depends on these
         item.update(id=f"case-{number:04d}")
@@ -125,8 +126,9 @@ def test_a_model_is_finetuned_there_stopped_resumed_and_fetched_as_if_it_had_bee
 
     folder = Path(target.folder)
     assert private_everywhere(folder)
-    words = [os.fsencode(word) for word in (str(own), "Meier", "Hans", hostile, "肝")]
+    words = [os.fsencode(word) for word in (str(own), "Meier", "Hans Meier", hostile, "Meiers Leber")]
     words += [os.fsencode(tmp_path / "home"), json.dumps(hostile)[1:-1].encode()]
+    assert min(map(len, words)) >= 5  # shorter ones occur in weights by chance
     for file in folder.rglob("*"):
         if "code" in file.relative_to(folder).parts:
             continue
