@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
-SOURCES := medmae Testing $(wildcard MedMAESegment MedMAETrain)
+SOURCES := medmae Testing $(wildcard MedMAESegment MedMAETrain SegmentEditorMedMAE)
 
 # Shared libraries behind PySide6 (offscreen) and VTK, and the Debian packages that bring them.
 SYSTEM_LIBRARIES := libEGL.so.1 libGL.so.1 libglib-2.0.so.0 libxkbcommon.so.0 libdbus-1.so.3 libfontconfig.so.1 libX11.so.6 libXrender.so.1
@@ -96,4 +96,4 @@ lint: venv  ## ruff and mypy
 
 clean:  ## remove what the tools left behind (not .venv)
 	@rm -rf demo bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find medmae Testing $(wildcard MedMAESegment MedMAETrain) -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find medmae Testing $(wildcard MedMAESegment MedMAETrain SegmentEditorMedMAE) -name __pycache__ -type d -prune -exec rm -rf {} +
