@@ -49,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def target(ssh_target: Callable[..., Target]) -> Iterator[Target]:
     """A target whose runs end with the test."""
-    made = ssh_target(name="gpu-box")
+    made = ssh_target(name="gpu-box", preamble=("export OMP_NUM_THREADS=1",))  # as here: the order of sums counts
     add_target(made)
     yield made
     for folder in Path(made.folder).glob("runs/*"):

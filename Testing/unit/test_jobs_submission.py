@@ -35,6 +35,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+def interruptible() -> None:
+    """Shells start what is in the background deaf to interrupts, and the tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -161,7 +166,7 @@ def test_a_stop_before_the_submission_has_begun_holds(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     assert submission_of(job).pid is None
     assert stop(job)
-    wait_until(lambda: not processes_of(job.mirror / "submission"), 5)
+    wait_until(lambda: not processes_of(job.mirror / "submission"), 30)
     assert follow(job).state == "stopped"
 
 
@@ -183,7 +188,7 @@ def test_a_stop_in_the_moment_in_which_the_run_begins_reaches_the_run(tmp_path: 
 def test_an_interrupt_only_ends_the_watching(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     watcher = subprocess.Popen([sys.executable, "-m", "medmae.cli", "job", "status", job.id, "--wait"],
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
     assert watcher.stderr is not None
     assert "connecting" in watcher.stderr.readline()
     watcher.send_signal(signal.SIGINT)

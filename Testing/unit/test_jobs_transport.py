@@ -238,7 +238,8 @@ def test_an_interrupt_ends_the_call_at_once() -> None:
     code = ("import sys\nfrom medmae.jobs.target import Target\nfrom medmae.jobs.transport import connect\n"
             "connect(Target('here', python=sys.executable, preamble=('sleep 600',))).call('probe.describe')")
     began = time.monotonic()
-    caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # as in a terminal
     while not (sleeping := _descendants(caller.pid)):
         time.sleep(0.02)
     caller.send_signal(signal.SIGINT)
