@@ -93,11 +93,10 @@ class Manifest:
         content = self.file.read_bytes()
         if content and not content.endswith(b"\n"):
             self._end_line()
-        header, records = read_manifest(self.file)
+        header, self.records = read_manifest(self.file, self.hash)
         if header is not None:
             self.refuse_other(header["options"])
             self.is_begun = True
-            self.records = records
         remove_partial(self.folder)
 
     def _end_line(self) -> None:
@@ -118,15 +117,16 @@ class Manifest:
                            "with the same options only: repeat them, or choose another --out.")
 
 
-def read_manifest(file: Path) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """The first line of a manifest, which says the options, and its records by case; None and none where there is none.
+def read_manifest(file: Path, spec: str | None = None) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """The first line of a manifest, which says the options, and its records by case.
+
+    Where the first line was lost it is None, and the records are those of the options with the hash `spec`.
     """
     content = file.read_bytes() if file.is_file() else b""
     lines = [line for line in map(_parsed, content.splitlines()) if line is not None]
     header = next((line for line in lines if isinstance(line.get("options"), dict)), None)
-    if header is None:
-        return None, {}
-    return header, {line["case"]: line for line in lines if line.get("spec") == header.get("spec") and _is_record(line)}
+    spec = spec if header is None else header.get("spec")
+    return header, {line["case"]: line for line in lines if line.get("spec") == spec and _is_record(line)}
 
 
 def options_of(kind: str, config: Mapping[str, Any], models: Sequence[Any], **others: Any) -> dict[str, Any]:
