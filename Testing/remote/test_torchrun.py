@@ -90,7 +90,7 @@ def test_a_batch_that_processes_and_devices_cannot_share_evenly_gives_the_losses
 def test_from_two_processes_to_one_and_back_to_two_a_run_goes_on_as_if_nothing_had_happened(
         alone: RunFolder, tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run", VIS, STEPS, corpus=str(alone.path / "corpus"))
-    two = start(run, 2)
+    two = start(run, 2, BATCH_SECONDS="0.4")
     wait_for(lambda: len(figures(run)) >= 3)
     two.send_signal(signal.SIGTERM)  # what Slurm and a user send to torchrun
     ended(two)
@@ -100,7 +100,7 @@ def test_from_two_processes_to_one_and_back_to_two_a_run_goes_on_as_if_nothing_h
     assert 3 <= first < STEPS
     assert (run.checkpoints / f"step-{first:08}.safetensors").is_file()
 
-    one = start(run, 1)
+    one = start(run, 1, BATCH_SECONDS="0.4")
     wait_for(lambda: figures(run)[-1]["step"] >= first + 3)
     run.request_stop()
     code, said = ended(one)

@@ -3,7 +3,8 @@
 Each process leaves in ``RUN/observed/rank-N.json`` the draws of its batches (epoch, item) and which images of the
 corpus its loaders read, and in ``rank-N.safetensors`` its module after training. With ``FAIL_RANK=N`` that process
 fails while it loads its ``FAIL_BATCH``-th batch, as it would on a damaged shard. ``ANSWER_WITHIN`` is how many seconds
-others may be silent, so that no test waits ten minutes.
+others may be silent, so that no test waits ten minutes. ``BATCH_SECONDS`` is how long each batch takes to load at
+least, so that a short run can be stopped before its end on any machine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from medmae.run import execute
 
 RANK = os.environ.get("RANK", "0")
 FAIL_BATCH = int(os.environ.get("FAIL_BATCH", "0")) if os.environ.get("FAIL_RANK") == RANK else None
+BATCH_SECONDS = float(os.environ.get("BATCH_SECONDS", "0"))
 
 
 def observe(folder: Path) -> None:
@@ -44,6 +47,7 @@ def observe(folder: Path) -> None:
 
         def observed_load(of_batch: Any) -> Any:
             draws.extend((draw.epoch, draw.item) for draw in of_batch)
+            time.sleep(BATCH_SECONDS)
             if FAIL_BATCH is not None and len(draws) > FAIL_BATCH * len(of_batch):
                 raise OSError(5, "Input/output error", "shard-00000.bin")
             return load(of_batch)
