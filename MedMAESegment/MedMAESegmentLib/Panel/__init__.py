@@ -1,0 +1,1 @@
+"""The parts of the module's panel; need the Slicer application."""
