@@ -18,7 +18,7 @@ MODULES = [*PANELS, "SegmentEditorMedMAE"]
 def test_every_file_of_a_module_is_listed_in_its_build_file(name):
     text = (ROOT / name / "CMakeLists.txt").read_text().replace("${MODULE_NAME}", name)
     listed = set(re.findall(r"^\s+(\S+\.(?:py|png|ui|txt|nrrd))$", text, re.MULTILINE))
-    there = {str(path.relative_to(ROOT / name)) for pattern in ("*.py", f"{name}Lib/*.py", "Resources/**/*.*")
+    there = {str(path.relative_to(ROOT / name)) for pattern in ("*.py", f"{name}Lib/**/*.py", "Resources/**/*.*")
              for path in (ROOT / name).glob(pattern)}
     assert listed == there
 
@@ -62,7 +62,7 @@ def test_the_extension_names_files_that_exist():
 
 
 def test_no_module_imports_anything_heavy_or_installs_at_import():
-    for path in [*ROOT.glob("*MedMAE*/*.py"), *ROOT.glob("*MedMAE*/*Lib/*.py")]:
+    for path in [*ROOT.glob("*MedMAE*/*.py"), *ROOT.glob("*MedMAE*/*Lib/**/*.py")]:
         text = path.read_text()
         assert not re.search(r"^\s*(?:import|from) (?:torch|monai|SimpleITK)\b", text, re.MULTILINE), path
         assert not re.search(r"^(?:\w+\.)*(?:pip_install|pip_ensure|ensureInstalled)\(", text, re.MULTILINE), path
