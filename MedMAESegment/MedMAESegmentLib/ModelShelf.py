@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ class ModelShelf:
         from medmae.models import list_models
 
         return {name: info for name, info in list_models() if task in (None, info.task)}
+
+    def surveyModels(self, tasks: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The installed models of some tasks, as `models` has them, and the damaged ones of any task: name to fault.
+
+        :raises OSError: the folder of models cannot be read.
+        """
+        from medmae.models import survey_models
+
+        models, damaged = survey_models()
+        return {name: info for name, info in models if info.task in tasks}, dict(damaged)
 
     def describeModel(self, info: Any) -> str:
         """What a model segments and what it was made from, in two lines."""

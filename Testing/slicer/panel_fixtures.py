@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,11 +56,21 @@ def model(a_known_model, monkeypatch):
     """Two models in the list: one that segments, one encoder."""
     import medmae.models
 
-    labels = [{"name": "background"}, {"name": "left"}, {"name": "right"}]
-    both = [("Abdomen", SimpleNamespace(name="Abdomen", task="segmentation", modality="CT", spatial_dims=3,
-                                        labels=labels, training={"cases": 4})),
-            ("CT encoder", SimpleNamespace(name="CT encoder", task="encoder", modality="CT", spatial_dims=3))]
+    labels = [{"name": "background", "value": 0}, {"name": "left", "value": 1}, {"name": "right", "value": 2}]
+    both = [("Abdomen", model_info("Abdomen", labels=labels, training={"cases": 4})),
+            ("CT encoder", model_info("CT encoder", task="encoder"))]
     monkeypatch.setattr(medmae.models, "list_models", lambda: both)
+    monkeypatch.setattr(medmae.models, "survey_models", lambda: (both, []))
+
+
+def model_info(name, task="segmentation", labels=(), **more):
+    """What a model with one channel of CT says of itself."""
+    from medmae.models import ModelInfo
+
+    architecture = {"name": "unetr", "arguments": {"channels": 1, "classes": len(labels)}}
+    return ModelInfo(name=name, task=task, method="gl-mae", preset="tiny", architecture=architecture, spatial_dims=3,
+                     channels=[{"name": "CT", "modality": "CT"}], input_size=[48, 48, 48], labels=list(labels),
+                     modality="CT", **more)
 
 
 @pytest.fixture

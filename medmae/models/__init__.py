@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medmae.models.info import ModelInfo
-from medmae.models.registry import install_model, list_models, load_info, remove_model, resolve_model
+from medmae.models.registry import (
+    install_model,
+    list_models,
+    load_info,
+    remove_model,
+    resolve_model,
+    survey_models,
+)
 from medmae.models.saving import save_model
 
 if TYPE_CHECKING:
     from medmae.models.loading import FeatureMaps, load_network, load_state
 
 __all__ = ["FeatureMaps", "ModelInfo", "install_model", "list_models", "load_info", "load_network", "load_state",
-           "remove_model", "resolve_model", "save_model"]
+           "remove_model", "resolve_model", "save_model", "survey_models"]
 
 
 def __getattr__(name: str) -> Any:

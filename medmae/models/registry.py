@@ -65,19 +65,31 @@ def begin_to_verify(path: str | Path) -> None:
         ModelFiles(resolve_model(path)).begin_to_verify()
 
 
-def list_models() -> list[tuple[str, ModelInfo]]:
-    """Name and description of every installed model, by name. Damaged ones are left out, with a warning in the log."""
+def survey_models() -> tuple[list[tuple[str, ModelInfo]], list[tuple[str, str]]]:
+    """Name and description of every installed model, and name and fault of every damaged one, both by name.
+
+    Weights are not looked at.
+    """
     folder = models_folder()
+    models: list[tuple[str, ModelInfo]] = []
+    damaged: list[tuple[str, str]] = []
     if not folder.is_dir():
-        return []
-    models = []
+        return models, damaged
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name.casefold()):
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         try:
             models.append((entry.name, ModelFiles(entry).info()))
         except BadInput as error:
-            log.warning("The installed model %s is left out: %s", entry.name, error)
+            damaged.append((entry.name, str(error)))
+    return models, damaged
+
+
+def list_models() -> list[tuple[str, ModelInfo]]:
+    """Name and description of every installed model, by name. Damaged ones are left out, with a warning in the log."""
+    models, damaged = survey_models()
+    for name, fault in damaged:
+        log.warning("The installed model %s is left out: %s", name, fault)
     return models
 
 
