@@ -15,14 +15,15 @@ from medmae.worker.protocol import OPERATIONS
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "worker.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs(tmp_path):
-    example = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL).group(1)
+def test_the_examples_run(tmp_path):
+    example = "".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     script = tmp_path / "example.py"
     script.write_text(f"model = {str(tiny_model(tmp_path / 'model'))!r}\n{example}"
                       "assert request.state == 'done' and labels.shape == image.shape and labels.any()\n")
     ended = subprocess.run([sys.executable, str(script)], env=environment_of_worker(), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "running {'stage': 'segment'" in ended.stdout
+    assert re.search(r"windows, 8 passes each\n\d+ MB needed, \d+ MB free, measured: True", ended.stdout)
 
 
 def test_every_operation_is_described():

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medmae.errors import BadInput, PartialFailure, Stopped
 from medmae.inference.sliding_window import OnProgress
@@ -33,7 +34,8 @@ def for_each_case(run: RunFolder, stage: str, cases: Sequence[str], work: Callab
 
     `on_progress` takes (parts done, parts in all) of the case. A progress record counts 100 steps a case, so that one
     large case shows its progress too. The time left follows from the sizes of the cases and the time that those done
-    so far have taken.
+    so far have taken. The record of a case's end says how: `ended` is "done" or "failed", then with the `reason`, and
+    `case_seconds` is what it took.
 
     Args:
         run: takes progress; is asked whether to stop.
@@ -53,21 +55,23 @@ def for_each_case(run: RunFolder, stage: str, cases: Sequence[str], work: Callab
             progress.report(index, 1.0)
             continue
         progress.report(index, 0.0)
+        started, reason = time.monotonic(), None
         try:
             if run.stop_requested:
                 raise Stopped("Stopped on request.")
-            started = time.monotonic()
             work(index, lambda done, total, index=index: progress.report(index, done / total))  # type: ignore[misc]
             log.info("%s: %s (%.1f s)", stage, case, time.monotonic() - started)
         except Stopped:
             raise Stopped(f"Stopped on request after {index} of {len(cases)} cases; their results are kept.") from None
         except BadInput as error:
             log.error("%s: %s", case, error)
-            failures.append(CaseFailure(case, str(error), True))
+            reason = str(error)
+            failures.append(CaseFailure(case, reason, True))
         except Exception as error:
             log.exception("%s failed", case)
-            failures.append(CaseFailure(case, f"{type(error).__name__}: {error}", False))
-        progress.report(index, 1.0)
+            reason = f"{type(error).__name__}: {error}"
+            failures.append(CaseFailure(case, reason, False))
+        progress.end(index, time.monotonic() - started, reason)
 
 
 def raise_failures(failures: Sequence[CaseFailure], total: int) -> None:
@@ -100,16 +104,23 @@ class _Progress:
 
     def report(self, index: int, fraction: float) -> None:
         """Write that `fraction` of case `index` is done, at most twice a second (the end always)."""
+        is_last = index == len(self.cases) - 1 and fraction == 1.0
+        if is_last or time.monotonic() - self.written >= WRITE_EVERY_SECONDS:
+            self._write(index, fraction)
+
+    def end(self, index: int, seconds: float, reason: str | None) -> None:
+        """Write that case `index` has ended after `seconds`; `reason`: why it failed, None: it is done."""
+        ended = {"ended": "done"} if reason is None else {"ended": "failed", "reason": reason}
+        self._write(index, 1.0, case_seconds=round(seconds, 3), **ended)
+
+    def _write(self, index: int, fraction: float, **ended: Any) -> None:
         now = time.monotonic()
         step = index * STEPS_PER_CASE + int(fraction * STEPS_PER_CASE)
         total = len(self.cases) * STEPS_PER_CASE
-        last = step == total
-        if now - self.written < WRITE_EVERY_SECONDS and not last:
-            return
         seconds = now - self.started
         record = {"stage": self.stage, "step": step, "total": total, "case": index + 1, "cases": len(self.cases),
                   "message": self.cases[index], "seconds": round(seconds, 3),
-                  "eta_s": self._seconds_left(index, fraction, seconds)}
+                  "eta_s": self._seconds_left(index, fraction, seconds), **ended}
         self.run.append_progress(record)
         self.run.write_state(step=step, total=total)
         self.written = now

@@ -116,6 +116,8 @@ class Plan:
         window: the window's size.
         spill: whether the prepared image and the labels lie in temporary files.
         estimated_peak_bytes: the most memory that the process will hold.
+        held_bytes: what of it the process holds already.
+        pass_bytes: what of it a forward pass takes; 0 where that is not known.
         limit: what it may hold; None: no limit.
         given_up: what was changed to stay below the limit.
         seconds: what is left to do will take; None until windows were timed.
@@ -129,6 +131,8 @@ class Plan:
     window: tuple[int, ...]
     spill: bool
     estimated_peak_bytes: int
+    held_bytes: int = 0
+    pass_bytes: int = 0
     limit: int | None = None
     given_up: tuple[str, ...] = ()
     seconds: float | None = None
@@ -252,7 +256,8 @@ def _plan_of(work: Work, way: _Way, forward_bytes: int, limit: int | None) -> Pl
     if way.window != work.window:
         given_up.append(f"windows of {_sides(way.window)} instead of {_sides(work.window)}, which takes longer")
     return Plan(windows=used.windows, passes=work.passes, mirror=work.mirror, members=work.members, batch=way.batch,
-                window=way.window, spill=way.spill, limit=limit, given_up=tuple(given_up),
+                window=way.window, spill=way.spill, limit=limit, given_up=tuple(given_up), held_bytes=work.held_bytes,
+                pass_bytes=forward_bytes,
                 estimated_peak_bytes=estimated_peak(work, way.window, way.batch, forward_bytes, spill=way.spill,
                                                     returned=bool(given_up) and work.can_return))
 

@@ -149,6 +149,8 @@ class Segmenter:
         first = image if isinstance(image, Volume) else image[0]
         scope = self._scope(image, roi)
         self.last_run = RunFacts(passes=self._passes, window=tuple(self.model.window))
+        if self.memory_limit is not None:
+            self._touch_weights()
         work = self._work(image, scope, base, sink is not None, further_bytes) if self.memory_limit or on_plan else None
         chosen = self._plan(work) if work is not None and self.memory_limit else None
         telling = None if work is None or on_plan is None else PlanTelling(work, chosen, on_plan)
@@ -178,19 +180,27 @@ class Segmenter:
         return labels
 
     def plan(self, image: Volume | Sequence[Volume], *, roi: Sequence[float] | None = None,
-             base: np.ndarray | None = None, wants_rows: bool = False) -> Plan:
+             base: np.ndarray | None = None, wants_rows: bool = False, further_bytes: int = 0, measure: bool = True,
+             should_stop: ShouldStop | None = None) -> Plan:
         """What `segment` would take, with what would be given up for the limit of memory.
 
         The memory of a forward pass is measured by one, once for each model.
 
         Args:
-            image, roi, base: as for `segment`.
+            image, roi, base, further_bytes: as for `segment`.
             wants_rows: whether there will be a sink.
+            measure: False: no pass; where none was measured before, memory is that of everything else.
+            should_stop: asked between the layers of that pass, on a processor.
 
         Raises:
             BadInput: as for `segment`.
+            Stopped: `should_stop` said so.
         """
-        return self._plan(self._work(image, self._scope(image, roi), base, wants_rows))
+        with interruptible([member.network for member in self.members], self.model.device, should_stop):
+            if measure:
+                self._touch_weights()
+            work = self._work(image, self._scope(image, roi), base, wants_rows, further_bytes)
+            return self._plan(work, measure=measure)
 
     def probabilities(self, image: Volume | Sequence[Volume]) -> np.ndarray:
         """Class probabilities (K, k, j, i) float32 on the image's own grid, for single images: K times its size."""
@@ -215,9 +225,6 @@ class Segmenter:
         model, networks = self.model, [member.network for member in self.members]
         layout = model.preprocessing.layout(image, scope.region, context=scope.needs_context)
         head = joined(networks, len(self.values))[1]
-        if self.memory_limit is not None:
-            # Weights lie in their file and code is not loaded until a first pass; from then on they count as held
-            self._pass_bytes(windows_from(tuple(model.window), self._smaller)[-1], 1)
         channels, *prepared = layout.array.shape
         return Work(
             held_bytes=resident_bytes(), prepared=(channels, *prepared), stored=layout.source_geometry.shape,
@@ -228,8 +235,14 @@ class Segmenter:
             wants_rows=wants_rows, further_bytes=further_bytes, blends_on_processor=model.device.type == "cpu",
             can_spill=layout.change.order[0] == 0, can_return=can_return_freed_memory())
 
-    def _plan(self, work: Work) -> Plan:
+    def _touch_weights(self) -> None:
+        """Weights lie in their file and code is not loaded until a first pass; from then on they count as held."""
+        self._pass_bytes(windows_from(tuple(self.model.window), self._smaller)[-1], 1)
+
+    def _plan(self, work: Work, *, measure: bool = True) -> Plan:
         def measured(window: Sequence[int], batch: int) -> int:
+            if not measure:
+                return self._meter(window, batch).bytes or 0
             kept = max(0, resident_bytes() - work.held_bytes)  # of passes before, which this one may use again
             return kept + self._pass_bytes(window, batch)
 
@@ -242,6 +255,10 @@ class Segmenter:
         model, networks = self.model, [member.network for member in self.members]
         return pass_bytes(networks, model.preprocessing.network_channels, len(self.values), window, batch,
                           model.device, model.precision)
+
+    def _meter(self, window: Sequence[int], batch: int) -> PassMeter:
+        model, networks = self.model, [member.network for member in self.members]
+        return PassMeter(networks, model.preprocessing.network_channels, window, batch, model.device, model.precision)
 
     def _blank(self, geometry: Geometry, base: np.ndarray | None, box: Region | None,
                spilled: SpilledArrays | None) -> np.ndarray:
@@ -267,9 +284,7 @@ class Segmenter:
             steps.taken += chosen.given_up
         while True:
             features, head = joined(networks, len(self.values))
-            meter = PassMeter(networks, self.model.preprocessing.network_channels, window,
-                              min(batch, telling.work.largest_batch) if telling else batch, device,
-                              self.model.precision)
+            meter = self._meter(window, min(batch, telling.work.largest_batch) if telling else batch)
             predictor = WindowPredictor(features, device, self.model.precision, batch=batch, mirror=self.mirror,
                                         steps=steps, run_pass=meter.run if telling else plain_pass)
             wanted = covering_box(prepared.geometry, prepared.target)

@@ -145,6 +145,18 @@ class WorkerClient:
             fields["base"] = base["buffer"]
         return self.send("segment", **fields)
 
+    def plan(self, model: str | Path | Sequence[str | Path], images: Sequence[Mapping[str, Any]], *,
+             settings: Mapping[str, Any] | None = None, measure: bool = True) -> Request:
+        """Tell what a segmentation would take: windows, passes, memory. The model is loaded.
+
+        Args:
+            model, settings: as for `segment`.
+            images: one, or one a channel, each ``{"shape": (k, j, i), "affine": 4 rows of 4 numbers, "dtype": ...}``.
+            measure: run one forward pass where none was measured before.
+        """
+        return self.send("plan", model=_names(model), images=list(images), settings=dict(settings or {}),
+                         measure=measure)
+
     def classify(self, model: str | Path, images: Sequence[Mapping[str, Any]], *,
                  settings: Mapping[str, Any] | None = None) -> Request:
         """Class probabilities of an image; the arguments are those of `segment`."""

@@ -24,6 +24,13 @@ class BadRequest(Exception):
     """A message that does not follow the protocol; the text says why and what would."""
 
 
+def _check_voxels(dtype: str, shape: tuple[int, ...]) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if len(shape) not in (3, 4) or min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
+        raise ValueError(f"shape {list(shape)} is not of a volume: give (k, j, i) or (C, k, j, i)")
+
+
 @dataclass(frozen=True)
 class Buffer:
     """Raw little-endian voxels that both processes see.
@@ -41,10 +48,7 @@ class Buffer:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.shared_memory is None):
             raise ValueError("name either a path or a shared_memory")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
-        if len(self.shape) not in (3, 4) or min(self.shape) < 1 or math.prod(self.shape) > MOST_VOXELS:
-            raise ValueError(f"shape {list(self.shape)} is not of a volume: give (k, j, i) or (C, k, j, i)")
+        _check_voxels(self.dtype, self.shape)
         if self.offset < 0:
             raise ValueError("offset must not be negative")
 
@@ -72,6 +76,28 @@ class Image:
             raise ValueError("name either a path or a buffer")
         if self.buffer is not None and (self.affine is None or [len(row) for row in self.affine] != [4] * 4):
             raise ValueError("a buffer needs an affine, 4 rows of 4 numbers")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The size and place of an image whose voxels are not needed.
+
+    shape: (k, j, i), or (C, k, j, i); affine, channels_last, is_2d, spacing_known and name: as of an `Image`; dtype: of
+    its voxels, which count as memory.
+    """
+
+    shape: tuple[int, ...]
+    affine: tuple[tuple[float, ...], ...]
+    dtype: str = "int16"
+    channels_last: bool = False
+    is_2d: bool = False
+    spacing_known: bool = True
+    name: str = "The volume"
+
+    def __post_init__(self) -> None:
+        _check_voxels(self.dtype, self.shape)
+        if [len(row) for row in self.affine] != [4] * 4:
+            raise ValueError("affine must have 4 rows of 4 numbers")
 
 
 @dataclass(frozen=True)
@@ -107,6 +133,24 @@ class Segment:
             raise ValueError("name where the result goes: labels (a buffer), output (a file), or both")
         if self.base is not None and self.settings.roi is None:
             raise ValueError("base is what stays outside of a region: choose the region with settings.roi")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tell what a `Segment` request would take, without computing it; the model is loaded and stays warm.
+
+    images: one `Grid`, or one a channel. measure: run one forward pass over zeros where none has been measured yet;
+    without it what is told may be less than what will be needed.
+    """
+
+    model: str | list[str]
+    images: list[Grid]
+    settings: SegmentConfig = field(default_factory=SegmentConfig)
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("images must name one grid at least")
 
 
 @dataclass(frozen=True)
@@ -156,10 +200,10 @@ class Quit:
     """End the worker at once; open requests are answered as cancelled."""
 
 
-Work = Load | Segment | Classify | Unload
+Work = Load | Plan | Segment | Classify | Unload
 Request = Work | Cancel | Hello | Ping | Status | Quit
 OPERATIONS: dict[str, type] = {kind.__name__.lower(): kind for kind in (
-    Hello, Ping, Load, Segment, Classify, Cancel, Unload, Status, Quit)}
+    Hello, Ping, Load, Plan, Segment, Classify, Cancel, Unload, Status, Quit)}
 
 
 def refuse_odd_texts(value: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 from medmae.errors import BadInput
 from medmae.inference.classifier import Classifier
 from medmae.inference.loaded_model import LoadedModel
+from medmae.inference.memory import available_bytes
 from medmae.inference.outputs.components import clean_inside, steps_for
 from medmae.inference.segment_outputs import CaseOutputs
 from medmae.inference.segment_run import label_sizes, run_facts, segmenter_for, segments_of
@@ -21,7 +25,7 @@ from medmae.volumes.dicom_seg import refuse_unless_dicom, require_highdicom
 from medmae.volumes.region import region_of_box
 from medmae.worker.buffers import opened
 from medmae.worker.model_store import ModelStore
-from medmae.worker.protocol import Buffer, Classify, Image, Load, Segment, Unload, Work
+from medmae.worker.protocol import Buffer, Classify, Grid, Image, Load, Plan, Segment, Unload, Work
 
 Result = dict[str, Any]
 
@@ -37,6 +41,8 @@ def perform(work: Work, store: ModelStore, on_progress: OnProgress, should_stop:
         return _load(work, store)
     if isinstance(work, Unload):
         return {"unloaded": store.unload(work.model)}
+    if isinstance(work, Plan):
+        return _plan(work, store, should_stop)
     if isinstance(work, Segment):
         return _segment(work, store, on_progress, should_stop)
     return _classify(work, store, on_progress, should_stop)
@@ -49,6 +55,36 @@ def _load(work: Load, store: ModelStore) -> Result:
     return {"models": [{"name": model.info.name, "task": model.info.task, "device": str(model.device),
                         "labels": [{"name": label["name"], "value": label["value"]} for label in model.info.labels]}
                        for model in models], "warm": warm, "stage_seconds": clock.laps}
+
+
+def _plan(work: Plan, store: ModelStore, should_stop: ShouldStop) -> Result:
+    clock, settings = Stopwatch(), work.settings
+    models, warm = _models(store, work.model, settings.device, settings.precision)
+    # Which windows there is nothing in, only the voxels can tell: all of them are counted.
+    segmenter = segmenter_for(models, dataclasses.replace(settings, skip_empty=False))
+    clock.lap("load")
+    images = [_outline(grid) for grid in work.images]
+    outputs = CaseOutputs(settings, segmenter.info, Path("nowhere"))
+    voxel_bytes = sum(np.dtype(grid.dtype).itemsize * math.prod(grid.shape) for grid in work.images)
+    plan = segmenter.plan(images, roi=settings.roi, wants_rows=outputs.sink is not None, measure=work.measure,
+                          further_bytes=voxel_bytes + outputs.further_bytes(images[0].geometry),
+                          should_stop=should_stop)
+    clock.lap("plan")
+    return {"task": "segmentation", "model": segmenter.info.name, "warm": warm, "device": str(models[0].device),
+            "windows": plan.windows, "passes": plan.passes, "members": plan.members, "batch": plan.batch,
+            "window": list(plan.window), "estimated_peak_bytes": plan.estimated_peak_bytes,
+            "held_bytes": plan.held_bytes, "pass_bytes": plan.pass_bytes,
+            "measured": work.measure or plan.pass_bytes > 0, "free_bytes": available_bytes(),
+            "memory_steps": list(plan.given_up), "stage_seconds": clock.laps}
+
+
+def _outline(grid: Grid) -> Volume:
+    """An image of this size in this place, without memory for its voxels."""
+    channels = [] if len(grid.shape) == 3 else [grid.shape[-1] if grid.channels_last else grid.shape[0]]
+    spatial = grid.shape if len(grid.shape) == 3 else grid.shape[:3] if grid.channels_last else grid.shape[1:]
+    geometry = _geometry(spatial, grid.affine, grid.name)
+    return Volume(np.broadcast_to(np.zeros((), grid.dtype), (*(channels or [1]), *spatial)), geometry,
+                  is_2d=grid.is_2d, spacing_known=grid.spacing_known, source=grid.name)
 
 
 def _segment(work: Segment, store: ModelStore, on_progress: OnProgress, should_stop: ShouldStop) -> Result:
@@ -131,15 +167,19 @@ def _image(image: Image, frame: int | None, buffers: contextlib.ExitStack) -> Vo
         except OSError as error:
             raise BadInput(f"{image.path} cannot be read ({error}). Check the path and its permissions.") from None
     assert image.buffer is not None and image.affine is not None
-    if tuple(image.affine[3]) != (0, 0, 0, 1):
-        raise BadInput(f"{image.name} has no usable geometry: the last row of its affine must be 0 0 0 1. "
-                       "Give the matrix from (i, j, k, 1) to RAS mm.")
     array = buffers.enter_context(opened(image.buffer))
     if image.channels_last and array.ndim == 4:
         array = np.moveaxis(array, -1, 0)
     array = array if array.ndim == 4 else array[None]
-    geometry = Geometry((array.shape[1], array.shape[2], array.shape[3]), np.array(image.affine, np.float64))
+    geometry = _geometry(array.shape[1:], image.affine, image.name)
     return Volume(array, geometry, is_2d=image.is_2d, spacing_known=image.spacing_known, source=image.name)
+
+
+def _geometry(shape: Sequence[int], affine: Sequence[Sequence[float]], name: str) -> Geometry:
+    if tuple(affine[3]) != (0, 0, 0, 1):
+        raise BadInput(f"{name} has no usable geometry: the last row of its affine must be 0 0 0 1. "
+                       "Give the matrix from (i, j, k, 1) to RAS mm.")
+    return Geometry((shape[0], shape[1], shape[2]), np.array(affine, np.float64))
 
 
 def _labels_buffer(buffer: Buffer | None, geometry: Geometry, name: str, buffers: contextlib.ExitStack, *,
