@@ -17,6 +17,7 @@ from test_inference_runs import LEVELS, bands, execute, known_model, result, wri
 from test_preprocessing import oblique
 from test_volumes_dicom import voxels, write_series
 
+from medmae.errors import BadInput
 from medmae.inference.case_loop import for_each_case
 from medmae.inference.config import SegmentConfig
 from medmae.run_folder import RunFolder
@@ -292,3 +293,18 @@ def test_the_time_left_follows_from_the_sizes_of_the_cases(tmp_path, monkeypatch
     assert left[100] is None  # nothing is known yet: the first case was finished by an earlier run
     assert left[150] == pytest.approx(9.5) and left[200] == pytest.approx(9.0) and left[300] == pytest.approx(6.0)
     assert left[350] == pytest.approx(3.0) and left[400] == 0
+
+
+def test_the_end_of_every_case_is_told_with_its_reason(tmp_path):
+    run = RunFolder.create(tmp_path / "run", "segment", {}, {})
+
+    def work(index, on_progress):
+        if index == 1:
+            raise BadInput("The image is sheared.")
+        if index == 2:
+            raise OSError("disk full")
+
+    for_each_case(run, "segment", ["a", "b", "c", "d"], work, [], done_before={3})
+    ended = [(record["case"], record["ended"], record.get("reason")) for record in run.progress() if "ended" in record]
+    assert ended == [(1, "done", None), (2, "failed", "The image is sheared."), (3, "failed", "OSError: disk full")]
+    assert run.progress()[-1]["step"] == run.progress()[-1]["total"]
