@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
+from typing import Annotated
 
+import qt
 import slicer
 import vtk
 from MedMAESegmentLib.Application import firstNode
 from MedMAESegmentLib.Device import Device
-from MedMAESegmentLib.FollowedJob import RunCancelled, duration
+from MedMAESegmentLib.Panel.BatchPage import BatchPage
+from MedMAESegmentLib.Panel.Choices import Choices
+from MedMAESegmentLib.Panel.ComputeSelector import ComputeSelector
+from MedMAESegmentLib.Panel.ModelSection import ModelSection
+from MedMAESegmentLib.Panel.OptionsSection import OptionsSection
+from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
+from MedMAESegmentLib.Panel.VolumePage import VolumePage
 from MedMAESegmentLib.PythonPanel import PythonPanel
 from MedMAESegmentLib.SampleCases import registerSampleData
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLVectorVolumeNode
+from slicer import (
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLVectorVolumeNode,
+    vtkMRMLVolumeNode,
+)
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -59,16 +71,33 @@ Implements the methods VIS-MAE and GL-MAE; every model names the data and the wo
 class MedMAESegmentParameterNode:
     """What is chosen in the panel, saved with the scene.
 
-    inputVolume - The image to segment.
+    inputVolume - The image to segment; of a model with several channels, that of the first.
+    otherVolumes - The images of the other channels.
+    roi - The region to segment; none: the whole volume.
     segmentation - Where the result goes; none: a new one.
     model - Name of the model in the list of models.
-    device - Where to compute.
+    computeOn - "auto", "cpu", "cuda:0" or "target:NAME".
+    mirror, uncertainty, largestComponent - See SegmentLogic.segment.
+    smooth, smoothingFactor - Whether surfaces are made, and how smooth they are.
+    replaceExisting - Whether segments of the same name are replaced.
+    batchSource, batchFolder, batchOutputFolder - Which images a batch takes, and where its results go.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode | vtkMRMLVectorVolumeNode | None
+    otherVolumes: list[vtkMRMLVolumeNode]
+    roi: vtkMRMLMarkupsROINode
     segmentation: vtkMRMLSegmentationNode
     model: str = ""
-    device: Device = Device.AUTO
+    computeOn: str = Device.AUTO.value
+    mirror: bool = False
+    uncertainty: bool = False
+    largestComponent: bool = False
+    smooth: bool = False
+    smoothingFactor: Annotated[float, WithinRange(0, 1)] = 0.5
+    replaceExisting: bool = False
+    batchSource: str = ""
+    batchFolder: str = ""
+    batchOutputFolder: str = ""
 
 
 #
@@ -77,7 +106,7 @@ class MedMAESegmentParameterNode:
 
 
 class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: what is chosen, one button that starts and cancels, how far it is."""
+    """The panel: brings its parts together with the scene; each part is in `MedMAESegmentLib.Panel`."""
 
     def __init__(self, parent=None) -> None:  # noqa: ANN001 - qMRMLWidget
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -85,11 +114,6 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
-        self._models = {}
-        self._inputVolume = None
-        self._job = None
-        self._isStarting = False
-        self._startTime = 0.0
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
@@ -99,21 +123,27 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = MedMAESegmentLogic()
+        self._consent = RemoteConsent()
+        self._modelSection = ModelSection(self.ui.modelCollapsibleButton, self.logic)
+        self._computeSelector = ComputeSelector(self.ui.computeSelector)
+        self._options = OptionsSection(self.ui)
+        self._volumePage = VolumePage(self.ui, self.logic, self.choices, self._consent)
+        self._batchPage = BatchPage(self.ui.batchPage, self.logic, self.choices)
+        self._pythonPanel = PythonPanel(self.ui, isIdle=self.isIdle)
+        self._modelSection.isIdle = self.isIdle
+        self._modelSection.chosen.connect(self.onModelChosen)
+        self._computeSelector.changed.connect(self.onComputeOnChosen)
+        self.ui.pages.currentChanged.connect(self.onPageChosen)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
-        self.ui.modelSelector.currentTextChanged.connect(self.onModelSelected)
-        self.ui.segmentButton.clicked.connect(self.onSegmentButton)
-        self.ui.editButton.clicked.connect(self.onEditButton)
-        self.ui.progressBar.visible = False
-        self._pythonPanel = PythonPanel(self.ui, isIdle=lambda: not self.logic.jobs)
+        self.onPageChosen(self.ui.pages.currentIndex)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """End what is under way when the module is closed."""
         if self.logic is not None:
-            self.logic.cancel()
-        self.setParameterNode(None)
+            self.endEverything()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -125,9 +155,9 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
-        """End what is under way: its volume is about to go."""
-        self.logic.cancel()
-        self.setParameterNode(None)
+        """End what is under way: its volumes are about to go."""
+        self.endEverything()
+        self._consent.forget()
 
     def onSceneEndClose(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
         """Start again with the empty scene when the module is open."""
@@ -139,136 +169,72 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def endEverything(self) -> None:
+        """Disconnect from the scene and end every computation."""
+        self.setParameterNode(None)
+        self._volumePage.cancel()
+        self._batchPage.cancel()
+        self.logic.cancel()
+
+    def isIdle(self) -> bool:
+        """Whether no computation is under way."""
+        return not (self._volumePage.isBusy or self._batchPage.isBusy or self.logic.jobs)
+
     def initializeParameterNode(self) -> None:
         """Connect the panel to the scene's parameter node, with the first volume and the first model as defaults."""
         self.setParameterNode(None)
         parameterNode = self.logic.getParameterNode()
         if not parameterNode.inputVolume:
             parameterNode.inputVolume = firstNode("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")
+        if parameterNode.model:
+            self._modelSection.name = parameterNode.model
+        self._modelSection.update()
+        parameterNode.model = self._modelSection.name
+        self._computeSelector.update()
+        self._computeSelector.value = parameterNode.computeOn
+        parameterNode.computeOn = self._computeSelector.value
         self.setParameterNode(parameterNode)
-        self.updateModels()
 
     def setParameterNode(self, inputParameterNode: MedMAESegmentParameterNode | None) -> None:
         """Connect the panel to a parameter node, or disconnect it."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.update)
         self._parameterNode = inputParameterNode
         if self._parameterNode:
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self._inputVolume = self._parameterNode.inputVolume
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-            self._checkCanApply()
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.update)
+        self._volumePage.setParameters(inputParameterNode)
+        self.update()
 
-    def updateModels(self) -> None:
-        """List the installed segmentation models, keeping the choice."""
-        chosen = self._parameterNode.model
-        self._models = self.logic.models()
-        selector = self.ui.modelSelector
-        wasBlocked = selector.blockSignals(True)
-        selector.clear()
-        selector.addItems(list(self._models))
-        selector.setCurrentIndex(list(self._models).index(chosen) if chosen in self._models else 0)
-        selector.blockSignals(wasBlocked)
-        self.onModelSelected()
+    def choices(self) -> Choices:
+        """What is chosen for both pages."""
+        if self._parameterNode is None:
+            return Choices("", None)
+        return Choices.of(self._parameterNode, self._modelSection.info)
 
-    def onModelSelected(self, name: str | None = None) -> None:
-        """Remember the chosen model and say what it is for."""
-        name = self.ui.modelSelector.currentText
-        info = self._models.get(name)
-        self.ui.modelDescriptionLabel.text = self.logic.describeModel(info) if info else _(
-            "No models yet. Train one with MedMAE Train.")
+    def update(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
+        """Show what is chosen now."""
+        self._options.update(self.choices(), self._computeSelector.note)
+        self._volumePage.update()
+        self._batchPage.update()
+
+    def onModelChosen(self, name: str) -> None:
+        """Remember the model; also called when it is the same but was updated."""
         if self._parameterNode:
             self._parameterNode.model = name
-            self._checkCanApply()
+            self.update()
 
-    def onSegmentButton(self, clicked: bool = False) -> None:
-        """Start, or cancel what was started."""
-        if self._job is not None:
-            self._job.cancel()
-            return
-        if self._isStarting:  # pressed again while the volume is handed over
-            self.logic.cancel()
-            return
-        if not self._mayReplaceSegments(self._parameterNode):
-            return
-        self._isStarting, self._startTime = True, time.monotonic()
-        self._checkCanApply()
-        try:
-            with (slicer.util.tryWithErrorDisplay(_("The volume could not be segmented."), waitCursor=True),
-                  contextlib.suppress(RunCancelled)):
-                self._start(self._parameterNode)
-        finally:
-            self._isStarting = False
-            if self._job is None:
-                self.ui.progressBar.visible, self.ui.statusLabel.text = False, ""
-            self._checkCanApply()
+    def onComputeOnChosen(self) -> None:
+        """Remember where to compute."""
+        if self._parameterNode:
+            self._parameterNode.computeOn = self._computeSelector.value
 
-    def onEditButton(self, clicked: bool = False) -> None:
-        """Open the result in the Segment Editor."""
-        node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag("SegmentEditor")
-            node = slicer.mrmlScene.AddNode(node)
-        self.logic.editSegmentation(self._parameterNode.segmentation, node)
-        slicer.util.selectModule("SegmentEditor")
-
-    def _mayReplaceSegments(self, parameters: MedMAESegmentParameterNode) -> bool:
-        """Ask before segments are replaced, which the user may have corrected."""
-        info = self._models.get(parameters.model)
-        names = self.logic.replacedSegments(parameters.segmentation, info) if info else []
-        text = _("The segments {names} in {segmentation} will be replaced.")
-        return not names or slicer.util.confirmOkCancelDisplay(
-            text.format(names=", ".join(names), segmentation=parameters.segmentation.GetName()))
-
-    def _start(self, parameters: MedMAESegmentParameterNode) -> None:
-        job = self.logic.segment(parameters.inputVolume, parameters.model, parameters.segmentation,
-                                 device=parameters.device.value, replaceExisting=True,  # the user was asked
-                                 progressCallback=self._onProgress, waitForCompletion=False)
-        self._job = job
-        job.finished.connect(self._onFinished)
-
-    def _onProgress(self, fraction: float, message: str) -> None:
-        self.ui.progressBar.visible = True
-        self.ui.progressBar.setValue(round(1000 * fraction))
-        self.ui.statusLabel.text = message
-
-    def _onFinished(self, job) -> None:  # noqa: ANN001 - SegmentationJob
-        self._job = None
-        self.ui.progressBar.visible = False
-        if job.error is None:
-            self.ui.statusLabel.text = _("Done in {time}.").format(time=duration(time.monotonic() - self._startTime))
-            # Another module may be open by now, with the panel disconnected.
-            self.logic.getParameterNode().segmentation = job.result
-        elif isinstance(job.error, RunCancelled):
-            self.ui.statusLabel.text = _("Cancelled.")
-        else:
-            self.ui.statusLabel.text = str(job.error)
-            slicer.util.errorDisplay(_("The volume could not be segmented.") + "\n\n" + str(job.error))
-        self._checkCanApply()
-
-    def _onParametersModified(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer
-        parameters = self._parameterNode
-        if parameters.inputVolume is not self._inputVolume:
-            self._inputVolume = parameters.inputVolume
-            if self.logic.isResultOfAnother(parameters.segmentation, parameters.inputVolume):
-                parameters.segmentation = None  # the next volume's result must not go into this one's
-        self._checkCanApply()
-
-    def _checkCanApply(self) -> None:
-        parameters, button = self._parameterNode, self.ui.segmentButton
-        isBusy = self._isStarting or self._job is not None
-        button.text = _("Cancel") if isBusy else _("Segment")
-        if isBusy:
-            button.toolTip, button.enabled = _("End the computation at once."), True
-        elif parameters and parameters.inputVolume and parameters.model:
-            button.toolTip, button.enabled = _("Segment the volume with the model."), True
-        else:
-            button.toolTip, button.enabled = _("Choose a volume and a model."), False
-        segmentation = parameters.segmentation if parameters else None
-        self.ui.show3DButton.setSegmentationNode(segmentation)
-        self.ui.show3DButton.enabled = self.ui.editButton.enabled = segmentation is not None
+    def onPageChosen(self, index: int) -> None:
+        """Let the page that is shown alone decide how high the tabs are."""
+        for number, page in enumerate((self.ui.volumePage, self.ui.batchPage)):
+            policy = qt.QSizePolicy.Preferred if number == index else qt.QSizePolicy.Ignored
+            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
 
 
 #

@@ -8,7 +8,28 @@ import numpy as np
 import slicer
 import vtk
 
-from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry
+from MedMAESegmentLib.Translation import tr as _
+from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry, voxels
+
+
+def boxInVolume(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> list[float]:
+    """`boxOfRoi`, where there are voxels of the volume in it.
+
+    Raises:
+        ValueError: it is no region, has no size, or misses the volume.
+    """
+    from medmae.errors import BadInput
+    from medmae.volumes import Geometry
+    from medmae.volumes.region import region_of_box
+
+    box, shape = boxOfRoi(roiNode, volumeNode), voxels(volumeNode).shape
+    try:
+        region_of_box(box, Geometry((shape[0], shape[1], shape[2]), networkGeometry(volumeNode)))
+    except BadInput:
+        text = _("The region {region} misses the volume {volume}, so there is nothing to segment in it. Move it onto "
+                 "the volume, or segment the whole volume.")
+        raise ValueError(text.format(region=roiNode.GetName(), volume=volumeNode.GetName())) from None
+    return box
 
 
 def boxOfRoi(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> list[float]:
@@ -34,13 +55,23 @@ def isRotated(roiNode: slicer.vtkMRMLMarkupsROINode) -> bool:
     return bool(np.any(np.sort(axes, axis=0)[:2] > 1e-3))
 
 
+def fitToVolume(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    """Make a region the smallest box along the patient's axes that holds the whole volume."""
+    bounds = np.zeros(6)
+    volumeNode.GetRASBounds(bounds)
+    low, high = bounds[::2], bounds[1::2]
+    roiNode.SetCenterWorld(*((low + high) / 2))
+    roiNode.SetSizeWorld(*(high - low))
+
+
 def _corners(roiNode: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
     """The eight corners (8, 3) in world coordinates."""
     if not isinstance(roiNode, slicer.vtkMRMLMarkupsROINode):
-        raise ValueError("The region must be a markups ROI. Draw one with the ROI button of the module Markups.")
+        raise ValueError(_("The region must be a markups ROI. Draw one with the ROI button of the module Markups."))
     size = np.array(roiNode.GetSize())
     if not np.all(size > 0):
-        raise ValueError(f"The region {roiNode.GetName()} has no size. Draw it in a slice view first.")
+        raise ValueError(_("The region {region} has no size. Draw it in a slice view first.").format(
+            region=roiNode.GetName()))
     toWorld = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToWorldMatrix())
     corners = [[*(size / 2 * signs), 1.0] for signs in itertools.product((-1, 1), repeat=3)]
     return (toWorld @ np.array(corners).T).T[:, :3]

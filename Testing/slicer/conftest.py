@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from panel_fixtures import model, open_panel, qt_application, result_file  # noqa: F401 - found by their names
+from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
+    answer,
+    model,
+    model_info,
+    open_panel,
+    qt_application,
+    result_file,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT / "MedMAESegment", ROOT / "MedMAETrain"):
@@ -142,6 +148,5 @@ def a_known_model(monkeypatch):
     import medmae.models
 
     monkeypatch.setattr(medmae.models, "resolve_model", lambda name: Path("/models") / str(name))
-    monkeypatch.setattr(medmae.models, "load_info", lambda path: SimpleNamespace(
-        name=path.name, task="segmentation", weights_sha256="0" * 64, modality="CT", labels=MODEL_LABELS,
-        channels=[{"name": "CT", "modality": "CT"}], image_channels=1, training={}))
+    monkeypatch.setattr(medmae.models, "load_info", lambda path: model_info(
+        path.name, labels=MODEL_LABELS, weights_sha256="0" * 64))

@@ -52,6 +52,20 @@ def open_panel(qt_application, monkeypatch, scene):
 
 
 @pytest.fixture
+def answer(monkeypatch):
+    """Answer questions of the panel with yes from now on, or with no."""
+    import slicer
+
+    asked = []
+
+    def answer_them(isYes):
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text) or isYes)
+        return asked
+
+    return answer_them
+
+
+@pytest.fixture
 def model(a_known_model, monkeypatch):
     """Two models in the list: one that segments, one encoder."""
     import medmae.models
@@ -63,14 +77,14 @@ def model(a_known_model, monkeypatch):
     monkeypatch.setattr(medmae.models, "survey_models", lambda: (both, []))
 
 
-def model_info(name, task="segmentation", labels=(), **more):
-    """What a model with one channel of CT says of itself."""
+def model_info(name, task="segmentation", labels=(), modality="CT", **more):
+    """What a model with one channel says of itself."""
     from medmae.models import ModelInfo
 
     architecture = {"name": "unetr", "arguments": {"channels": 1, "classes": len(labels)}}
     return ModelInfo(name=name, task=task, method="gl-mae", preset="tiny", architecture=architecture, spatial_dims=3,
-                     channels=[{"name": "CT", "modality": "CT"}], input_size=[48, 48, 48], labels=list(labels),
-                     modality="CT", **more)
+                     channels=[{"name": modality, "modality": modality}], input_size=[48, 48, 48], labels=list(labels),
+                     modality=modality, **more)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def panel(open_panel, tmp_path, monkeypatch):
         panel.ui.anotherPythonButton.click()
 
     panel = open_panel("MedMAESegment")
-    panel.ui.advancedCollapsibleButton.collapsed = False
+    panel.ui.pythonCollapsibleButton.collapsed = False
     panel.program, panel.choose = str(program), choose
     return panel
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from MedMAESegmentLib.Signal import Signal
-from PySide6.QtCore import Property, QPointF, QRect, Qt
+from PySide6.QtCore import Property, QEvent, QPointF, QRect, Qt
 from PySide6.QtGui import QPainter, QPen, QPolygonF
 from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
 
@@ -24,7 +24,7 @@ class ctkCollapsibleButton(QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._text, self._collapsed = "", False
+        self._text, self._collapsed, self._folded = "", False, []
         self.setContentsMargins(0, HEADER_HEIGHT, 0, 0)
 
     def _setText(self, text):
@@ -33,13 +33,27 @@ class ctkCollapsibleButton(QWidget):
     def _setCollapsed(self, collapsed):
         self._collapsed = collapsed
         self.setMaximumHeight(HEADER_HEIGHT if collapsed else 16777215)
+        self._fold()
+
+    def _fold(self):
+        """Hide what is in the box, or show it again but for what is hidden in itself."""
+        if not self._collapsed:
+            for child in self._folded:
+                child.show()
+            self._folded = []
+            return
+        for child in self.findChildren(QWidget, options=Qt.FindDirectChildrenOnly):
+            if not child.isHidden():
+                child.hide()
+                self._folded.append(child)
 
     text = Property(str, lambda self: self._text, _setText)
     collapsed = Property(bool, lambda self: self._collapsed, _setCollapsed)
 
-    def showEvent(self, event):
-        for child in self.findChildren(QWidget, options=Qt.FindDirectChildrenOnly):
-            child.setVisible(not self._collapsed)
+    def event(self, event):
+        if event.type() in (QEvent.Show, QEvent.LayoutRequest) and self._collapsed:
+            self._fold()
+        return super().event(event)
 
     def paintEvent(self, event):
         painter = QPainter(self)
@@ -63,9 +77,9 @@ class qMRMLNodeComboBox(QComboBox):
     def __init__(self, parent=None):
         super().__init__(parent)
         # Not a signal of PySide: its emit() (6.12) gives back a True that it does not own, and Python dies at its end.
-        self.currentNodeChanged = Signal()
+        self.currentNodeChanged, self.nodeAddedByUser = Signal(), Signal()
         self._scene, self._types, self._none, self._noneDisplay, self._nodes = None, [], False, "None", []
-        self._children = self._add = self._remove = False
+        self._children = self._add = self._remove = self._rename = False
         self.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
         self.currentIndexChanged.connect(lambda _index: self.currentNodeChanged.emit())
 
@@ -87,6 +101,15 @@ class qMRMLNodeComboBox(QComboBox):
     showChildNodeTypes = Property(bool, lambda self: self._children, lambda self, on: setattr(self, "_children", on))
     addEnabled = Property(bool, lambda self: self._add, lambda self, on: setattr(self, "_add", on))
     removeEnabled = Property(bool, lambda self: self._remove, lambda self, on: setattr(self, "_remove", on))
+
+    renameEnabled = Property(bool, lambda self: self._rename, lambda self, on: setattr(self, "_rename", on))
+
+    def addNode(self):
+        """What the entry "Create new ..." of the list does."""
+        node = self._scene.AddNewNodeByClass(self._types[0])
+        self.nodeAddedByUser.emit(node)
+        self.setCurrentNode(node)
+        return node
 
     def setMRMLScene(self, scene):
         self._scene = scene

@@ -1,0 +1,103 @@
+"""The table of what was found: segments with their sizes, or classes with their probabilities."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedMAESegmentLib.ClassificationJob import Classification
+from MedMAESegmentLib.SegmentSummary import SegmentSummary
+
+_SWATCH = 12
+
+
+class ResultTable:
+    """Fills a QTableWidget; hidden while there is nothing to show."""
+
+    def __init__(self, table: qt.QTableWidget) -> None:
+        self._table = table
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setStretchLastSection(False)
+        self.clear()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._table.setRowCount(0)
+        self._table.visible = False
+
+    def showSegments(self, summaries: Sequence[SegmentSummary],
+                     segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Show segments in their order; the node, while it is there, tells names and colours."""
+        rows = []
+        for summary in summaries:
+            segment = _segmentOf(segmentationNode, summary.name)
+            confidence = _("unknown") if summary.confidence is None else _percent(summary.confidence)
+            rows.append((segment.GetName() if segment is not None else summary.name,
+                         _millilitres(summary), confidence if summary.voxels else ""))
+        self._show([_("Segment"), _("Volume"), _("Confidence")], rows)
+        for row, summary in enumerate(summaries):
+            segment = _segmentOf(segmentationNode, summary.name)
+            if segment is not None:
+                self._table.item(row, 0).setIcon(_swatch(segment.GetColor()))
+
+    def showClasses(self, result: Classification) -> None:
+        """Show classes, the most likely first."""
+        ordered = sorted(result.probabilities.items(), key=lambda item: -item[1])
+        hasSlices = bool(result.decidingSlices)
+        rows = [(name, _percent(probability), _slice(result, name)) for name, probability in ordered]
+        self._show([_("Class"), _("Probability"), _("Deciding slice")], rows)
+        self._table.setColumnHidden(2, not hasSlices)
+
+    def _show(self, titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+        table = self._table
+        table.setColumnCount(len(titles))
+        table.setColumnHidden(2, False)
+        table.setHorizontalHeaderLabels(titles)
+        table.setRowCount(len(rows))
+        for row, texts in enumerate(rows):
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                if column:
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                table.setItem(row, column, item)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.visible = bool(rows)
+
+
+def _segmentOf(segmentationNode: slicer.vtkMRMLSegmentationNode | None, name: str) -> Any:
+    """The segment made last of those called `name`, or `name` with a number behind it."""
+    if segmentationNode is None:
+        return None
+    segmentation = segmentationNode.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    pattern = re.compile(re.escape(name) + r"( \d+)?")
+    return next((segment for segment in reversed(segments) if pattern.fullmatch(segment.GetName())), None)
+
+
+def _swatch(color: Sequence[float]) -> qt.QIcon:
+    pixmap = qt.QPixmap(_SWATCH, _SWATCH)
+    pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
+    return qt.QIcon(pixmap)
+
+
+def _millilitres(summary: SegmentSummary) -> str:
+    if not summary.voxels:
+        return _("not found")
+    if summary.ml is None:  # the image states no spacing
+        return _("{count} voxels").format(count=summary.voxels)
+    digits = 0 if summary.ml >= 100 else 1 if summary.ml >= 10 else 2
+    return _("{size} ml").format(size=f"{summary.ml:.{digits}f}")
+
+
+def _percent(fraction: float) -> str:
+    return _("{value} %").format(value=f"{100 * fraction:.0f}" if fraction < 0.995 else f"{100 * fraction:.1f}")
+
+
+def _slice(result: Classification, name: str) -> str:
+    axis, index = result.decidingSlices.get(name, ("", ""))
+    return f"{axis} {index}".strip()
