@@ -11,11 +11,12 @@ import slicer
 
 from MedMAESegmentLib.MemoryEstimate import atLeastNeeded
 from MedMAESegmentLib.Modality import modalityOf
-from MedMAESegmentLib.Region import boxOfRoi, isRotated
+from MedMAESegmentLib.Region import boxInVolume, isRotated
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
 Kind = Literal["modality", "spacing", "size", "intensity", "memory", "region"]
-_MOST_VOXELS = 1_000_000  # of which percentiles are taken
+_MOST_VOXELS = 200_000  # of which percentiles are taken: fast, and exact to a hundredth of a percent
 _PERCENTILES = (0.5, 50.0, 99.5)
 _TOLERANCE = 0.25  # of the range that was seen, at either end
 _SAME = {"DX": "CR", "XR": "CR", "PET": "PT", "MRI": "MR"}
@@ -34,8 +35,12 @@ class ImageWarning:
 
 
 def imageWarnings(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], info: Any,
-                  roiNode: slicer.vtkMRMLMarkupsROINode | None = None, weightsBytes: int = 0) -> list[ImageWarning]:
+                  roiNode: slicer.vtkMRMLMarkupsROINode | None = None, weightsBytes: int = 0,
+                  passBytes: int = 0) -> list[ImageWarning]:
     """Everything that speaks against using the model `info` on the volumes, one a channel; nothing is computed.
+
+    `passBytes` is what a forward pass of the model takes, where that was measured; without it the memory that is needed
+    is a lower bound.
 
     Raises:
         ValueError: the volumes are none.
@@ -45,12 +50,9 @@ def imageWarnings(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], info: Any,
         found += _modality(node, info, number)
         found += _intensity(node, info, number)
     found += _grid(volumeNodes[0], info)
-    if roiNode is not None and isRotated(roiNode):
-        sides = boxOfRoi(roiNode, volumeNodes[0])
-        size = " x ".join(f"{high - low:.0f}" for low, high in zip(sides[::2], sides[1::2], strict=True))
-        found.append(ImageWarning("region", f"The region {roiNode.GetName()} is rotated: what is segmented is its box "
-                                            f"along the patient's axes, {size} mm."))
-    return found + _memory(volumeNodes[0], info, roiNode, weightsBytes)
+    box, unusable = _region(volumeNodes[0], roiNode)
+    return found + unusable + ([] if unusable and box is None else _memory(
+        volumeNodes[0], info, box, weightsBytes, passBytes))
 
 
 def _modality(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[ImageWarning]:
@@ -58,8 +60,9 @@ def _modality(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[Im
     found = modalityOf(node)
     if not found or not wanted or _SAME.get(found, found) == _SAME.get(wanted, wanted):
         return []
-    return [ImageWarning("modality", f"{node.GetName()} is of the modality {found}, but the model {info.name} was "
-                                     f"trained on {wanted}. Its result will very likely be wrong.")]
+    text = _("{volume} is of the modality {found}, but the model {model} was trained on {wanted}. Its result will very "
+             "likely be wrong.")
+    return [ImageWarning("modality", text.format(volume=node.GetName(), found=found, model=info.name, wanted=wanted))]
 
 
 def _intensity(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[ImageWarning]:
@@ -68,19 +71,24 @@ def _intensity(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[I
         return []
     array = voxels(node).reshape(-1)
     sample = array[::max(1, array.size // _MOST_VOXELS) | 1]  # an odd step visits rows and columns evenly
-    values = np.percentile(sample[np.isfinite(sample)].astype(np.float64), _PERCENTILES)
-    outside = [f"{value:.4g} (seen: {low:.4g} to {high:.4g}) at {percent} %" for percent, value, (low, high) in zip(
-        _PERCENTILES, values, tables[number].values(), strict=True) if _isOutside(value, low, high, tables[number])]
+    finite = sample[np.isfinite(sample)].astype(np.float64)
+    if not finite.size:
+        return []  # the engine says what is wrong with it
+    found = _("{value} (seen: {low} to {high}) at {percent} %")
+    outside = [found.format(value=f"{value:.4g}", low=f"{low:.4g}", high=f"{high:.4g}", percent=percent)
+               for percent, value, (low, high) in zip(
+                   _PERCENTILES, np.percentile(finite, _PERCENTILES), tables[number].values(), strict=True)
+               if _isOutside(value, low, high, tables[number])]
     if not outside:
         return []
-    return [ImageWarning("intensity", f"The intensities of {node.GetName()} are unlike those that the model "
-                                      f"{info.name} has seen: {'; '.join(outside)}. Check that it is the right image, "
-                                      "in the right units.")]
+    text = _("The intensities of {volume} are unlike those that the model {model} has seen: {outside}. Check that it "
+             "is the right image, in the right units.")
+    return [ImageWarning("intensity", text.format(volume=node.GetName(), model=info.name, outside="; ".join(outside)))]
 
 
 def _isOutside(value: float, low: float, high: float, table: dict[str, list[float]]) -> bool:
     """Whether a percentile lies further outside than chance explains: measured by the spread of the training data."""
-    spread = max(bound for _, bound in table.values()) - min(bound for bound, _ in table.values())
+    spread = max(bound for _low, bound in table.values()) - min(bound for bound, _high in table.values())
     return not low - _TOLERANCE * spread <= value <= high + _TOLERANCE * spread
 
 
@@ -92,27 +100,53 @@ def _grid(node: slicer.vtkMRMLVolumeNode, info: Any) -> list[ImageWarning]:
     shape = voxels(node).shape
     geometry = Geometry((shape[0], shape[1], shape[2]), networkGeometry(node))
     seen = reoriented_geometry(geometry, axis_change(geometry, info.orientation))
+    texts: dict[Kind, str] = {
+        "spacing": _("The spacing of {volume}, {found} mm, is outside of what the model {model} has seen ({low} to "
+                     "{high}). The result may be worse than its scores say."),
+        "size": _("The size of {volume}, {found} voxels, is outside of what the model {model} has seen ({low} to "
+                  "{high}). The result may be worse than its scores say.")}
     found = []
-    for kind, values, unit in (("spacing", seen.spacing_mm, "mm"), ("size", seen.shape, "voxels")):
-        bounds = ranges.get("spacing_mm" if kind == "spacing" else "shape")
-        if bounds is None:
+    for kind, values, bounds in (("spacing", seen.spacing_mm, ranges.get("spacing_mm")),
+                                 ("size", seen.shape, ranges.get("shape"))):
+        if bounds is None or all(low * 0.8 <= value <= high * 1.25
+                                 for value, low, high in zip(values, *bounds, strict=True)):
             continue
-        if any(not low * 0.8 <= value <= high * 1.25 for value, low, high in zip(values, *bounds, strict=True)):
-            text = " x ".join(f"{value:.4g}" for value in values)
-            low, high = (" x ".join(f"{value:.4g}" for value in bound) for bound in bounds)
-            found.append(ImageWarning(kind, f"The {kind} of {node.GetName()}, {text} {unit}, is outside of what the "
-                                            f"model {info.name} has seen ({low} to {high}). The result may be worse "
-                                            "than its scores say."))
+        low, high = (_sides(bound) for bound in bounds)
+        found.append(ImageWarning(kind, texts[kind].format(volume=node.GetName(), found=_sides(values),
+                                                           model=info.name, low=low, high=high)))
     return found
 
 
-def _memory(node: slicer.vtkMRMLVolumeNode, info: Any, roiNode: slicer.vtkMRMLMarkupsROINode | None,
-            weightsBytes: int) -> list[ImageWarning]:
+def _sides(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
+
+
+def _region(node: slicer.vtkMRMLVolumeNode,
+            roiNode: slicer.vtkMRMLMarkupsROINode | None) -> tuple[list[float] | None, list[ImageWarning]]:
+    """The box that would be segmented (None: all of the volume, or none can be), and what is odd about it."""
+    if roiNode is None:
+        return None, []
+    try:
+        box = boxInVolume(roiNode, node)
+    except ValueError as error:
+        return None, [ImageWarning("region", str(error))]
+    if not isRotated(roiNode):
+        return box, []
+    size = " x ".join(f"{high - low:.0f}" for low, high in zip(box[::2], box[1::2], strict=True))
+    text = _("The region {region} is rotated: what is segmented is its box along the patient's axes, {size} mm.")
+    return box, [ImageWarning("region", text.format(region=roiNode.GetName(), size=size))]
+
+
+def _memory(node: slicer.vtkMRMLVolumeNode, info: Any, box: Sequence[float] | None, weightsBytes: int,
+            passBytes: int) -> list[ImageWarning]:
     from medmae.inference.memory import available_bytes, format_memory
 
-    box = boxOfRoi(roiNode, node) if roiNode is not None else None
-    needed, free = atLeastNeeded(node, info, box) + weightsBytes, available_bytes()
+    needed, free = atLeastNeeded(node, info, box, passBytes) + weightsBytes, available_bytes()
     if free is None or needed <= free:
         return []
-    return [ImageWarning("memory", f"Segmenting {node.GetName()} needs {format_memory(needed)} of memory at least, but "
-                                   f"only {format_memory(free)} are free. Close other programs, or choose a region.")]
+    text = _("Segmenting {volume} needs about {needed} of memory, but only {free} are free. Close other programs, or "
+             "choose a region.") if passBytes else _(
+        "Segmenting {volume} needs {needed} of memory at least, but only {free} are free. Close other programs, or "
+        "choose a region.")
+    return [ImageWarning("memory", text.format(volume=node.GetName(), needed=format_memory(needed),
+                                               free=format_memory(free)))]

@@ -15,18 +15,21 @@ from MedMAESegmentLib.BaseLabels import baseLabels
 from MedMAESegmentLib.BatchLogic import BatchLogic
 from MedMAESegmentLib.ClassificationJob import Classification, ClassificationJob
 from MedMAESegmentLib.EditorSetup import EditorSetup
+from MedMAESegmentLib.EstimateJob import EstimateJob
 from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver, handOverImages
 from MedMAESegmentLib.ImageWarnings import ImageWarning, imageWarnings
 from MedMAESegmentLib.ImportOptions import ImportOptions
 from MedMAESegmentLib.LabelImport import labelType
+from MedMAESegmentLib.MemoryEstimate import MemoryEstimate, gridOf
 from MedMAESegmentLib.ModelShelf import ModelShelf
-from MedMAESegmentLib.Region import boxOfRoi
+from MedMAESegmentLib.Region import boxInVolume
 from MedMAESegmentLib.RemoteSegmentationJob import RemoteSegmentationJob
 from MedMAESegmentLib.SegmentationJob import SegmentationJob
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver, attributesOf
 from MedMAESegmentLib.SegmentOptions import SegmentOptions
 from MedMAESegmentLib.Suitability import refuseUnusable, usableModel
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import voxels, writeNrrd, writeVolume
 from MedMAESegmentLib.WorkerSession import WorkerSession, applicationWorker
 
@@ -45,6 +48,8 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         self.worker: WorkerSession = applicationWorker()  # tests put a session with another command here
         self.jobs: list[FollowedJob] = []
         self._handOvers: list[HandOver] = []
+        self._estimate: EstimateJob | None = None
+        self._passBytes: dict[str, int] = {}  # by the weights' checksum, as estimates have told them
 
     def segment(self, volumeNode: Volumes, model: str | Path,
                 segmentationNode: slicer.vtkMRMLSegmentationNode | None = None,
@@ -90,7 +95,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         refuseUnusable(volumeNodes, segmentationNode)
         modelFolder, info = usableModel(model, "segmentation", volumeNodes)
         options = SegmentOptions(device, precision, overlap, mirror, largestComponent, uncertainty)
-        box = boxOfRoi(roiNode, volumeNodes[0]) if roiNode is not None else None
+        box = boxInVolume(roiNode, volumeNodes[0]) if roiNode is not None else None
         settings = options.settings(box)
         receiver = SegmentationReceiver(
             volumeNodes, segmentationNode,
@@ -117,17 +122,52 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         volumeNodes = _listed(volumeNode)
         refuseUnusable(volumeNodes, None)
         modelFolder, info = usableModel(model, "classification", volumeNodes)
-        report = progressCallback or (lambda _fraction, _message: None)
+        report = progressCallback or (lambda fraction, message: None)
         images = self._handOver(volumeNodes, report)
         request = self.worker.client.classify(modelFolder, images, settings={"device": device})
         job = ClassificationJob(self.worker, request, images, volumeNodes, info)
         job.progressed.connect(report)
         return self._followed(job, waitForCompletion)
 
+    def estimate(self, volumeNode: Volumes, model: str | Path, roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
+                 device: str = "auto", *, precision: str | None = None, overlap: float | None = None,
+                 mirror: bool = False, largestComponent: bool = False, uncertainty: bool = False,
+                 progressCallback: ProgressCallback | None = None,
+                 waitForCompletion: bool = True) -> MemoryEstimate | EstimateJob:
+        """What a segmentation will take, from the size of the volume: its voxels are not handed over.
+
+        The worker loads the model, which stays warm, and runs one forward pass over zeros, once for each model. It does
+        one thing after the other: an estimate waits for a segmentation that is under way, and one that has not ended
+        is cancelled by a segmentation, or by another estimate, that is started after it.
+
+        :param volumeNode, model, roiNode, device, precision, overlap, mirror, largestComponent, uncertainty: as for
+          `segment`.
+        :param waitForCompletion: False: return an `EstimateJob`, whose `result` is a `MemoryEstimate`.
+        :raises ValueError, medmae.errors.BadInput, RunFailed, RunCancelled: as for `segment`.
+        """
+        volumeNodes = _listed(volumeNode)
+        refuseUnusable(volumeNodes, None)
+        modelFolder, info = usableModel(model, "segmentation", volumeNodes)
+        options = SegmentOptions(device, precision, overlap, mirror, largestComponent, uncertainty)
+        settings = options.settings(boxInVolume(roiNode, volumeNodes[0]) if roiNode is not None else None)
+        self._ensureInstalled()
+        self._dropEstimate()
+        request = self.worker.client.plan(modelFolder, [gridOf(node) for node in volumeNodes], settings=settings)
+        job = self._estimate = EstimateJob(self.worker, request, [])
+        if progressCallback is not None:
+            job.progressed.connect(progressCallback)
+        job.finished.connect(lambda job: self._onEstimated(job, info.weights_sha256))
+        if waitForCompletion:
+            return job.wait()
+        job.startFollowing()
+        return job
+
     def warnings(self, volumeNode: Volumes, model: str | Path,
                  roiNode: slicer.vtkMRMLMarkupsROINode | None = None) -> list[ImageWarning]:
         """What speaks against a model for the volumes: another modality than the model's; spacing, size or intensities
-        unlike those of its training data; more memory than is free. Nothing is computed, and the user may go on.
+        unlike those of its training data; more memory than is free; a region that is rotated or misses the volume.
+        Nothing is computed, and the user may go on. Once `estimate` has measured a model, its memory is known, not only
+        what is needed at least.
 
         :raises ValueError, medmae.errors.BadInput: as for `segment`.
         """
@@ -137,12 +177,15 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         refuseUnusable(volumeNodes, None)
         folder = resolve_model(model)
         weights = folder if folder.is_file() else folder / "weights.safetensors"
-        return imageWarnings(volumeNodes, load_info(folder), roiNode, weights.stat().st_size if weights.exists() else 0)
+        info = load_info(folder)
+        return imageWarnings(volumeNodes, info, roiNode, weights.stat().st_size if weights.exists() else 0,
+                             self._passBytes.get(info.weights_sha256, 0))
 
     def cancel(self) -> None:
         """End everything under way."""
         for handOver in self._handOvers:
             handOver.cancel()
+        self._dropEstimate()
         for job in list(self.jobs):
             job.cancel()
 
@@ -150,7 +193,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
                settings: dict[str, Any], receiver: SegmentationReceiver,
                base: slicer.vtkMRMLSegmentationNode | None,
                progressCallback: ProgressCallback | None) -> SegmentationJob:
-        report = progressCallback or (lambda _fraction, _message: None)
+        report = progressCallback or (lambda fraction, message: None)
         images = self._handOver(volumeNodes, report)
         client, dtype = self.worker.client, labelType(info.labels)
         kept = baseLabels(base, volumeNodes[0], info.labels, dtype) if base is not None else None
@@ -159,7 +202,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         fields: dict[str, Any] = {"base": images[-1]["buffer"]} if kept is not None else {}
         if settings.get("uncertainty"):
             fields["output"], settings["format"] = str(self.worker.mapsPath()), "nrrd"
-        report(0.0, "Starting")
+        report(0.0, _("Starting"))
         request = client.send(
             "segment", model=str(modelFolder), images=images[:len(volumeNodes)], settings=settings, **fields,
             labels=client.exchange.space(dtype, voxels(volumeNodes[0]).shape[:3]))
@@ -174,11 +217,11 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         from medmae.jobs.targets import get_target
 
         get_target(target)  # an unknown one is told before anything is written
-        report = progressCallback or (lambda _fraction, _message: None)
+        report = progressCallback or (lambda fraction, message: None)
         handOver, folder = HandOver(volumeNodes), newTemporaryFolder()
         self._handOvers.append(handOver)
         try:
-            report(0.0, "Handing over the volume")
+            report(0.0, _("Handing over the volume"))
             images = [folder / f"volume-{number}.nrrd" for number in range(len(volumeNodes))]
             for node, image in zip(volumeNodes, images, strict=True):
                 handOver()
@@ -199,15 +242,29 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
 
     def _handOver(self, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode],
                   report: ProgressCallback) -> list[dict[str, Any]]:
-        if self.worker.command is None:
-            Dependencies.ensureInstalled()
+        self._ensureInstalled()
+        self._dropEstimate()
         handOver = HandOver(volumeNodes)
         self._handOvers.append(handOver)
         try:
-            report(0.0, "Handing over the volume")
+            report(0.0, _("Handing over the volume"))
             return handOverImages(self.worker.client, volumeNodes, handOver)
         finally:
             self._handOvers.remove(handOver)
+
+    def _ensureInstalled(self) -> None:
+        if self.worker.command is None:
+            Dependencies.ensureInstalled()
+
+    def _dropEstimate(self) -> None:
+        if self._estimate is not None:
+            self._estimate.cancel()
+
+    def _onEstimated(self, job: EstimateJob, weights: str) -> None:
+        if self._estimate is job:
+            self._estimate = None
+        if job.result is not None and job.result.isMeasured:
+            self._passBytes[weights] = job.result.passBytes
 
     def _followed(self, job: FollowedJob, waitForCompletion: bool) -> Any:
         self.jobs.append(job)

@@ -85,6 +85,21 @@ def test_a_rotated_region_is_said_to_be_a_box(make_volume, info, scene):
     assert "20 x 22 x 30 mm" in _kinds([make_volume((20, 24, 28))], info, region)["region"]
 
 
+def test_a_region_that_misses_the_volume_or_has_no_size_is_told(make_volume, info, scene):
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    volume = make_volume((20, 24, 28), name="CT")
+    region.SetXYZ(OBLIQUE[:3, 3])
+    region.SetSize(0, 0, 0)
+    assert "Region has no size" in _kinds([volume], info, region)["region"]
+    region.SetSize(10, 20, 30)
+    region.SetXYZ(0, 0, 5000)
+    assert _kinds([volume], info, region)["region"].startswith("The region Region misses the volume CT")
+    from MedMAESegmentLib.Region import boxInVolume
+
+    with pytest.raises(ValueError, match="misses the volume CT"):
+        boxInVolume(region, volume)
+
+
 def test_a_region_under_a_transform_that_does_not_count_is_where_it_lies_on_the_scan(make_volume, scene):
     from MedMAESegmentLib.Region import boxOfRoi
 

@@ -8,8 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from inference_helpers import description
 from worker_helpers import AFFINE, Conversation, tiny_model, volume
 
+from medmae.models import save_model
+from medmae.networks import architecture_for, build_network
 from medmae.worker.child import environment_of_worker
 from medmae.worker.client import WorkerClient, WorkerError
 
@@ -125,12 +128,15 @@ def test_a_plan_waits_its_turn_and_can_be_cancelled(worker, model):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the exact peak of a process is counted on Linux only")
-def test_the_peak_is_not_told_too_low(model, worker):
-    array = np.random.default_rng(0).integers(0, 200, (120, 256, 256)).astype(np.int16)
-    affine = np.diag([0.5, 0.5, 0.5, 1.0])
+def test_the_peak_is_not_told_too_low(worker, tmp_path):
+    architecture = architecture_for("gl-mae", "tiny", "segmentation", 1, 3)
+    model = save_model(tmp_path / "model", description(size=[48] * 3, spacing=[1.5] * 3, architecture=architecture),
+                       build_network(architecture))
+    array = np.random.default_rng(0).integers(0, 200, (240, 256, 256)).astype(np.int16)
+    affine = np.diag([0.3, 0.3, 0.3, 1.0])
     labels = worker.exchange.space("uint8", array.shape)
     arguments = json.dumps([str(model), worker.image(array, affine)["buffer"], affine.tolist(), labels])
     ended = subprocess.run([sys.executable, "-c", PEAK, arguments], check=True, capture_output=True, text=True,
                            env=environment_of_worker())
     estimated, peak = json.loads(ended.stdout.splitlines()[-1])
-    assert 0.6 * estimated < peak <= estimated
+    assert 0.8 * estimated < peak <= estimated

@@ -58,6 +58,8 @@ def _load(work: Load, store: ModelStore) -> Result:
 
 
 def _plan(work: Plan, store: ModelStore, should_stop: ShouldStop) -> Result:
+    import scipy.ndimage  # noqa: F401 - segmenting loads it: from now on its code counts as held
+
     clock, settings = Stopwatch(), work.settings
     models, warm = _models(store, work.model, settings.device, settings.precision)
     # Which windows there is nothing in, only the voxels can tell: all of them are counted.
