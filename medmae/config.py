@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -38,7 +39,7 @@ def from_json(cls: type[Config], data: Mapping[str, Any], where: str = "configur
     missing = [name for name in required if name not in data]
     if missing:
         raise BadInput(f"The {where} lacks {', '.join(missing)}.")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]
     values = {name: _convert(value, hints[name], f"{where}, key {name}") for name, value in data.items()}
     try:
         return cls(**values)
@@ -93,6 +94,11 @@ def with_overrides(config: Config, assignments: Iterable[str], where: str = "con
         except json.JSONDecodeError:
             target[parts[-1]] = text
     return from_json(type(config), data, where)
+
+
+@functools.cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)  # compiles every annotation, which takes as long as all the rest
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> list[str]:

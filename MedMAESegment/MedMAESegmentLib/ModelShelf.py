@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,36 @@ class ModelShelf:
         parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
         return f"{shown}\n{', '.join(part for part in parts if part)}"
 
+    def inspectModel(self, path: str | Path) -> Any:
+        """What a model that is not installed says about itself; takes what `importModel` takes.
+
+        :raises medmae.errors.BadInput: it is no model, or is damaged.
+        """
+        from medmae.models import load_info
+
+        return inBackground(lambda: load_info(path))
+
+    def modelsFolder(self) -> Path:
+        """Where models are installed; may not be there yet."""
+        from medmae.home import models_folder
+
+        return models_folder()
+
+    def isInstalled(self, name: str) -> bool:
+        """Whether the name is taken, also by a damaged model."""
+        return bool(name) and (self.modelsFolder() / name).exists()
+
+    def usableName(self, name: str) -> str:
+        """The nearest to a name that can be that of an installed model."""
+        from medmae.models import usable_name
+
+        return usable_name(name)
+
+    def freeName(self, name: str) -> str:
+        """A name like this one that is not taken."""
+        numbered = (f"{name} {number}" for number in itertools.count(2))
+        return name if not self.isInstalled(name) else next(one for one in numbered if not self.isInstalled(one))
+
     def importModel(self, path: str | Path, name: str | None = None, replace: bool = False) -> str:
         """Install a model from a folder, a zip file or a finished run; its weights are verified.
 
@@ -55,10 +86,11 @@ class ModelShelf:
 
         return inBackground(lambda: install_model(path, name, replace)).name
 
-    def exportModel(self, name: str, path: str | Path) -> Path:
+    def exportModel(self, name: str, path: str | Path, replace: bool = False) -> Path:
         """Write a model into one zip file, which `importModel` and ``medmae model install`` take.
 
         :param path: the file, or a folder for ``NAME.zip``.
+        :param replace: whether a file that is there is replaced.
         :returns: the file.
         :raises medmae.errors.BadInput: there is no such model, or the file exists.
         """
@@ -67,7 +99,7 @@ class ModelShelf:
 
         source, target = resolve_model(name), Path(path)
         target = target / f"{source.name}.zip" if target.is_dir() else target
-        if target.exists():
+        if target.exists() and not replace:
             raise BadInput(f"{target} exists already. Choose another name, or remove it first.")
         if not source.is_dir():
             raise BadInput(f"{source} is a file already. Copy it.")

@@ -16,6 +16,7 @@ from medmae.models.registry import (
     remove_model,
     resolve_model,
     survey_models,
+    usable_name,
 )
 from medmae.models.saving import save_model
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from medmae.models.loading import FeatureMaps, load_network, load_state
 
 __all__ = ["FeatureMaps", "ModelInfo", "install_model", "list_models", "load_info", "load_network", "load_state",
-           "remove_model", "resolve_model", "save_model", "survey_models"]
+           "remove_model", "resolve_model", "save_model", "survey_models", "usable_name"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 from medmae.config import from_json
@@ -65,7 +66,7 @@ class ModelFiles:
         except (OSError, KeyError):
             raise BadInput(f"The model {self.path} has no readable {name}: it is incomplete. "
                            "Copy or download it again.") from None
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
             raise BadInput(f"The {name} in {self.path} is damaged ({error}). Fetch the zip again.") from None
 
     def has(self, name: str) -> bool:

@@ -7,11 +7,12 @@ import dataclasses
 import logging
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from medmae.config import to_json
 from medmae.errors import BadInput
-from medmae.files import write_json, write_text
+from medmae.files import PARTIAL, write_json, write_text
 from medmae.home import models_folder
 from medmae.models.card import model_card
 from medmae.models.info import ModelInfo
@@ -19,6 +20,7 @@ from medmae.models.model_files import CARD, INFO, PREVIEW, WEIGHTS, ModelFiles
 from medmae.models.replacing import new_folder
 
 log = logging.getLogger(__name__)
+_known: dict[Path, tuple[tuple[int, int, int], ModelInfo]] = {}
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
 
 
@@ -79,10 +81,22 @@ def survey_models() -> tuple[list[tuple[str, ModelInfo]], list[tuple[str, str]]]
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         try:
-            models.append((entry.name, ModelFiles(entry).info()))
+            models.append((entry.name, _known_info(entry)))
         except BadInput as error:
             damaged.append((entry.name, str(error)))
     return models, damaged
+
+
+def _known_info(folder: Path) -> ModelInfo:
+    """`ModelFiles.info`, without reading again what has not changed: panels list models whenever they are opened."""
+    try:
+        status = (folder / INFO).stat()
+    except OSError:
+        return ModelFiles(folder).info()  # or rather why there is none
+    state = (status.st_mtime_ns, status.st_size, status.st_ino)
+    if _known.get(folder, (None,))[0] != state:
+        _known[folder] = state, ModelFiles(folder).info()
+    return _known[folder][1]
 
 
 def list_models() -> list[tuple[str, ModelInfo]]:
@@ -142,8 +156,19 @@ def remove_model(name: str) -> None:
         raise BadInput(f"No model named {name!r} is installed. See: medmae model list.")
     if target.is_symlink():
         target.unlink()
-    else:
-        shutil.rmtree(target)
+        return
+    beside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+    try:
+        target.rename(beside / "removed")  # at once, so that no half of it stays where something is in the way
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def usable_name(text: str) -> str:
+    """The nearest to `text` that can be the name of an installed model."""
+    name = re.sub(r"[^\w .+-]+", "_", text).strip(" .")
+    name = (name if re.match(r"\w", name) else f"model {name}")[:100].rstrip(" .")
+    return name if _is_name(name) else "model"
 
 
 def _is_name(text: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Panel import ModelFacts as facts
+from MedMAESegmentLib.Panel.ModelDialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 
 NAME, MODALITY, SCORE, CASES, DATE = range(5)
@@ -122,20 +122,15 @@ def _rowOf(name: str, info: Any) -> Row:
     structures = facts.anatomy(info)
     second = structures if len(structures) <= _MOST_LETTERS else structures[:_MOST_LETTERS - 1] + "…"
     texts = (f"{name}\n{second}", modality, score.short if score else "", "" if cases is None else str(cases), date)
-    toolTip = _plainToolTip(f"{name}\n{facts.description(info)}")
+    toolTip = asPlainHtml(f"{name}\n{facts.description(info)}")
     order = (facts.folded(name), modality or None, score.value if score else None, cases, date or None)
     return Row(name, texts, toolTip, facts.searchText(name, info), order)
 
 
 def _damagedRow(name: str, fault: str) -> Row:
     texts = (f"{name}\n" + _("damaged"), "", "", "", "")
-    return Row(name, texts, _plainToolTip(f"{name}\n{fault}"), facts.folded(f"{name} {_('damaged')}"),
+    return Row(name, texts, asPlainHtml(f"{name}\n{fault}"), facts.folded(f"{name} {_('damaged')}"),
                (facts.folded(name), None, None, None, None), fault)
-
-
-def _plainToolTip(text: str) -> str:
-    """Tool tips guess whether a text is HTML; this one is, and shows a stranger's text as it is."""
-    return "<p style='white-space:pre-wrap'>" + escape(text) + "</p>"
 
 
 def _sorted(rows: list[Row], key: Callable[[Row], Any], isDescending: bool) -> list[Row]:

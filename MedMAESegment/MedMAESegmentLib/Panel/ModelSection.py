@@ -10,10 +10,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Panel import ModelFacts as facts
+from MedMAESegmentLib.Panel.ModelDetails import ModelDetails
 from MedMAESegmentLib.Panel.ModelList import ModelList
+from MedMAESegmentLib.Panel.ModelManager import ModelManager
+from MedMAESegmentLib.Panel.ModelPreview import showPreview
 from MedMAESegmentLib.Signal import Signal
 
 _UI_FILE = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "ModelSection.ui"
+_LONGEST_README = 200_000  # characters; a stranger's may have any number
 _TASKS = ("segmentation", "classification")
 
 
@@ -43,7 +47,10 @@ class ModelSection:
         self.ui = slicer.util.childWidgetVariables(widget)
         self._list = ModelList(self.ui.modelTree)
         self._list.selected.connect(self._onSelected)
+        self.manager = ModelManager(self.ui.modelManageButton, logic, self)
         self.ui.modelSearchEdit.textChanged.connect(self.onSearch)
+        self.ui.modelDetailsButton.clicked.connect(self.onDetails)
+        self.showWork("")
         self._show()
 
     @property
@@ -60,6 +67,12 @@ class ModelSection:
         """`medmae.models.ModelInfo` of the chosen model; None where there is none that can be used."""
         return self._info
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the chosen model, also of a damaged one; None where it is not installed."""
+        isThere = self._name in self.models or self._name in self._damaged
+        return self._logic.modelsFolder() / self._name if isThere else None
+
     def update(self) -> None:
         """Read which models there are, keeping the choice; the first one where none was chosen."""
         try:
@@ -74,6 +87,17 @@ class ModelSection:
     def onSearch(self, text: str) -> None:
         """Show the models that have every word of the text."""
         self._show()
+
+    def onDetails(self, clicked: bool = False) -> None:
+        """Open the dialog with everything about the chosen model."""
+        folder = self.folder
+        if self._info is not None and folder is not None:
+            ModelDetails(self._name, self._info, folder, _readme(folder)).show()
+
+    def showWork(self, message: str) -> None:
+        """Say what is done with models at the moment; "" for nothing."""
+        self.ui.modelBusyLabel.text = message
+        self.ui.modelBusyLabel.visible = self.ui.modelBusyBar.visible = bool(message)
 
     def _onSelected(self, name: str) -> None:
         if name:
@@ -98,6 +122,11 @@ class ModelSection:
         self.ui.modelEmptyLabel.text = self._emptyText(hasRows)
         self.ui.modelNameLabel.text = self._name
         self.ui.modelDescriptionLabel.text = self._description()
+        self.ui.modelDetailsButton.enabled = self._info is not None
+        self.ui.modelPreviewLabel.visible = self._info is not None
+        if self._info is not None:
+            showPreview(self.ui.modelPreviewLabel, self.folder)
+        self.manager.show()
 
     def _emptyText(self, hasRows: bool) -> str:
         if self._problem:
@@ -113,4 +142,12 @@ class ModelSection:
             return _("This model is damaged. {reason}").format(reason=self._damaged[self._name])
         if self._name:
             return _("This model is not installed on this computer. Import it with Manage, or choose another one.")
+        return ""
+
+
+def _readme(folder: Path) -> str:
+    try:
+        with open(folder / "README.md", encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST_README)
+    except OSError:  # it belongs to a model, but none needs it
         return ""

@@ -1,0 +1,174 @@
+"""The dialog that tells everything about a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedMAESegmentLib.Panel import ModelFacts as facts
+
+_LONGEST = 2000  # characters of one value: a stranger's model may say anything
+
+
+class ModelDetails:
+    """A dialog with tabs "Model" and "README", whose text can be selected; `dialog` is the QDialog.
+
+    >>> ModelDetails("liver", info, folder, readme).dialog.exec()
+    """
+
+    def __init__(self, name: str, info: Any, folder: Path, readme: str) -> None:
+        self._citation = info.citation
+        self.dialog = qt.QDialog(slicer.util.mainWindow())
+        self.dialog.windowTitle = _("Model {name}").format(name=name)
+        self.dialog.resize(560, 620)
+        self.text = qt.QTextBrowser()
+        self.text.openLinks = False
+        self.text.setHtml(detailsHtml(name, info, folder))
+        self.readme = qt.QPlainTextEdit()
+        self.readme.readOnly = True
+        self.readme.setPlainText(readme or _("This model has no README."))
+        self.tabs = qt.QTabWidget()
+        self.tabs.addTab(self.text, _("Model"))
+        self.tabs.addTab(self.readme, _("README"))
+        self.copyButton = qt.QPushButton(_("Copy citation"))
+        self.copyButton.enabled = bool(self._citation)
+        self.copyButton.toolTip = (_("Copy what to cite when you use this model.") if self._citation
+                                   else _("This model names no work to cite."))
+        self.copyButton.clicked.connect(self.onCopy)
+        self.closeButton = qt.QPushButton(_("Close"))
+        self.closeButton.clicked.connect(self.onClose)
+        buttons = qt.QHBoxLayout()
+        buttons.addWidget(self.copyButton)
+        buttons.addStretch(1)
+        buttons.addWidget(self.closeButton)
+        layout = qt.QVBoxLayout()
+        layout.addWidget(self.tabs)
+        layout.addLayout(buttons)
+        self.dialog.setLayout(layout)
+        self.closeButton.setDefault(True)
+
+    def show(self) -> None:
+        """Open the dialog until the user closes it."""
+        self.dialog.exec()
+        self.dialog.deleteLater()
+
+    def onCopy(self, clicked: bool = False) -> None:
+        """Put the citation on the clipboard."""
+        slicer.app.clipboard().setText(self._citation)
+
+    def onClose(self, clicked: bool = False) -> None:
+        """Close the dialog."""
+        self.dialog.accept()
+
+
+def detailsHtml(name: str, info: Any, folder: Path) -> str:
+    """Everything that a model says about itself, as HTML with nothing of a stranger's in it."""
+    score = facts.score(info)
+    parts = [f"<h3>{escape(name)}</h3>", _table([
+        (_("Score"), score.text if score else _("none yet")),
+        (_("Modality"), facts.modality(info) or _("not stated")),
+        (_("Made"), f"{facts.date(info) or _('date not known')} (MedMAE {info.medmae})"),
+        (_("Licence"), info.licence or _("not stated")),
+        (_("Citation"), info.citation or _("none")),
+    ])]
+    if info.labels:
+        title = _("Segments") if info.task == "segmentation" else _("Classes")
+        parts += [f"<h4>{escape(title)}</h4>", _labels(info)]
+    parts += [f"<h4>{escape(_('Image that the model sees'))}</h4>", _table(_input(info))]
+    if info.training:
+        rows = [(_readable(key), _value(value)) for key, value in info.training.items() if key != "ranges"]
+        parts += [f"<h4>{escape(_('Training'))}</h4>", _table(rows + _ranges(info.training.get("ranges")))]
+    for title, figures in info.scores.items():
+        if isinstance(figures, dict):
+            heading = _("Scores: {list}").format(list=_readable(title))
+            parts += [f"<h4>{escape(heading)}</h4>", _table(_figures(figures))]
+    parts += [f"<h4>{escape(_('Network and file'))}</h4>", _table([
+        (_("Method"), f"{info.method}, {info.preset}"), (_("Architecture"), _value(info.architecture)),
+        (_("SHA-256 of the weights"), info.weights_sha256), (_("Folder"), str(folder)),
+    ])]
+    return "".join(parts)
+
+
+def _labels(info: Any) -> str:
+    rows = []
+    for label in info.labels[1:] if info.task == "segmentation" else info.labels:
+        red, green, blue = (round(255 * part) for part in label.get("color") or (0, 0, 0))
+        swatch = (f"<td bgcolor='#{red:02x}{green:02x}{blue:02x}'>&nbsp;&nbsp;&nbsp;&nbsp;</td>"
+                  if info.task == "segmentation" else "")
+        texts = (label.get("name", ""), label.get("value", ""), _terms(label.get("terminology")))
+        rows.append(f"<tr>{swatch}" + "".join(f"<td>{escape(str(text))}</td>" for text in texts) + "</tr>")
+    return "<table cellpadding='3'>" + "".join(rows) + "</table>"
+
+
+def _terms(terminology: Any) -> str:
+    """The terms of a label as "Kidney, Left (SCT 64033007)"."""
+    if not isinstance(terminology, dict):
+        return ""
+    terms = [terminology.get(key) for key in ("type", "type_modifier")]
+    meanings = [str(term[2]) for term in terms if isinstance(term, list) and len(term) == 3]
+    first = terms[0]
+    code = f" ({first[0]} {first[1]})" if isinstance(first, list) and len(first) == 3 else ""
+    return ", ".join(meanings) + code
+
+
+def _input(info: Any) -> list[tuple[str, str]]:
+    channels = ", ".join(str(channel.get("name") or channel.get("modality") or "") for channel in info.channels)
+    spacing = (_("as stored") if info.spacing_mm is None
+               else " x ".join(f"{value:g}" for value in info.spacing_mm) + " mm")
+    order = _("slices, rows, columns") if info.spatial_dims == 3 else _("rows, columns")
+    return [(_("Channels"), channels), (_("Dimensions"), f"{info.spatial_dims}-D"), (_("Spacing (k, j, i)"), spacing),
+            (_("Orientation"), info.orientation),
+            (_("Window"), " x ".join(map(str, info.input_size)) + f" ({order})"),
+            (_("Intensities"), _value(info.intensity))]
+
+
+def _ranges(ranges: Any) -> list[tuple[str, str]]:
+    """The lowest and highest of what was seen in training."""
+    if not isinstance(ranges, dict):
+        return []
+    rows = []
+    for key, value in ranges.items():
+        isRange = isinstance(value, list) and len(value) == 2
+        text = _("{low} to {high}").format(low=_value(value[0]), high=_value(value[1])) if isRange else _value(value)
+        rows.append((_("range of {quantity}").format(quantity=_readable(key)), text))
+    return rows
+
+
+def _figures(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Scores, those of single labels one a row."""
+    rows = []
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            rows += [(f"{_readable(key)}: {name}", _value(one)) for name, one in value.items()]
+        elif key != "folds":
+            rows.append((_readable(key), _value(value)))
+    return rows
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = (f"<tr><td width='150'>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
+    return "<table cellpadding='3'>" + "".join(cells) + "</table>"
+
+
+def _readable(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    """A value of JSON for people: three digits, lists with commas."""
+    if isinstance(value, bool) or value is None:
+        return {True: _("yes"), False: _("no"), None: _("not known")}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and not any(isinstance(one, (list, dict)) for one in value):
+        text = ", ".join(_value(one) for one in value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
