@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from types import ModuleType
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
@@ -14,6 +15,7 @@ _KEEP_METHODS = {"layout", "parent", "children"}
 
 def makeQtModule() -> ModuleType:
     """The module that ``import qt`` shall give."""
+    _keepSingletonsAlive()
     qt = ModuleType("qt")
     for source in (QtCore, QtGui, QtWidgets):
         for name in dir(source):
@@ -31,6 +33,16 @@ class UiLoader(QtUiTools.QUiLoader):
         super().__init__()
         for widget in widgets.ALL:
             self.registerCustomWidget(widget)
+
+
+def _keepSingletonsAlive() -> None:
+    """Make None, True and False immortal, as they are from Python 3.12 on.
+
+    Every call of PySide (6.12) that returns nothing gives back a None that it does not own; after some ten thousand
+    calls Python 3.11 would end.
+    """
+    for singleton in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(singleton)).value += 2**30
 
 
 def _addProperties(classes: list[object]) -> None:
