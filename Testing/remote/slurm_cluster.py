@@ -112,21 +112,27 @@ class SlurmCluster:
         self._end("slurmctld", signal.SIGTERM)
 
     def start_node(self) -> None:
-        """Start slurmd of the first node; returns when it takes jobs."""
+        """Start slurmd of the first node where it does not run; returns when it takes jobs."""
+        if NODE in self._daemons:
+            return
         self._daemon("slurmd", "-D", "-N", NODE, known_as=NODE)
         _wait(lambda: self.node_state() in ("idle", "mixed", "allocated"), 20,
               lambda: f"the node does not come up: {self.node_state()}; {self.log()}")
+        # Not earlier: jobs would be sent to a node that does not answer yet.
+        self.run("scontrol", "update", f"nodename={NODE}", "state=resume", check=False)
 
     def crash_node(self) -> None:
         """End slurmd of the first node and every process of every job, as when it loses its power."""
         self._end(NODE)
-        for pid in set(self._processes()) - {daemon.pid for daemon in self._daemons.values()}:
-            _kill(pid)
+        lost = set(self._processes()) - {daemon.pid for daemon in self._daemons.values()}
+        for how in (signal.SIGSTOP, signal.SIGKILL):  # all at once: none may report that another died
+            for pid in lost:
+                _send(pid, how)
 
     def kill_job(self, job: str) -> None:
         """Kill every process of a job at once, as the kernel does where memory runs out."""
         for pid in self._processes(f"SLURM_JOB_ID={job}"):
-            _kill(pid)
+            _send(pid)
 
     def script_of(self, job: str) -> int:
         """The process of a job's batch script."""
@@ -171,7 +177,7 @@ class SlurmCluster:
         """End all jobs and daemons, whatever state they are in."""
         for name in reversed([*self._daemons]):
             self._end(name)
-        _wait(lambda: not [_kill(pid) for pid in self._processes()], 10, lambda: "processes of the cluster are left")
+        _wait(lambda: not [_send(pid) for pid in self._processes()], 10, lambda: "processes of the cluster are left")
 
     def _daemon(self, name: str, *arguments: str, known_as: str | None = None) -> None:
         with open(self.folder / f"{known_as or name}.out.log", "ab") as output:
@@ -221,6 +227,7 @@ def slurm_of_the_run() -> Iterator[SlurmCluster]:
 def slurm(slurm_of_the_run: SlurmCluster) -> Iterator[SlurmCluster]:
     """The cluster of this test run, its node up and free; jobs that a test leaves are cancelled."""
     cluster = slurm_of_the_run
+    cluster.start_node()  # a test that failed may have left it down
     yield cluster
     jobs = cluster.run("squeue", "--noheader", "--format=%A").stdout.split()
     if jobs:
@@ -257,8 +264,8 @@ def _wait(condition: Callable[[], bool], within_s: float, otherwise: Callable[[]
         time.sleep(0.1)
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
     except ProcessLookupError:
         return

@@ -240,7 +240,6 @@ def test_a_node_that_comes_back_is_used_again(slurm: SlurmCluster, submitted: Ca
     slurm.run("scontrol", "update", f"nodename={NODE}", "state=down", "reason=test")
     job.wait_for_state("queued")
     slurm.start_node()
-    slurm.run("scontrol", "update", f"nodename={NODE}", "state=resume", check=False)
     slurm.wait_for(job.job, "RUNNING")
     job.wait_for_state("running")
     assert slurm.show(job.job)["Restarts"] == "1"

@@ -66,7 +66,6 @@ def test_a_job_that_is_preempted_and_then_loses_its_node_goes_on_exactly(
     slurm.wait_for(job.job, "PENDING")
     assert job.state() == "queued"
     slurm.start_node()
-    slurm.run("scontrol", "update", f"nodename={NODE}", "state=resume", check=False)
     slurm.wait_for(job.job, "COMPLETED", "FAILED")
     assert job.state() == "done", job.said()
     assert figures(run) == figures(undisturbed)
