@@ -74,7 +74,7 @@ def detailsHtml(name: str, info: Any, folder: Path) -> str:
     parts = [f"<h3>{escape(name)}</h3>", _table([
         (_("Score"), score.text if score else _("none yet")),
         (_("Modality"), facts.modality(info) or _("not stated")),
-        (_("Made"), f"{facts.date(info) or _('date not known')} (MedMAE {info.medmae})"),
+        (_("Made"), (facts.date(info) or _("date not known")) + (f" (MedMAE {info.medmae})" if info.medmae else "")),
         (_("Licence"), info.licence or _("not stated")),
         (_("Citation"), info.citation or _("none")),
     ])]
@@ -126,7 +126,7 @@ def _input(info: Any) -> list[tuple[str, str]]:
     return [(_("Channels"), channels), (_("Dimensions"), f"{info.spatial_dims}-D"), (_("Spacing (k, j, i)"), spacing),
             (_("Orientation"), info.orientation),
             (_("Window"), " x ".join(map(str, info.input_size)) + f" ({order})"),
-            (_("Intensities"), _value(info.intensity))]
+            (_("Intensities"), _value(info.intensity) if info.intensity else _("not stated"))]
 
 
 def _ranges(ranges: Any) -> list[tuple[str, str]]:

@@ -34,8 +34,8 @@ class Score:
 
     @property
     def short(self) -> str:
-        """As a list shows it."""
-        return f"{self.name} {self.value:.2f}"
+        """As a list shows it, in two lines."""
+        return f"{self.value:.2f}\n{self.name}"
 
     @property
     def text(self) -> str:
@@ -92,7 +92,7 @@ def score(info: Any) -> Score | None:
 
 def _how(name: str, figures: dict[str, Any]) -> str:
     if name == "cross_validation":
-        return _("cross-validation: every case by a model that has not seen it")
+        return _("cross-validation")
     if name == "validation":
         return (_("validation cases, which also chose the weights") if figures.get("selected_on")
                 else _("validation cases"))

@@ -1,4 +1,4 @@
-"""The list of models: one compact row each, searched and sorted."""
+"""The list of models: one compact row of two lines each, searched and sorted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from MedMAESegmentLib.Panel import ModelFacts as facts
 from MedMAESegmentLib.Panel.ModelDialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 
-NAME, MODALITY, SCORE, CASES, DATE = range(5)
+NAME, SCORE, CASES, DATE = range(4)
 _MOST_LETTERS = 60  # of the second line; the tool tip has all
 
 
@@ -38,10 +38,10 @@ class ModelList:
         self._rows: list[Row] = []
         self._items: dict[str, Any] = {}
         self._search, self._column, self._isDescending = "", NAME, False
-        tree.setHeaderLabels([_("Model"), _("Modality"), _("Score"), _("Cases"), _("Date")])
+        tree.setHeaderLabels([_("Model"), _("Score"), _("Cases"), _("Date")])
         header = tree.header()
         header.setStretchLastSection(False)
-        for column in (MODALITY, SCORE, CASES, DATE):
+        for column in (SCORE, CASES, DATE):
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
         header.setSectionsClickable(True)
@@ -67,6 +67,8 @@ class ModelList:
             isFound = all(word in row.search for word in words)
             self._items[row.name].setHidden(not isFound)
             found += isFound
+        if self.selectedName:
+            self._tree.scrollToItem(self._items[self.selectedName])
         return found
 
     def select(self, name: str) -> None:
@@ -118,19 +120,19 @@ class ModelList:
 
 
 def _rowOf(name: str, info: Any) -> Row:
-    score, cases, date, modality = facts.score(info), facts.trainingCases(info), facts.date(info), facts.modality(info)
-    structures = facts.anatomy(info)
-    second = structures if len(structures) <= _MOST_LETTERS else structures[:_MOST_LETTERS - 1] + "…"
-    texts = (f"{name}\n{second}", modality, score.short if score else "", "" if cases is None else str(cases), date)
+    score, cases, date = facts.score(info), facts.trainingCases(info), facts.date(info)
+    second = ": ".join(part for part in (facts.modality(info), facts.anatomy(info)) if part)
+    second = second if len(second) <= _MOST_LETTERS else second[:_MOST_LETTERS - 1] + "…"
+    texts = (f"{name}\n{second}", score.short if score else "", "" if cases is None else str(cases), date)
     toolTip = asPlainHtml(f"{name}\n{facts.description(info)}")
-    order = (facts.folded(name), modality or None, score.value if score else None, cases, date or None)
+    order = (facts.folded(name), score.value if score else None, cases, date or None)
     return Row(name, texts, toolTip, facts.searchText(name, info), order)
 
 
 def _damagedRow(name: str, fault: str) -> Row:
-    texts = (f"{name}\n" + _("damaged"), "", "", "", "")
+    texts = (f"{name}\n" + _("damaged"), "", "", "")
     return Row(name, texts, asPlainHtml(f"{name}\n{fault}"), facts.folded(f"{name} {_('damaged')}"),
-               (facts.folded(name), None, None, None, None), fault)
+               (facts.folded(name), None, None, None), fault)
 
 
 def _sorted(rows: list[Row], key: Callable[[Row], Any], isDescending: bool) -> list[Row]:
