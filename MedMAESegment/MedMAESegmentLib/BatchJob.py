@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import slicer
 
-from MedMAESegmentLib.BatchCase import BatchCase, summaryOf
+from MedMAESegmentLib.BatchCase import BatchCase, CaseBook, summaryOf
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed
 from MedMAESegmentLib.NodeReference import NodeReference
+from MedMAESegmentLib.SegmentationFile import SegmentationFile, freePath, isSavedIn, noteSaved
 
 Start = Callable[[slicer.vtkMRMLVolumeNode], FollowedJob]
 
@@ -22,32 +23,44 @@ class BatchJob(FollowedJob):
     """
 
     def __init__(self, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], start: Start, modelVersion: str,
-                 outputFolder: Path | None = None) -> None:
-        """`start` begins the segmentation of one volume; results are also saved in `outputFolder`."""
+                 outputFolder: Path | None = None, again: bool = False) -> None:
+        """`start` begins the segmentation of one volume; results are also saved in `outputFolder`, where they are not
+        there yet. `again`: also of volumes that are done, which keep their earlier results."""
         super().__init__()
-        self.cases = [BatchCase(node.GetName()) for node in volumeNodes]
+        self.book = CaseBook([BatchCase(node.GetName()) for node in volumeNodes])
+        self.cases = self.book.cases
         self._volumes = [NodeReference(node) for node in volumeNodes]
+        self._clock = _Clock([float(node.GetImageData().GetNumberOfPoints()) for node in volumeNodes])
         self._start, self._outputFolder = start, outputFolder
         self._job: FollowedJob | None = None
+        self._files: dict[int, SegmentationFile] = {}
+        self._unsaved: list[int] = []
         self._index, self._isStarting = -1, False
-        for case, node in zip(self.cases, volumeNodes, strict=True):
-            case.result = _resultOf(node, modelVersion)
-            if case.result is not None:
-                case.state, case.message = "done", "Was segmented before."
+        earlier = {} if again else resultsOf(modelVersion)
+        for index, node in enumerate(volumeNodes):
+            result = earlier.get(node.GetID())
+            if result is not None:
+                self.book.noteDoneBefore(index, result)
+                self._clock.leaveOut(index)
+                if outputFolder is not None and not isSavedIn(result, outputFolder):
+                    self._unsaved.append(index)
 
     def poll(self) -> bool:
-        """Look after the case that is being segmented, or start the next."""
+        """Look after the case that is being segmented and the files that are being written, or start the next."""
         if self._ended or self._isStarting:
             return self._ended
+        self._noteFiles()
         if self._job is not None and not self._job.poll():
             return False
         if self._job is not None:
             self._note(self._job)
-        following = next((index for index, case in enumerate(self.cases) if case.state == "waiting"), None)
-        if following is None:
-            self._finish()
-        else:
+        following = self.book.following
+        if following is not None:
             self._begin(following)
+        elif self._unsaved:
+            self._save(self._unsaved.pop(0))
+        elif not self._files:
+            self._finish()
         return self._ended
 
     def cancel(self) -> None:
@@ -57,15 +70,15 @@ class BatchJob(FollowedJob):
         job, self._job = self._job, None
         if job is not None:
             job.cancel()
-        for case in self.cases:
-            if case.state in ("waiting", "running"):
-                case.state, case.message = "cancelled", ""
+        self.book.cancelOpen()
         self.error = RunCancelled("Cancelled.")
         self._end("cancelled")
 
     def _begin(self, index: int) -> None:
         case, node = self.cases[index], self._volumes[index].node
-        self._index, case.state, self.state = index, "running", "running"
+        self._index, self.state = index, "running"
+        self.book.note(index, state="running", message="Starting")
+        self._clock.begin(index)
         self._isStarting = True
         try:
             if node is None:
@@ -73,7 +86,8 @@ class BatchJob(FollowedJob):
             job = self._start(node)
         except Exception as error:  # noqa: BLE001 - belongs to this case, the others go on
             if case.state == "running":
-                case.state, case.message = "failed", str(error)
+                self._clock.end(index)
+                self.book.note(index, state="failed", message=str(error))
             return
         finally:
             self._isStarting = False
@@ -85,22 +99,44 @@ class BatchJob(FollowedJob):
         self._onProgress(0.0, "Starting")
 
     def _onProgress(self, fraction: float, message: str) -> None:
-        case = self.cases[self._index]
-        case.message = message
+        self.book.secondsLeft = self._clock.secondsLeft(self._index, fraction)
+        self.book.note(self._index, message=message)
         done = sum(one.state not in ("waiting", "running") for one in self.cases)
-        self._progress((done + fraction) / len(self.cases), f"{case.name}: {message}")
+        self._progress((done + fraction) / len(self.cases), f"{self.cases[self._index].name}: {message}")
 
     def _note(self, job: FollowedJob) -> None:
-        case, self._job = self.cases[self._index], None
+        self._job, index = None, self._index
+        seconds = self._clock.end(index)
         if job.error is not None:
-            case.state, case.message = "failed", str(job.error)
+            state = "cancelled" if isinstance(job.error, RunCancelled) else "failed"
+            self.book.note(index, state=state, message=str(job.error))
             return
-        case.state, case.message, case.result = "done", "", job.result
-        if self._outputFolder is not None:
+        self.book.note(index, state="done", message="", result=job.result, seconds=seconds)
+        self._save(index)
+
+    def _save(self, index: int) -> None:
+        volumeNode, case = self._volumes[index].node, self.cases[index]
+        if self._outputFolder is None or volumeNode is None:
+            return
+        path = freePath(self._outputFolder, case.name, [file.path for file in self._files.values()])
+        try:
+            self._files[index] = SegmentationFile(path, case.result, volumeNode)
+        except Exception as error:  # noqa: BLE001 - a segmentation that somebody changed; the others go on
+            self._noteUnsaved(index, error)
+
+    def _noteFiles(self) -> None:
+        for index, file in list(self._files.items()):
+            if not file.isOver:
+                continue
             try:
-                _save(job.result, self._outputFolder, case.name)
-            except OSError as error:
-                case.state, case.message = "failed", f"The result could not be saved: {error}"
+                noteSaved(self.cases[index].result, file.result())
+                del self._files[index]
+            except Exception as error:  # noqa: BLE001 - of whatever kind: it belongs to this case
+                del self._files[index]
+                self._noteUnsaved(index, error)
+
+    def _noteUnsaved(self, index: int, error: Exception) -> None:
+        self.book.note(index, state="failed", message=f"The result is in the scene but could not be saved: {error}")
 
     def _finish(self) -> None:
         self.result = self.cases
@@ -109,25 +145,39 @@ class BatchJob(FollowedJob):
         self._end("done" if self.error is None else "failed")
 
 
-def _resultOf(volumeNode: slicer.vtkMRMLVolumeNode, modelVersion: str) -> slicer.vtkMRMLSegmentationNode | None:
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
-        node = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
-        isOfModel = node.GetAttribute("MedMAE.modelVersion") == modelVersion
-        if isOfModel and node.GetNodeReference(role) is volumeNode:
-            return node
-    return None
+class _Clock:
+    """Tells the time left from the voxels of the cases and what those done so far have taken."""
+
+    def __init__(self, sizes: list[float]) -> None:
+        self._open = dict(enumerate(sizes))
+        self._sizes, self._size, self._seconds, self._begun = sizes, 0.0, 0.0, 0.0
+
+    def leaveOut(self, index: int) -> None:
+        """This case takes no time."""
+        self._open.pop(index, None)
+
+    def begin(self, index: int) -> None:
+        """This case begins now."""
+        self._begun = time.monotonic()
+
+    def end(self, index: int) -> float:
+        """This case has ended; returns the seconds that it took."""
+        seconds = time.monotonic() - self._begun
+        self._open.pop(index, None)
+        self._size, self._seconds = self._size + self._sizes[index], self._seconds + seconds
+        return seconds
+
+    def secondsLeft(self, index: int, fraction: float) -> float | None:
+        """Seconds until all cases have ended, of which `index` is done to `fraction`; None: not known yet."""
+        done = self._size + fraction * self._sizes[index]
+        left = sum(self._open.values()) - fraction * self._sizes[index]
+        return (self._seconds + time.monotonic() - self._begun) / done * left if done else None
 
 
-def _save(segmentationNode: Any, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name)[:100].strip(" .")
-    plain = plain or "case"
-    path, number = folder / f"{plain}.seg.nrrd", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{plain}-{number}.seg.nrrd"
-    storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: where the node is saved is the user's choice
-    storage.SetFileName(str(path))
-    if not storage.WriteData(segmentationNode):
-        raise OSError(f"{path} cannot be written. Check free space and permissions.")
+def resultsOf(modelVersion: str) -> dict[str, slicer.vtkMRMLSegmentationNode]:
+    """The segmentations in the scene that a model made, by the ID of the volume; of several the newest."""
+    role, found = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole(), {}
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if node.GetAttribute("MedMAE.modelVersion") == modelVersion and node.GetNodeReferenceID(role):
+            found[node.GetNodeReferenceID(role)] = node
+    return found

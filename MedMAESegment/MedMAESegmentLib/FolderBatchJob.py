@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medmae.run_folder import RunFolder
-from MedMAESegmentLib.BatchCase import BatchCase, summaryOf
+from MedMAESegmentLib.BatchCase import BatchCase, CaseBook, summaryOf
 from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.FolderListing import FolderListing
 from MedMAESegmentLib.RunJob import RunJob
 
 
@@ -19,36 +20,28 @@ class FolderBatchJob(RunJob):
     What is finished is noted beside the results by the engine: started again, the batch goes on where it ended.
     """
 
-    def __init__(self, run: RunFolder, process: ChildProcess, images: list[Path]) -> None:
-        """`images` are called as in the run, which lies in a temporary folder that is removed at the end."""
+    def __init__(self, run: RunFolder, process: ChildProcess, listing: FolderListing, again: bool = False) -> None:
+        """The run lies in a temporary folder that is removed at the end; its images are those of the listing, in this
+        order."""
         super().__init__(run, process)
-        self.cases = [BatchCase(str(image)) for image in images]
-        self._byImage = {str(image): case for image, case in zip(images, self.cases, strict=True)}
-        self.recorded.connect(self._onRecord)
+        self.book = bookOf(listing, again)
+        self.cases = self.book.cases
+        self._outputs = [image.output for image in listing.images]
+        self.recorded.connect(lambda record: noteRecord(self.book, record, self._outputs))
 
     def cancel(self) -> None:
         """End the run; finished cases stay."""
         if not self._ended:
-            for case in self.cases:
-                if case.state in ("waiting", "running"):
-                    case.state = "cancelled"
+            self.book.cancelOpen()
         super().cancel()
-
-    def _onRecord(self, record: dict[str, Any]) -> None:
-        current = self._byImage.get(str(record.get("message")))
-        if current is None:
-            return
-        for case in self.cases[:self.cases.index(current)]:
-            if case.state in ("waiting", "running"):
-                case.state = "done"
-        if record["step"] < record["total"]:
-            current.state = "running"
 
     def _takeEnd(self, name: str, state: dict[str, Any]) -> None:
         """Some cases that failed do not make the batch a failure; the reasons are with the cases."""
         self._noteResults()
         if name == "failed" and any(case.state == "done" for case in self.cases):
             name = "done"
+        if name != "done":
+            self.book.cancelOpen()
         super()._takeEnd(name, state)
 
     def _takeResult(self) -> list[BatchCase]:
@@ -56,20 +49,52 @@ class FolderBatchJob(RunJob):
 
     def _noteResults(self) -> None:
         file = self.run.path / "result.json"
-        if not file.is_file():
-            return
-        results = json.loads(file.read_text(encoding="utf-8"))
-        for result in results["cases"]:
-            case = self._byImage.get(result["image"])
-            if case is not None:
-                case.state, case.message, case.result = "done", "", Path(result["output"])
-        for failure in results["failed"]:
-            case = self._byImage.get(failure["image"])
-            if case is not None:
-                case.state, case.message = "failed", failure["reason"]
+        if file.is_file():
+            results = json.loads(file.read_text(encoding="utf-8"))
+            noteResults(self.book, results, {case.name: index for index, case in enumerate(self.cases)})
 
     def _cleanUp(self) -> None:
         if self._process is not None and not self._process.waitForExit(0.05):
             self._process.killTree()
         self.message = summaryOf(self.cases)
         shutil.rmtree(self.run.path.parent, ignore_errors=True)
+
+
+def bookOf(listing: FolderListing, again: bool) -> CaseBook:
+    """The cases of a listing; what is done is done, unless it is to be done again."""
+    book = CaseBook([BatchCase(image.name) for image in listing.images])
+    for index, image in enumerate(listing.images):
+        if image.seconds is not None and not again:
+            book.noteDoneBefore(index, image.output, image.seconds)
+    return book
+
+
+def noteRecord(book: CaseBook, record: dict[str, Any], outputs: list[Path], indices: list[int] | None = None) -> None:
+    """Take in what the run says of a case: that it is at work on it, or how it ended.
+
+    `indices`: of the run's cases in the book; None: they are the same.
+    """
+    number = int(record.get("case", 0)) - 1
+    if not 0 <= number < len(outputs if indices is None else indices):
+        return  # it is about the whole run
+    index = number if indices is None else indices[number]
+    book.secondsLeft = record.get("eta_s")
+    ended = record.get("ended")
+    if ended is not None:
+        book.note(index, state=ended, message=record.get("reason", ""), seconds=record.get("case_seconds"),
+                  result=outputs[index] if ended == "done" else None)
+    elif book.cases[index].state in ("waiting", "running"):
+        share = record["step"] * record["cases"] / record["total"] - number
+        book.note(index, state="running", message=f"{min(max(share, 0.0), 1.0):.0%}")
+
+
+def noteResults(book: CaseBook, results: dict[str, Any], byImage: dict[str, int]) -> None:
+    """Take in what the run says of all cases at its end."""
+    for result in results["cases"]:
+        index = byImage.get(result["image"])
+        if index is not None and not book.cases[index].wasDoneBefore:
+            book.note(index, state="done", message="", result=Path(result["output"]), seconds=result["seconds"])
+    for failure in results["failed"]:
+        index = byImage.get(failure["image"])
+        if index is not None:
+            book.note(index, state="failed", message=failure["reason"])

@@ -37,6 +37,19 @@ def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMR
     return folder.resolve(), info
 
 
+def refuseManyChannels(info: Any) -> None:
+    """Refuse models of which a case is several images: nobody can tell which of many images belong together.
+
+    Raises:
+        ValueError: the model is one.
+    """
+    if info.image_channels not in (1, 3):  # grey and colour
+        names = ", ".join(str(channel.get("name", "")) for channel in info.channels[:info.image_channels])
+        raise ValueError(f"A case of the model {info.name} is {info.image_channels} images ({names}), and nobody can "
+                         "tell which of many belong together. Segment such cases one by one in the tab Volume, or many "
+                         "with the command medmae segment --channel.")
+
+
 def refuseUnusable(volumeNodes: Sequence[Any], segmentationNode: Any) -> None:
     """Refuse volumes that cannot be segmented, and segmentations that cannot take the result.
 

@@ -1,0 +1,297 @@
+"""The tab "Batch": its cases and how they stand, every control, every state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import slicer
+from conftest import ROOT, voxels_left
+from panel_fixtures import BOX, NEEDS_SOURCE, until
+
+pytestmark = NEEDS_SOURCE
+ENGINE = [sys.executable, str(Path(__file__).with_name("fake_batch_engine.py"))]
+COLUMNS = ("name", "state", "details", "time")
+
+
+@pytest.fixture
+def logic(qt_application, a_known_model, fake_worker):
+    qt_application.completeSlicerApp()
+    import MedMAESegment
+
+    logic = MedMAESegment.MedMAESegmentLogic()
+    logic.worker, logic.engineCommand = fake_worker, ENGINE
+    yield logic
+    logic.cancel()
+
+
+@pytest.fixture
+def page(qt_application, logic, monkeypatch, scene):
+    """The page alone, with what was said in dialogs in `told`."""
+    import qt
+    from MedMAESegmentLib.Panel.BatchPage import BatchPage
+    from MedMAESegmentLib.Panel.Choices import Choices
+
+    from medmae.models import load_info, resolve_model
+
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: told.append(text))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: not told.append(text))
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    parent = qt.QWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    chosen = [Choices("model", load_info(resolve_model("model")))]
+    page = BatchPage(parent, logic, lambda: chosen[-1])
+    page.chosen, page.parent, page.told = chosen, parent, told
+    parent.resize(420, 560)
+    parent.show()
+    page.update()
+    yield page
+    page.cleanup()
+    parent.close()
+    parent.deleteLater()
+    qt_application.processDeletions()
+
+
+@pytest.fixture
+def picture(qt_application, page):
+    """Save what the page looks like in the folder that MEDMAE_PICTURES names."""
+    def save(name):
+        if "MEDMAE_PICTURES" in os.environ:
+            qt_application.application.processEvents()
+            qt_application.screenshot(page, Path(os.environ["MEDMAE_PICTURES"]) / f"{name}.png")
+
+    return save
+
+
+@pytest.fixture
+def run(page, qt_application):
+    """Press the button and wait for the end."""
+    def press():
+        page.ui.batchButton.click()
+        until(qt_application, lambda: not page.isBusy)
+
+    return press
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Set what the stand-in for the engine does with a folder."""
+    def write(*actions):
+        (tmp_path / "plan").write_text("\n".join(actions))
+        monkeypatch.setenv("FAKE_ENGINE", str(tmp_path / "plan"))
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path, make_volume):
+    """A folder with three images, none of which is in the scene."""
+    from MedMAESegmentLib.VolumeExport import writeVolume
+
+    volume = make_volume()
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    for name in ("a.nrrd", "b.nrrd", "more/c.nrrd"):
+        writeVolume(volume, tmp_path / "images" / name)
+    slicer.mrmlScene.RemoveNode(volume)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def choose(page, qt_application):
+    """Choose a folder, and wait until its images are listed."""
+    def choose(folder, output=None):
+        page.ui.batchFolderButton.click()
+        for edit, path in ((page.ui.batchFolderEdit, folder), (page.ui.batchOutputEdit, output)):
+            edit.text = str(path or "")
+            edit.editingFinished.emit()
+        until(qt_application, lambda: page._lister is None)
+
+    return choose
+
+
+def table(page, column="state"):
+    """The texts of a column."""
+    widget = page.ui.batchTable
+    return [widget.item(row, COLUMNS.index(column)).text() for row in range(widget.rowCount)]
+
+
+def check(page, row, isOn):
+    import qt
+
+    page.ui.batchTable.item(row, 0).setCheckState(qt.Qt.Checked if isOn else qt.Qt.Unchecked)
+
+
+def settle(page, qt_application):
+    """Wait until the page has looked at the scene again."""
+    until(qt_application, lambda: not page._updateTimer.isActive())
+
+
+def test_without_volumes_it_says_what_to_do(page, picture):
+    assert table(page) == [] and not page.ui.batchButton.enabled
+    assert page.ui.batchHintLabel.text == page.ui.batchButton.toolTip == "Load the volumes, or choose a folder."
+    assert not page.ui.batchFolderEdit.visible and page.ui.batchOutputEdit.placeholderText == "Only in the scene"
+    picture("batch-empty")
+
+
+def test_images_are_listed_and_results_label_maps_and_hidden_volumes_are_not(
+        page, qt_application, make_volume, scene):
+    make_volume(name="CT")
+    make_volume(name="result").SetAttribute("MedMAE.content", "uncertainty")
+    make_volume(name="hidden").SetHideFromEditors(True)
+    scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    colour = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
+    slicer.util.updateVolumeFromArray(colour, np.zeros((1, 4, 5, 3), np.uint8))
+    settle(page, qt_application)
+    assert table(page, "name") == ["CT", "photo"] and table(page) == ["Waiting", "Waiting"]
+    assert page.ui.batchButton.enabled and page.ui.batchButton.text == "Segment all"
+
+
+def test_all_volumes_are_segmented_and_the_end_is_told(
+        page, run, qt_application, make_volume, work_plan, labels_file, picture):
+    volumes = [make_volume(name=f"CT {number}") for number in range(4)]
+    slicer.util.updateVolumeFromArray(volumes[3], np.zeros((2, 2, 2), np.int16))  # the labels do not fit this one
+    work_plan("progress", f"labels={labels_file(volumes[0], [BOX])}")
+    settle(page, qt_application)
+    check(page, 2, False)
+    assert page.ui.batchButton.text == "Segment 3 of 4"
+    picture("batch-ready")
+    busy = []
+    page.busyChanged.connect(lambda: busy.append(page.isBusy))
+    page.ui.batchButton.click()
+    assert page.ui.batchButton.text == "Cancel" and not page.ui.batchFolderButton.enabled
+    until(qt_application, lambda: "Case 2 of 3, about" in page.ui.batchStatusLabel.text)
+    assert table(page) == ["Done", "Running", "Waiting", "Waiting"] and page.ui.batchProgressBar.visible
+    picture("batch-running")
+    until(qt_application, lambda: not page.isBusy)
+    assert table(page) == ["Done", "Done", "Waiting", "Failed"] and busy == [True, False]
+    assert page.ui.batchStatusLabel.text.startswith("2 done, 1 failed.\nCT 3: ")
+    assert table(page, "time")[0].endswith(" s") and page.ui.batchTable.item(3, 2).toolTip().startswith("CT 3\nFailed: ")
+    assert page.told == [] and not page.ui.batchProgressBar.visible
+    picture("batch-ended")
+
+
+def test_what_is_done_is_not_done_again_unless_asked_for(
+        page, run, qt_application, make_volume, work_plan, labels_file, logic, picture):
+    volumes = [make_volume(name=name) for name in ("one", "two")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}")
+    logic.segment(volumes[0], "model")
+    settle(page, qt_application)
+    assert table(page) == ["Done before", "Waiting"] and page.ui.batchButton.text == "Segment 1 of 2"
+    run()
+    assert table(page) == ["Done before", "Done"]
+    assert page.ui.batchStatusLabel.text == "1 done, 1 done before."
+    settle(page, qt_application)
+    assert not page.ui.batchButton.enabled and page.ui.batchButton.toolTip == "All are done."
+    picture("batch-all-done")
+    page.ui.batchAgainCheckBox.click()
+    assert page.ui.batchButton.enabled and page.ui.batchButton.text == "Segment all"
+    run()
+    assert page.ui.batchStatusLabel.text == "2 done."
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 4
+
+
+def test_cancelling_keeps_what_is_done_and_the_rest_is_done_another_time(
+        page, run, qt_application, make_volume, work_plan, labels_file, logic):
+    volumes = [make_volume(name=name) for name in ("one", "two", "three")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}", "work=0.3")
+    settle(page, qt_application)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[1] == "Running")
+    page.ui.batchButton.click()
+    assert not page.isBusy and table(page) == ["Done", "Cancelled", "Cancelled"]
+    assert page.ui.batchStatusLabel.text == "Cancelled: 1 done, 2 not done."
+    assert logic.jobs == [] and voxels_left(logic) == []
+    settle(page, qt_application)
+    assert table(page) == ["Done before", "Cancelled", "Cancelled"]
+    run()
+    assert table(page) == ["Done before", "Done", "Done"]
+
+
+def test_a_reason_stays_until_the_case_is_done(page, run, qt_application, make_volume, work_plan, labels_file):
+    volume = make_volume(name="one")
+    work_plan("fail=The volume is sheared. Resample it first.")
+    settle(page, qt_application)
+    run()
+    assert table(page) == ["Failed"] and "sheared" in table(page, "details")[0]
+    make_volume(name="two")
+    settle(page, qt_application)
+    assert table(page) == ["Failed", "Waiting"] and "sheared" in page.ui.batchTable.item(0, 1).toolTip()
+    work_plan(f"labels={labels_file(volume, [BOX])}")
+    run()
+    assert table(page) == ["Done", "Done"]
+
+
+def test_a_result_is_shown_over_its_volume_alone(page, run, qt_application, make_volume, work_plan, labels_file, scene):
+    composite = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    volumes = [make_volume(name=name) for name in ("one", "two")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}")
+    settle(page, qt_application)
+    assert not page.ui.batchOpenButton.enabled
+    run()
+    nodes = [case.result for case in page._cases]
+    page.ui.batchTable.selectRow(1)
+    assert page.ui.batchOpenButton.enabled
+    page.ui.batchOpenButton.click()
+    assert composite.GetBackgroundVolumeID() == volumes[1].GetID()
+    assert [node.GetDisplayNode().GetVisibility() for node in nodes] == [0, 1]
+    page.ui.batchTable.cellDoubleClicked.emit(0, 2)
+    assert composite.GetBackgroundVolumeID() == volumes[0].GetID()
+    assert [node.GetDisplayNode().GetVisibility() for node in nodes] == [1, 0]
+    assert page._logic.getSegmentEditorNode().GetSegmentationNode() is nodes[0]
+
+
+def test_a_folder_is_segmented_into_files_that_can_be_opened_once(
+        page, run, choose, folder, plan, qt_application, make_volume, make_segmentation, tmp_path, monkeypatch, picture):
+    import qt
+    from MedMAESegmentLib.SegmentationFile import SegmentationFile
+
+    volume = make_volume()
+    node = make_segmentation(volume, {"left": BOX})
+    SegmentationFile(tmp_path / "result.seg.nrrd", node, volume).wait()
+    slicer.mrmlScene.Clear(0)
+    plan("pause=0.8", "bad=b.nrrd", f"result={tmp_path / 'result.seg.nrrd'}")
+    choose(folder)
+    assert table(page, "name") == ["a.nrrd", "b.nrrd", os.path.join("more", "c.nrrd")]
+    assert page.ui.batchOutputEdit.placeholderText == str(folder / "MedMAE model")
+    assert not page.ui.batchShowFolderButton.enabled
+    page.ui.batchButton.click()
+    until(qt_application, lambda: "Case 2 of 3, about" in page.ui.batchStatusLabel.text)
+    assert table(page)[:2] == ["Done", "Running"] and table(page, "details")[1].endswith("%")
+    picture("batch-folder-running")
+    until(qt_application, lambda: not page.isBusy)
+    assert table(page) == ["Done", "Failed", "Done"]
+    assert page.ui.batchStatusLabel.text == "2 done, 1 failed.\nb.nrrd: The image is sheared. Resample it first."
+    picture("batch-folder-ended")
+    loaded = []
+    monkeypatch.setattr(slicer.util, "loadVolume", lambda path, properties: loaded.append(path) or _load(
+        path, "vtkMRMLScalarVolumeNode", "vtkMRMLVolumeArchetypeStorageNode"))
+    monkeypatch.setattr(slicer.util, "loadSegmentation", lambda path: loaded.append(path) or _load(
+        path, "vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode"))
+    for _ in range(2):
+        page.ui.batchTable.cellDoubleClicked.emit(2, 0)
+    assert [Path(path).name for path in loaded] == ["c.nrrd", "c.seg.nrrd"]
+    editor = page._logic.getSegmentEditorNode()
+    assert editor.GetSourceVolumeNode().GetStorageNode().GetFileName() == loaded[0]
+    page.ui.batchTable.cellDoubleClicked.emit(1, 0)  # it has failed
+    assert len(loaded) == 2
+    opened = []
+    monkeypatch.setattr(qt.QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
+    page.ui.batchShowFolderButton.click()
+    assert opened == [str(folder / "MedMAE model")]
+
+
+def _load(path, className, storageName):
+    node = slicer.mrmlScene.AddNewNodeByClass(className, Path(path).name)
+    storage = slicer.mrmlScene.AddNewNodeByClass(storageName)
+    storage.SetFileName(path)
+    assert storage.ReadData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    return node
