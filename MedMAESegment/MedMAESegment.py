@@ -128,7 +128,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._computeSelector = ComputeSelector(self.ui.computeSelector)
         self._options = OptionsSection(self.ui)
         self._volumePage = VolumePage(self.ui, self.logic, self.choices, self._consent)
-        self._batchPage = BatchPage(self.ui.batchPage, self.logic, self.choices)
+        self._batchPage = BatchPage(self.ui.batchPage, self.logic, self.choices, self._consent)
         self._pythonPanel = PythonPanel(self.ui, isIdle=self.isIdle)
         self._modelSection.isIdle = self.isIdle
         self._modelSection.chosen.connect(self.onModelChosen)
@@ -144,6 +144,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """End what is under way when the module is closed."""
         if self.logic is not None:
             self.endEverything()
+            self._batchPage.cleanup()
         self.removeObservers()
 
     def enter(self) -> None:

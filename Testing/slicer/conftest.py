@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
+    LABELS,
     answer,
+    installed,
     model,
     model_info,
     open_panel,
@@ -138,10 +140,6 @@ def voxels_left(logic) -> list[str]:
         time.sleep(0.02)
 
 
-MODEL_LABELS = [{"name": "background", "value": 0}, {"name": "left", "value": 1, "color": (1.0, 0.0, 0.0)},
-                {"name": "right", "value": 2, "color": (0.0, 0.0, 1.0)}]
-
-
 @pytest.fixture
 def a_known_model(monkeypatch):
     """A model called "model" in the registry, for tests in which nothing is computed."""
@@ -149,4 +147,4 @@ def a_known_model(monkeypatch):
 
     monkeypatch.setattr(medmae.models, "resolve_model", lambda name: Path("/models") / str(name))
     monkeypatch.setattr(medmae.models, "load_info", lambda path: model_info(
-        path.name, labels=MODEL_LABELS, weights_sha256="0" * 64))
+        path.name, labels=LABELS, weights_sha256="0" * 64))

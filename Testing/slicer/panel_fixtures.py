@@ -17,6 +17,8 @@ NEEDS_SOURCE = [
 ]
 FAKE_ENGINE = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
 BOX = np.s_[1:3, 2:5, 1:4]
+LABELS = [{"name": "background", "value": 0}, {"name": "left", "value": 1, "color": (1.0, 0.0, 0.0)},
+          {"name": "right", "value": 2, "color": (0.0, 0.0, 1.0)}]
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +55,11 @@ def open_panel(qt_application, monkeypatch, scene):
 
 @pytest.fixture
 def answer(monkeypatch):
-    """Answer questions of the panel with yes from now on, or with no."""
+    """Answer questions of the panel with yes from now on, or with no; gives the list of those that are asked."""
     import slicer
 
-    asked = []
-
     def answer_them(isYes):
+        asked = []
         monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text) or isYes)
         return asked
 
@@ -66,25 +67,40 @@ def answer(monkeypatch):
 
 
 @pytest.fixture
-def model(a_known_model, monkeypatch):
+def model(installed):
     """Two models in the list: one that segments, one encoder."""
+    installed(model_info("Abdomen", labels=LABELS, training={"cases": 4}, weights_sha256="0" * 64),
+              model_info("CT encoder", task="encoder"))
+
+
+def model_info(name, task="segmentation", labels=(), modality="CT", channels=None, **more):
+    """What a model says of itself; `channels` are their names, of one channel the modality."""
+    from medmae.datasets.preprocessing import Preprocessing
+    from medmae.models import ModelInfo
+    from medmae.volumes import default_intensity
+
+    channels = [{"name": channel, "modality": modality} for channel in channels or [modality]]
+    architecture = {"name": "unetr", "arguments": {"channels": len(channels), "classes": len(labels)}}
+    preprocessing = Preprocessing(spatial_dims=3, orientation="RAS", spacing_mm=None, input_size=(48, 48, 48),
+                                  channels=len(channels), intensity=(default_intensity("CT"),) * len(channels))
+    return ModelInfo(name=name, task=task, method="gl-mae", preset="tiny", architecture=architecture,
+                     channels=channels, labels=list(labels), modality=modality,
+                     **{**preprocessing.model_fields(), **more})
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Say which models are installed: installed(info, info)."""
     import medmae.models
 
-    labels = [{"name": "background", "value": 0}, {"name": "left", "value": 1}, {"name": "right", "value": 2}]
-    both = [("Abdomen", model_info("Abdomen", labels=labels, training={"cases": 4})),
-            ("CT encoder", model_info("CT encoder", task="encoder"))]
-    monkeypatch.setattr(medmae.models, "list_models", lambda: both)
-    monkeypatch.setattr(medmae.models, "survey_models", lambda: (both, []))
+    def install(*infos):
+        entries = [(info.name, info) for info in infos]
+        monkeypatch.setattr(medmae.models, "list_models", lambda: entries)
+        monkeypatch.setattr(medmae.models, "survey_models", lambda: (entries, []))
+        monkeypatch.setattr(medmae.models, "resolve_model", lambda name: Path("/models") / str(name))
+        monkeypatch.setattr(medmae.models, "load_info", lambda path: dict(entries)[path.name])
 
-
-def model_info(name, task="segmentation", labels=(), modality="CT", **more):
-    """What a model with one channel says of itself."""
-    from medmae.models import ModelInfo
-
-    architecture = {"name": "unetr", "arguments": {"channels": 1, "classes": len(labels)}}
-    return ModelInfo(name=name, task=task, method="gl-mae", preset="tiny", architecture=architecture, spatial_dims=3,
-                     channels=[{"name": modality, "modality": modality}], input_size=[48, 48, 48], labels=list(labels),
-                     modality=modality, **more)
+    return install
 
 
 @pytest.fixture

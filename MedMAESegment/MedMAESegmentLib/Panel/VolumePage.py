@@ -9,10 +9,13 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from medmae.errors import BadInput
+from MedMAESegmentLib.EstimateJob import EstimateJob
 from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback, duration
 from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Panel.ChannelSelectors import ChannelSelectors
 from MedMAESegmentLib.Panel.Choices import Choices
+from MedMAESegmentLib.Panel.EstimateLine import EstimateLine
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.Panel.ResultTable import ResultTable
 from MedMAESegmentLib.Panel.VolumeRun import VolumeRun
@@ -37,7 +40,11 @@ class VolumePage:
         self._isUpdating = False
         self._channels = ChannelSelectors(ui)
         self._warnings = WarningsBox(ui, self._examine)
+        self._estimate = EstimateLine(ui.estimateLabel, self._askForEstimate)
         self._table = ResultTable(ui.resultTable)
+        self._warnings.changed.connect(self._estimate.clear)
+        self._warnings.examined.connect(self._estimate.ask)
+        self._estimate.measured.connect(self._warnings.refresh)
         self._channels.changed.connect(self._onChannelsChanged)
         ui.roiSelector.nodeAddedByUser.connect(self._onRoiAdded)
         ui.segmentButton.clicked.connect(self.onSegmentButton)
@@ -140,6 +147,19 @@ class VolumePage:
         volumes, choices = self._channels.volumes, self._choices()
         roi = None if choices.isClassification else self._parameters.roi
         return self._logic.warnings(volumes, choices.model, roi)
+
+    def _askForEstimate(self) -> EstimateJob | None:
+        """Ask a worker that is running and has nothing else to do; nothing is installed or started for an estimate."""
+        choices, worker = self._choices(), self._logic.worker
+        isElsewhere = choices.isClassification or choices.target is not None
+        if isElsewhere or self._parameters is None or not worker.starts or self._logic.jobs:
+            return None
+        options = {name: value for name, value in choices.options.items() if name != "smoothing"}
+        try:
+            return self._logic.estimate(self._channels.volumes, choices.model, self._parameters.roi, choices.device,
+                                        waitForCompletion=False, **options)
+        except (ValueError, BadInput):  # the warnings tell why the volumes cannot be segmented
+            return None
 
     def _onChannelsChanged(self) -> None:
         if self._parameters is not None:

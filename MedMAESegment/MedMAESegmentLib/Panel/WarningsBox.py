@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from medmae.errors import BadInput
 from MedMAESegmentLib.ImageWarnings import ImageWarning
+from MedMAESegmentLib.Signal import Signal
 
 _SERIOUS = ("modality", "memory")
 _DELAY_MS = 200
@@ -20,12 +21,15 @@ _DELAY_MS = 200
 class WarningsBox(VTKObservationMixin):
     """Looks again some moments after something has changed, so that no change is ever held up.
 
+    ``changed()`` comes when what is watched has changed, ``examined()`` when it was looked at after that.
+
     Needs the widgets warningsFrame, warningsIcon and warningsLabel.
     """
 
     def __init__(self, ui: SimpleNamespace, examine: Callable[[], Sequence[ImageWarning]]) -> None:
         """`examine` gives the warnings; ValueError and BadInput are shown like them."""
         VTKObservationMixin.__init__(self)
+        self.changed, self.examined = Signal(), Signal()
         self._ui, self._examine = ui, examine
         self._key: tuple = ()
         self._warnings: list[ImageWarning] = []
@@ -36,7 +40,7 @@ class WarningsBox(VTKObservationMixin):
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
-        self._timer.timeout.connect(self.refresh)
+        self._timer.timeout.connect(self._onTimer)
         self._show()
 
     def watch(self, nodes: Sequence[slicer.vtkMRMLNode], model: str) -> None:
@@ -50,6 +54,7 @@ class WarningsBox(VTKObservationMixin):
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
         self._warnings, self._texts = [], []
         self._show()
+        self.changed.emit()
         if nodes:
             self._timer.start()
         else:
@@ -78,6 +83,10 @@ class WarningsBox(VTKObservationMixin):
 
     def _onModified(self, caller: object = None, event: object = None) -> None:
         self._timer.start()
+
+    def _onTimer(self) -> None:
+        self.refresh()
+        self.examined.emit()
 
     def _show(self) -> None:
         self._ui.warningsLabel.text = "\n".join(self._texts)
