@@ -78,7 +78,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         :param overlap: of neighbouring windows, 0 to below 1; None: the default.
         :param mirror: mean over the image mirrored along every combination of axes; 8 times the work in 3-D.
         :param largestComponent: keep only the largest part of each label.
-        :param uncertainty: also add a scalar volume of where the model is unsure (0 to 255), and know the confidence.
+        :param uncertainty: also add a scalar volume of where the model is unsure (0 to 255).
         :param smoothing: also make closed surfaces, smoothed by this factor from 0 to 1.
         :param replaceExisting: replace segments of the same name in `segmentationNode`; else they are kept, and the new
           ones get a number behind their name.

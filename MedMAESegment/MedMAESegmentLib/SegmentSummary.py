@@ -14,7 +14,7 @@ class SegmentSummary:
     name - Of the label.
     voxels - How many it has.
     ml - Its volume; None where the image states no spacing.
-    confidence - Mean probability from 0 to 1 where it is the most likely; known where an uncertainty map was asked for.
+    confidence - Mean probability from 0 to 1 where it is the most likely; None where it was not found.
     """
 
     name: str

@@ -156,6 +156,12 @@ def test_the_map_of_uncertainty_lies_on_the_volume(logic, ct):
     assert node.GetClosedSurfaceInternalRepresentation(node.GetSegmentation().GetNthSegmentID(0)) is not None
 
 
+def test_how_sure_the_model_is_of_a_segment_is_always_known(logic, ct):
+    job = logic.segment(ct, "abdomen", waitForCompletion=False)
+    job.wait()
+    assert job.segments and all(0 < segment.confidence <= 1 for segment in job.segments if segment.voxels)
+
+
 def test_two_at_once_are_done_one_after_the_other(logic, ct, make_volume):
     jobs = [logic.segment(node, "abdomen", waitForCompletion=False) for node in (ct, make_volume((9, 9, 9)))]
     assert [job.wait().GetSegmentation().GetNumberOfSegments() for job in jobs] == [2, 2]

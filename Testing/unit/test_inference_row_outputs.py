@@ -1,4 +1,4 @@
-"""Probability maps, uncertainty and confidence, taken row by row, against the probabilities of the whole image."""
+"""Probability maps and uncertainty, taken row by row, against the probabilities of the whole image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from test_preprocessing import ORIENTATIONS, oblique
 
 from medmae.errors import BadInput
 from medmae.inference.outputs import row_outputs
-from medmae.inference.outputs.confidence import Confidence
 from medmae.inference.outputs.probability_maps import ProbabilityMaps, file_names
 from medmae.inference.outputs.row_outputs import RowOutputs
 from medmae.inference.outputs.uncertainty import UncertaintyMap, normalised_entropy
@@ -23,13 +22,13 @@ from medmae.volumes.region import region_of_box
 
 
 def outputs_of(segmenter, image, folder, roi=None):
-    maps, uncertainty, confidence = ProbabilityMaps(folder), UncertaintyMap(), Confidence()
-    labels = segmenter.segment(image, roi=roi, sink=RowOutputs([maps, uncertainty, confidence]))
+    maps, uncertainty = ProbabilityMaps(folder), UncertaintyMap()
+    labels = segmenter.segment(image, roi=roi, sink=RowOutputs([maps, uncertainty]))
     region = None if roi is None else region_of_box(roi, image.geometry)
     geometry = image.geometry
     count = len(segmenter.values) - 1
     return (labels, [one.copy() for one in maps.finished(region, geometry, count)],
-            uncertainty.finished(region, geometry), confidence.finished())
+            uncertainty.finished(region, geometry))
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS[::5])
@@ -38,14 +37,12 @@ def test_rows_make_the_maps_of_the_whole_image(tmp_path, monkeypatch, axes, dims
     monkeypatch.setattr(row_outputs, "VALUES_AT_ONCE", 50)
     image = levels(oblique((6, 11, 9), (3.0, 0.9, 1.2), axes))
     segmenter = Segmenter(segmentation_model(dims=dims, spacing=spacing, values=(0, 7, 300)))
-    labels, maps, uncertainty, confidence = outputs_of(segmenter, image, tmp_path)
+    _, maps, uncertainty = outputs_of(segmenter, image, tmp_path)
     expected = segmenter.probabilities(image)
     for found, wanted in zip(maps, expected[1:], strict=True):
         assert np.abs(found - 255 * wanted).max() <= 0.51
     entropy = -(expected * np.log(np.maximum(expected, 1e-30))).sum(0) / np.log(3)
     assert np.abs(uncertainty - 255 * entropy).max() <= 0.51
-    for index, value in enumerate((0, 7, 300)):
-        assert confidence[index] == pytest.approx(expected[index][labels == value].mean(), abs=1e-4)
     assert not list(tmp_path.iterdir())  # the temporary file has no name
 
 
@@ -55,26 +52,14 @@ def test_maps_are_zero_outside_of_the_region(tmp_path, axes):
     centre = image.geometry.center_mm
     roi = tuple(float(value) for axis in range(3) for value in (centre[axis] - 4, centre[axis] + 3))
     segmenter = Segmenter(segmentation_model())
-    _, maps, uncertainty, _ = outputs_of(segmenter, image, tmp_path, roi)
-    _, whole, whole_uncertainty, _ = outputs_of(segmenter, image, tmp_path)
+    _, maps, uncertainty = outputs_of(segmenter, image, tmp_path, roi)
+    _, whole, whole_uncertainty = outputs_of(segmenter, image, tmp_path)
     world = image.geometry.to_world(np.stack(np.meshgrid(*map(np.arange, image.geometry.shape), indexing="ij"), -1))
     inside = np.all([(world[..., axis] >= roi[2 * axis]) & (world[..., axis] <= roi[2 * axis + 1])
                      for axis in range(3)], axis=0)
     assert inside.any()
     for found, full in [*zip(maps, whole, strict=True), (uncertainty, whole_uncertainty)]:
         assert np.array_equal(found, np.where(inside, full, 0))
-
-
-def test_rows_that_come_again_count_once(tmp_path):
-    image = levels(oblique((4, 5, 6), (1.0, 1.0, 1.0), "RAS"))
-    prepared = segmentation_model().preprocessing.prepare(image)
-    confidence = Confidence()
-    sink = RowOutputs([confidence])
-    sink.begin(prepared)
-    logits = torch.tensor([0.0, 2.0]).view(2, 1, 1).expand(2, 5, 6)
-    for row in (0, 1, 0, 1, 2, 3):
-        sink(row, logits)
-    assert confidence.finished() == [None, pytest.approx(float(torch.softmax(torch.tensor([0.0, 2.0]), 0)[1]))]
 
 
 def test_a_region_of_nothing_but_air_has_empty_maps(tmp_path):
@@ -85,9 +70,9 @@ def test_a_region_of_nothing_but_air_has_empty_maps(tmp_path):
     model = segmentation_model()
     ct = replace(model, info=replace(model.info, channels=[{"name": "CT", "modality": "CT"}]))
     segmenter = Segmenter(ct)
-    labels, maps, uncertainty, confidence = outputs_of(segmenter, Volume(array, geometry, modality="CT"), tmp_path,
-                                                       (200, 230, 200, 230, 20, 100))
-    assert segmenter.last_run.computed == 0 and confidence == []
+    labels, maps, uncertainty = outputs_of(segmenter, Volume(array, geometry, modality="CT"), tmp_path,
+                                           (200, 230, 200, 230, 20, 100))
+    assert segmenter.last_run.computed == 0 and segmenter.last_run.confidence == {}
     assert not labels.any() and len(maps) == 2 and not np.any(maps) and not uncertainty.any()
     assert maps[0].shape == uncertainty.shape == geometry.shape
 
@@ -117,7 +102,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 def test_maps_whose_memory_is_given_back_on_the_way_are_the_same(tmp_path, monkeypatch):
     image = levels(oblique((6, 11, 9), (3.0, 0.9, 1.2), "PSR"))
     segmenter = Segmenter(segmentation_model())
-    _, expected, _, _ = outputs_of(segmenter, image, tmp_path)
+    _, expected, _ = outputs_of(segmenter, image, tmp_path)
     monkeypatch.setattr("medmae.inference.outputs.probability_maps.RELEASE_BYTES", 1)
-    _, found, _, _ = outputs_of(segmenter, image, tmp_path)
+    _, found, _ = outputs_of(segmenter, image, tmp_path)
     assert np.array_equal(found, expected) and np.any(found)

@@ -17,6 +17,7 @@ import torch
 
 from medmae.datasets.prepared import Prepared
 from medmae.errors import BadInput
+from medmae.inference.outputs.confidence import Confidence
 from medmae.networks.voxel_head import DISAGREE, VoxelHead, largest
 from medmae.volumes import Geometry
 
@@ -39,7 +40,8 @@ class PlacedSink(Protocol):
 
 
 def restore_labels(planes: Iterable[torch.Tensor], head: VoxelHead, source: Geometry, target: Geometry,
-                   labels: np.ndarray, values: np.ndarray, *, sink: RowSink | None = None) -> None:
+                   labels: np.ndarray, values: np.ndarray, *, sink: RowSink | None = None,
+                   confidence: Confidence | None = None) -> None:
     """Fill `labels` on the grid `target` from features on the grid `source`.
 
     Args:
@@ -51,11 +53,12 @@ def restore_labels(planes: Iterable[torch.Tensor], head: VoxelHead, source: Geom
         values: the stored value of each class.
         sink: takes (number of the row along k, its logits (K, j, i) float32) of every row. They are computed in full
             only for it.
+        confidence: takes every plane.
 
     Raises:
         BadInput: a feature is not a number.
     """
-    restorer = _Restorer(head, source, target, labels, values, sink)
+    restorer = _Restorer(head, source, target, labels, values, sink, confidence)
     for part in planes:
         for plane in part.unbind(1):
             restorer.add(plane)
@@ -95,8 +98,9 @@ class _Restorer:
     """Takes planes as they come, holds the last two, and fills the rows of labels that lie between them."""
 
     def __init__(self, head: VoxelHead, source: Geometry, target: Geometry, labels: np.ndarray, values: np.ndarray,
-                 sink: RowSink | None) -> None:
+                 sink: RowSink | None, confidence: Confidence | None) -> None:
         self.head = head
+        self.confidence = confidence
         self.labels, self.values, self.sink = labels, values.astype(labels.dtype), sink
         self.block = np.empty((min(ROWS_AT_ONCE, target.shape[0]), *target.shape[1:]), labels.dtype)
         self.first_row = 0
@@ -113,6 +117,8 @@ class _Restorer:
             raise BadInput("The network's answer is not a number somewhere, so there is no label. In fp16 large values "
                            "overflow: use --precision bf16 or fp32; otherwise the model is damaged.")
         before, self.plane = self.plane, _Plane(features, self.head)
+        if self.confidence is not None:
+            self.confidence.take(features, self.plane.winners, self.head)
         self.number += 1
         if self.grid is None:
             self.grid = _InPlane(self.lines, self.columns, self.source_shape[1:], features.device)

@@ -12,7 +12,6 @@ import numpy as np
 
 from medmae.files import atomic_path
 from medmae.inference.config import SegmentConfig
-from medmae.inference.outputs.confidence import Confidence
 from medmae.inference.outputs.probability_maps import ProbabilityMaps, file_names
 from medmae.inference.outputs.row_outputs import RowOutputs, Taker
 from medmae.inference.outputs.uncertainty import UncertaintyMap
@@ -43,25 +42,16 @@ class CaseOutputs:
         self.info = info
         self.stem = stem
         self.files: list[Path] = []
-        self._confidence = Confidence()
         self._maps = ProbabilityMaps(stem.parent) if config.probabilities else None
         self._uncertainty = UncertaintyMap() if config.uncertainty else None
         takers: list[Taker | None] = [self._maps, self._uncertainty]
         wanted = [taker for taker in takers if taker is not None]
-        self.sink = RowOutputs([*wanted, self._confidence]) if wanted else None
+        self.sink = RowOutputs(wanted) if wanted else None
 
     @property
     def label_file(self) -> Path:
         """Where the labels go."""
         return self._named(DICOM_SEG_ENDING if self.config.format == "dicom-seg" else self.config.format)
-
-    def confidence(self) -> dict[str, float]:
-        """The mean probability of each foreground label that won somewhere; empty where no rows were taken."""
-        if self.sink is None:
-            return {}
-        means = self._confidence.finished()[1:]
-        return {str(label["name"]): round(mean, 4) for label, mean in zip(self.info.labels[1:], means, strict=False)
-                if mean is not None}
 
     def further_bytes(self, geometry: Geometry) -> int:
         """Memory that these outputs take besides the labels."""

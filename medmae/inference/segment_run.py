@@ -150,7 +150,7 @@ class _Batch:
         background = int(self.segmenter.values[0])
         cleaned = clean_inside(labels, steps, region, images[0].geometry, background=background)
         clock.lap("postprocess")
-        sizes = label_sizes(labels, images[0], self.segmenter.info, outputs.confidence(), cleaned)
+        sizes = label_sizes(labels, images[0], self.segmenter.info, self.segmenter.last_run.confidence, cleaned)
         clock.lap("measure")
         self.manifest.begin()
         segments = base.added_to(segments_of(self.segmenter.info, self.segmenter.values))

@@ -19,6 +19,7 @@ from medmae.inference.interruption import ShouldStop, interruptible
 from medmae.inference.loaded_model import LoadedModel, load_members
 from medmae.inference.memory import can_return_freed_memory, freed_memory_returned, resident_bytes
 from medmae.inference.out_of_memory import Steps, WindowTooLarge, smaller_window
+from medmae.inference.outputs.confidence import Confidence
 from medmae.inference.pass_memory import PassMeter, pass_bytes
 from medmae.inference.plan import Plan, Work, plan, windows_from
 from medmae.inference.plan_telling import OnPlan, PlanTelling
@@ -45,6 +46,7 @@ class RunFacts:
         passes: forward passes of each of them (mirroring, members).
         window: the network's window, smaller than the model's where memory asked for it.
         steps: what was given up for memory's sake, in order.
+        confidence: by label name, how sure the model is of it, see `Confidence`; without labels that won nowhere.
     """
 
     windows: int = 0
@@ -52,6 +54,7 @@ class RunFacts:
     passes: int = 1
     window: tuple[int, ...] = ()
     steps: list[str] = field(default_factory=list)
+    confidence: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -306,8 +309,10 @@ class Segmenter:
                 with interruptible(networks, device, should_stop):
                     planes = self._planes(predictor, prepared, window, wanted, blending, head, found, air,
                                           count, should_stop)
+                    confidence = Confidence(head.classes)
                     restore_labels(_stoppable(planes, should_stop), head, source, prepared.target, labels, self.values,
-                                   sink=sink)
+                                   sink=sink, confidence=confidence)
+                facts.confidence = self._by_label(confidence)
                 return
             except WindowTooLarge as error:
                 # Nothing of the error is kept, because it holds on to the memory of the failed pass
@@ -321,6 +326,10 @@ class Segmenter:
             else:
                 steps.take(f"windows of {_sides(smaller)} voxels instead of {_sides(window)}")
                 window = smaller
+
+    def _by_label(self, confidence: Confidence) -> dict[str, float]:
+        return {str(label["name"]): round(mean, 4)
+                for label, mean in zip(self.info.labels[1:], confidence.means(), strict=True) if mean is not None}
 
     @property
     def _passes(self) -> int:

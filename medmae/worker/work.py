@@ -109,7 +109,7 @@ def _segment(work: Segment, store: ModelStore, on_progress: OnProgress, should_s
         steps = steps_for(segmenter.info, segmenter.values.tolist(), model=settings.postprocess == "model",
                           largest_component=settings.largest_component, fill_holes=settings.fill_holes)
         cleaned = clean_inside(labels, steps, region, geometry, background=int(segmenter.values[0]))
-        sizes = label_sizes(labels, images[0], segmenter.info, outputs.confidence(), cleaned)
+        sizes = label_sizes(labels, images[0], segmenter.info, segmenter.last_run.confidence, cleaned)
         clock.lap("measure")
         if target is not None:
             _put(labels, target)

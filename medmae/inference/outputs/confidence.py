@@ -1,34 +1,47 @@
-"""How sure a model is of each label: the mean probability of the class over the voxels where it is the most likely."""
+"""How sure a model is of each label: the mean probability of the class over the voxels where it is the most likely.
+
+Taken on the network's own grid while the image is restored, where the winners are known anyway: probabilities are
+computed of what is not background only, and of a sample of it in planes that are full of it.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from medmae.datasets.prepared import Prepared
+from medmae.networks.voxel_head import VoxelHead
+
+MOST_POINTS = 4096  # of a plane; the mean over an image has some hundred planes
 
 
 class Confidence:
-    """Takes probabilities into sums for each class."""
+    """Takes planes of features into sums for each class.
 
-    def __init__(self) -> None:
-        self.sums: dict[tuple[int, int], np.ndarray] = {}
+    Args:
+        classes: how many there are; the first is background.
+    """
 
-    def begin(self, prepared: Prepared) -> None:
-        """Forget what was taken before."""
-        self.sums = {}
+    def __init__(self, classes: int) -> None:
+        self._sums = torch.zeros((2, classes), dtype=torch.float64)  # of probabilities, and of voxels
 
-    def take(self, row: int, lines: slice, probabilities: torch.Tensor) -> None:
-        """See `Taker`."""
-        highest, winner = probabilities.flatten(1).max(0)
-        classes = len(probabilities)
-        counts = torch.bincount(winner, minlength=classes)
-        sums = torch.zeros(classes, dtype=torch.float64, device=highest.device).index_add_(0, winner, highest.double())
-        self.sums[row, lines.start] = torch.stack([sums, counts.double()]).cpu().numpy()
+    def take(self, features: torch.Tensor, winners: torch.Tensor, head: VoxelHead) -> None:
+        """Take a plane.
 
-    def finished(self) -> list[float | None]:
-        """The mean of each class, background first; None for classes that won nowhere; nothing where no rows came."""
-        if not self.sums:
-            return []
-        sums, counts = np.sum(list(self.sums.values()), axis=0)
-        return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+        Args:
+            features: (F, j, i) float32.
+            winners: (j, i): the winning class, or a negative number where several may win.
+            head: from features to logits.
+        """
+        points = winners.reshape(-1).nonzero()[:, 0]
+        if not len(points):
+            return
+        step = -(-len(points) // MOST_POINTS)
+        sample = points[::step]
+        probabilities = torch.softmax(head.logits(features.flatten(1).index_select(1, sample)), 0)
+        highest, winner = probabilities.max(0)
+        sums = torch.zeros_like(self._sums, device=highest.device)
+        sums.index_add_(1, winner, torch.stack([highest, torch.ones_like(highest)]).double())
+        self._sums += sums.cpu() * (len(points) / len(sample))
+
+    def means(self) -> list[float | None]:
+        """The mean of each class but background; None for classes that won nowhere."""
+        return [total / count if count else None for total, count in self._sums[:, 1:].T.tolist()]
