@@ -130,6 +130,41 @@ def test_in_a_region_nothing_outside_changes(logic, ct, make_segmentation):
     assert (ras >= box[:, 0]).all() and (ras <= box[:, 1]).all()
 
 
+def test_of_a_rotated_region_its_box_along_the_patients_axes_is_segmented(logic, ct, make_segmentation):
+    """And what lies around stays voxel by voxel, also between the region and the corners of its box."""
+    from MedMAESegmentLib.Region import boxOfRoi
+
+    region = _roi(ct, (8, 10, 12), (12, 14, 16))
+    turn = np.eye(4)
+    turn[:2, :2], turn[:3, 3] = [[0.8, -0.6], [0.6, 0.8]], region.GetCenter()
+    region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+    assert "region" in {warning.kind for warning in logic.warnings(ct, "abdomen", region)}
+    box = np.array(boxOfRoi(region, ct)).reshape(3, 2)
+    assert box[0, 1] - box[0, 0] > 8, "of a region that is not rotated this would show nothing"
+    index = np.moveaxis(np.indices((20, 24, 28)), 0, -1)[..., ::-1]
+    ras = index @ OBLIQUE[:3, :3].T + OBLIQUE[:3, 3]
+    inside = ((ras >= box[:, 0]) & (ras <= box[:, 1])).all(-1)
+    whole = logic.segment(ct, "abdomen")
+    drawn = np.random.default_rng(2).random((20, 24, 28)) > 0.6
+    target = make_segmentation(ct, {"liver": None})
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        drawn.astype(np.uint8), target, target.GetSegmentation().GetNthSegmentID(0), ct)
+    node = logic.segment(ct, "abdomen", target, roiNode=region, replaceExisting=True)
+    liver = _labels(node, ct) == 1
+    np.testing.assert_array_equal(liver[~inside], drawn[~inside])
+    assert not (_labels(node, ct)[~inside] == 2).any()
+    assert 0 < inside.sum() < inside.size and (_labels(whole, ct)[inside] > 0).any()
+    assert (liver[inside] != drawn[inside]).any(), "inside the model decides"
+
+
+def test_a_region_beside_the_volume_is_refused_before_anything_is_handed_over(logic, ct):
+    region = _roi(ct, (8, 10, 12), (12, 14, 16))
+    region.SetXYZ(0, 0, 7000)
+    with pytest.raises(ValueError, match="The region Region misses the volume CT, so there is nothing to segment"):
+        logic.segment(ct, "abdomen", roiNode=region)
+    assert [warning.kind for warning in logic.warnings(ct, "abdomen", region)] == ["region"]
+
+
 def test_undo_gives_back_the_segments_and_removes_what_was_made(logic, ct, make_segmentation, scene):
     target = make_segmentation(ct, {"liver": np.s_[5:8, 5:8, 5:8]})
     job = logic.segment(ct, "abdomen", target, replaceExisting=True, uncertainty=True, waitForCompletion=False)

@@ -49,6 +49,53 @@ def test_another_modality_is_told_wherever_it_is_known_from(make_volume, info, w
     assert "is of the modality CT, but the model abdomen was trained on MR" in _kinds([node], info)["modality"]
 
 
+class DicomDatabase:
+    """As ctkDICOMDatabase: `isOpen` is a property, values are texts, and "" where there is none."""
+
+    def __init__(self, isOpen=True, **files):
+        self.isOpen, self.files = isOpen, files
+        self.asked = []
+
+    def fileForInstance(self, instance):
+        return f"/dicom/{instance}" if instance in self.files else ""
+
+    def fileValue(self, file, tag):
+        return self.files.get(file.rpartition("/")[2], {}).get(tag, "")
+
+    def instanceValue(self, instance, tag):
+        self.asked.append(instance)
+        return self.fileValue(self.fileForInstance(instance), tag)
+
+
+@pytest.mark.parametrize(("database", "instances", "modality"), [
+    (DicomDatabase(one={"0008,0060": "CT"}), "one two", "CT"),
+    (DicomDatabase(one={"0008,0060": "MR"}), "one", None),
+    (DicomDatabase(other={"0008,0060": "CT"}), "one", None),  # removed from the database since
+    (DicomDatabase(one={}), "one", None),
+    (DicomDatabase(isOpen=False, one={"0008,0060": "CT"}), "one", None),
+    (DicomDatabase(one={"0008,0060": "CT"}), None, None),  # a volume that does not come from DICOM files
+    (DicomDatabase(one={"0008,0060": "CT"}), "", None),
+    (None, "one", None),
+])
+def test_of_volumes_from_dicom_files_the_database_tells(make_volume, info, monkeypatch, database, instances, modality):
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    node = make_volume((20, 24, 28))
+    if instances is not None:
+        node.SetAttribute("DICOM.instanceUIDs", instances)
+    found = _kinds([node], info)
+    assert ("modality" in found) == (modality is not None)
+    assert modality is None or f"is of the modality {modality}" in found["modality"]
+    assert database is None or len(database.asked) <= 1, "one file of a series is enough"
+
+
+def test_a_closed_database_does_not_hide_what_the_node_says(make_volume, info, monkeypatch):
+    monkeypatch.setattr(slicer, "dicomDatabase", DicomDatabase(isOpen=False), raising=False)
+    node = make_volume((20, 24, 28))
+    node.SetAttribute("DICOM.instanceUIDs", "one")
+    node.SetAttribute("DICOM.Modality", "CT")
+    assert "modality" in _kinds([node], info)
+
+
 def test_the_same_modality_under_another_name_is_none(make_volume, info):
     node = make_volume((20, 24, 28))
     node.SetAttribute("DICOM.Modality", "MR")
