@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
 
 BOX = np.s_[1:3, 2:5, 1:4]
 
@@ -89,3 +94,152 @@ def test_what_fails_on_a_target_is_told_and_leaves_nothing_behind(
         job.wait()
     job._task.wait(60)
     assert application.leftovers() == before and logic.jobs == []
+
+
+def test_results_are_saved_beside_one_another_with_names_colours_and_terms(
+        logic, work_plan, make_volume, labels_file, tmp_path):
+    volumes = [make_volume(name="CT/1") for _ in range(2)]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "CT_1.seg.nrrd").write_text("somebody's")
+    cases = logic.segmentAll(volumes, "model", tmp_path / "out")
+    assert [case.state for case in cases] == ["done", "done"]
+    files = sorted((tmp_path / "out").iterdir())
+    assert [file.name for file in files] == ["CT_1-2.seg.nrrd", "CT_1-3.seg.nrrd", "CT_1.seg.nrrd"]
+    assert files[2].read_text() == "somebody's", "nothing is overwritten"
+    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(files[0]))
+    assert storage.ReadData(loaded)
+    for index in range(2):
+        made, found = (node.GetSegmentation().GetNthSegment(index) for node in (cases[0].result, loaded))
+        assert found.GetName() == made.GetName() and found.GetColor() == pytest.approx(made.GetColor(), abs=1e-5)
+        assert found.GetTerminology().split("~")[2] == made.GetTerminology().split("~")[2]
+        masks = [slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(index),
+                                                            volumes[0]) for node in (cases[0].result, loaded)]
+        np.testing.assert_array_equal(*masks)
+
+
+def test_results_of_an_earlier_batch_are_saved_once_when_a_folder_is_named(
+        logic, work_plan, make_volume, labels_file, tmp_path):
+    volume = make_volume(name="one")
+    work_plan(f"labels={labels_file(volume, [BOX])}")
+    logic.segmentAll([volume], "model")
+    for _ in range(2):
+        (case,) = logic.segmentAll([volume], "model", tmp_path / "out")
+        assert case.wasDoneBefore and [file.name for file in (tmp_path / "out").iterdir()] == ["one.seg.nrrd"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file, so that the folder"):
+        logic.segmentAll([volume], "model", tmp_path / "file" / "out")
+
+
+def test_what_cannot_be_saved_is_told_and_stays_in_the_scene(logic, work_plan, make_volume, labels_file, tmp_path):
+    volume = make_volume(name="one")
+    work_plan(f"labels={labels_file(volume, [BOX])}", "work=0.3")
+    job = logic.segmentAll([volume], "model", tmp_path / "out", waitForCompletion=False)
+    (tmp_path / "out").write_text("")  # whoever it was
+    with pytest.raises(Exception, match="in the scene but could not be saved"):
+        job.wait()
+    assert job.cases[0].result.GetScene() is slicer.mrmlScene
+
+
+def test_saving_a_large_result_does_not_hold_the_event_loop(make_volume, make_segmentation, tmp_path):
+    from MedMAESegmentLib.SegmentationFile import SegmentationFile
+
+    volume = make_volume((200, 512, 512), dtype="uint8")
+    node = make_segmentation(volume, {})
+    from MedMAESegmentLib.LabelImport import importLabels
+
+    labels = np.zeros((200, 512, 512), np.uint8)
+    labels[5:195, 20:500, 20:500] = np.arange(480) // 60 % 3
+    names = [{"name": name, "value": value} for value, name in enumerate(("background", "left", "right"))]
+    importLabels(labels, names, volume, node)
+    begun = time.monotonic()
+    file = SegmentationFile(tmp_path / "large.seg.nrrd", node, volume)
+    assert time.monotonic() - begun < 0.1
+    gaps = [time.monotonic()]
+    while not file.isOver:
+        time.sleep(0.005)
+        gaps.append(time.monotonic())
+    assert np.sort(np.diff(gaps))[-3] < 0.1, "single longer ones are those of a busy machine"
+    assert file.result().stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with small models that compute."""
+    home = tmp_path_factory.mktemp("home")
+    script = Path(__file__).with_name("make_scripting_models.py")
+    subprocess.run([sys.executable, script, home / "models"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return home
+
+
+@pytest.fixture
+def computing(home, monkeypatch, fake_worker):
+    """The logic with the real engine for folders."""
+    from MedMAESegmentLib.SegmentLogic import SegmentLogic
+
+    monkeypatch.setenv("MEDMAE_HOME", str(home))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("MedMAESegmentLib.Dependencies.ensureInstalled", lambda: None)
+    logic = SegmentLogic()
+    logic.worker = fake_worker
+    yield logic
+    logic.cancel()
+
+
+@pytest.fixture
+def folder(tmp_path, make_volume):
+    """A folder with three small images and one that is none."""
+    from MedMAESegmentLib.VolumeExport import writeVolume
+
+    volume = make_volume((20, 24, 28))
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    for name in ("a.nrrd", "b.nrrd", "more/c.nrrd"):
+        writeVolume(volume, tmp_path / "images" / name)
+    (tmp_path / "images" / "bad.nrrd").write_text("NRRD0004\n")
+    return tmp_path / "images"
+
+
+def test_a_folder_goes_on_where_it_ended(computing, folder):
+    out = folder / "MedMAE abdomen"
+    cases = computing.segmentAll(folder, "abdomen")
+    assert [case.state for case in cases] == ["done", "done", "failed", "done"] and cases[0].seconds > 0
+    assert cases[3].result == out / "more" / "c.seg.nrrd" and cases[3].result.is_file()
+    changed = cases[0].result.stat().st_mtime_ns
+    (folder / "bad.nrrd").write_bytes((folder / "a.nrrd").read_bytes())
+    cases = computing.segmentAll(folder, "abdomen")
+    assert [case.wasDoneBefore for case in cases] == [True, True, False, True]
+    assert cases[2].state == "done" and cases[0].result.stat().st_mtime_ns == changed
+    with pytest.raises(ValueError, match=r"made with other choices \(mirroring\)"):
+        computing.segmentAll(folder, "abdomen", mirror=True)
+    cases = computing.segmentAll(folder, "abdomen", mirror=True, again=True)
+    assert [(case.state, case.wasDoneBefore) for case in cases] == [("done", False)] * 4
+
+
+def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_here(
+        computing, folder, home, application):
+    from MedMAESegmentLib.FollowedJob import RunCancelled
+
+    from medmae.jobs.job import list_jobs
+    from medmae.jobs.target import Target
+    from medmae.jobs.targets import add_target
+
+    add_target(Target("gpu-box", environment="python", python=sys.executable), replace=True)
+    before = application.leftovers()
+    job = computing.segmentAll(folder, "abdomen", target="gpu-box", waitForCompletion=False)
+    deadline = time.monotonic() + 60
+    while not any("Done there" in case.message for case in job.cases):
+        assert time.monotonic() < deadline and not job.poll()
+        time.sleep(0.02)
+    job.cancel()
+    with pytest.raises(RunCancelled):
+        job.wait()
+    assert job._task.wait(60) and [case.state for case in job.cases] == ["cancelled"] * 4
+    cases = computing.segmentAll(folder, "abdomen", target="gpu-box")
+    assert [case.state for case in cases] == ["done", "done", "failed", "done"]
+    assert cases[3].result == folder / "MedMAE abdomen" / "more" / "c.seg.nrrd" and cases[3].result.is_file()
+    assert "bad.nrrd" in (folder / "MedMAE abdomen" / "summary.csv").read_text()
+    here = computing.segmentAll(folder, "abdomen")
+    assert [case.wasDoneBefore for case in here] == [True, True, False, True]
+    assert len(list_jobs()) <= 2 and application.leftovers() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import slicer
-from conftest import ROOT, voxels_left
+from conftest import voxels_left
 from panel_fixtures import BOX, NEEDS_SOURCE, until
 
 pytestmark = NEEDS_SOURCE
@@ -173,7 +174,8 @@ def test_all_volumes_are_segmented_and_the_end_is_told(
     until(qt_application, lambda: not page.isBusy)
     assert table(page) == ["Done", "Done", "Waiting", "Failed"] and busy == [True, False]
     assert page.ui.batchStatusLabel.text.startswith("2 done, 1 failed.\nCT 3: ")
-    assert table(page, "time")[0].endswith(" s") and page.ui.batchTable.item(3, 2).toolTip().startswith("CT 3\nFailed: ")
+    assert table(page, "time")[0].endswith(" s")
+    assert page.ui.batchTable.item(3, 2).toolTip().startswith("CT 3\nFailed: ")
     assert page.told == [] and not page.ui.batchProgressBar.visible
     picture("batch-ended")
 
@@ -249,7 +251,7 @@ def test_a_result_is_shown_over_its_volume_alone(page, run, qt_application, make
 
 
 def test_a_folder_is_segmented_into_files_that_can_be_opened_once(
-        page, run, choose, folder, plan, qt_application, make_volume, make_segmentation, tmp_path, monkeypatch, picture):
+        page, choose, folder, plan, qt_application, make_volume, make_segmentation, tmp_path, monkeypatch, picture):
     import qt
     from MedMAESegmentLib.SegmentationFile import SegmentationFile
 
@@ -259,8 +261,8 @@ def test_a_folder_is_segmented_into_files_that_can_be_opened_once(
     slicer.mrmlScene.Clear(0)
     plan("pause=0.8", "bad=b.nrrd", f"result={tmp_path / 'result.seg.nrrd'}")
     choose(folder)
-    assert table(page, "name") == ["a.nrrd", "b.nrrd", os.path.join("more", "c.nrrd")]
-    assert page.ui.batchOutputEdit.placeholderText == str(folder / "MedMAE model")
+    assert table(page, "name") == ["a.nrrd", "b.nrrd", str(Path("more", "c.nrrd"))]
+    assert page.ui.batchOutputEdit.placeholderText == "MedMAE model in that folder"
     assert not page.ui.batchShowFolderButton.enabled
     page.ui.batchButton.click()
     until(qt_application, lambda: "Case 2 of 3, about" in page.ui.batchStatusLabel.text)
@@ -295,3 +297,197 @@ def _load(path, className, storageName):
     assert storage.ReadData(node)
     node.SetAndObserveStorageNodeID(storage.GetID())
     return node
+
+
+def test_what_speaks_against_a_folder_is_told_before_anything_begins(page, choose, folder, tmp_path, picture):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    for chosen, output, told in (
+            (None, None, "Choose the folder with the images."),
+            (tmp_path / "gone", None, f"There is no folder {tmp_path / 'gone'}. Choose another one."),
+            (tmp_path / "nothing", None, "contains no images"),
+            (folder, folder, "where the results go"),
+            (folder, tmp_path, "where the results go"),
+            (folder, tmp_path / "file" / "out", "is a file, so that the folder"),
+            (folder, tmp_path / "mine", "is not empty, and what is in it is not of a batch of MedMAE")):
+        choose(chosen, output)
+        assert told in page.ui.batchHintLabel.text and not page.ui.batchButton.enabled
+        assert page.ui.batchButton.toolTip == page.ui.batchHintLabel.text and page.told == []
+    picture("batch-folder-refused")
+    assert not (tmp_path / "nothing" / "MedMAE model").exists()
+
+
+def test_results_within_the_folder_are_no_images(page, choose, folder, make_volume):
+    from MedMAESegmentLib.VolumeExport import writeVolume
+
+    (folder / "MedMAE other").mkdir()
+    writeVolume(make_volume(), folder / "MedMAE other" / "a.uncertainty.nrrd")
+    (folder / "MedMAE other" / "manifest.jsonl").write_text("")
+    (folder / "out").mkdir()
+    (folder / "out" / "manifest.jsonl").write_text(json.dumps({"spec": "", "options": {"mirror": True}}) + "\n")
+    writeVolume(make_volume(), folder / "out" / "a.uncertainty.nrrd")
+    choose(folder, folder / "out")
+    assert table(page, "name") == ["a.nrrd", "b.nrrd", str(Path("more", "c.nrrd"))]
+    assert "were made with other choices" in page.ui.batchHintLabel.text and not page.ui.batchButton.enabled
+    page.ui.batchAgainCheckBox.click()
+    assert page.ui.batchButton.enabled
+
+
+def test_images_that_came_or_went_meanwhile_are_seen_at_the_start(page, choose, run, folder, plan):
+    plan("pause=0")
+    choose(folder)
+    (folder / "a.nrrd").rename(folder / "z.nrrd")
+    run()
+    assert table(page, "name") == ["b.nrrd", str(Path("more", "c.nrrd")), "z.nrrd"]
+    assert table(page) == ["Done"] * 3 and page.ui.batchStatusLabel.text == "3 done."
+
+
+def test_thousands_of_files_are_found_and_listed_without_holding_the_event_loop(
+        page, qt_application, tmp_path):
+    for number in range(4000):
+        (tmp_path / "images" / f"{number // 500}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / f"{number // 500}" / f"{number}.png").write_bytes(b"")
+    page.ui.batchFolderButton.click()
+    page.ui.batchFolderEdit.text = str(tmp_path / "images")
+    page.ui.batchFolderEdit.editingFinished.emit()
+    gaps = []
+
+    def turn():
+        begun = time.monotonic()
+        qt_application.application.processEvents()
+        gaps.append(time.monotonic() - begun)
+        return page.ui.batchTable.item(3999, 0) is not None
+
+    assert page.ui.batchHintLabel.text == "Looking for images..."
+    until(qt_application, turn, seconds=60)
+    assert sorted(gaps)[-3] < 0.1, "single longer ones are those of a busy machine"
+    assert page.ui.batchTable.rowCount == 4000 and page.ui.batchButton.enabled
+
+
+def test_looking_for_images_can_be_cancelled(page, choose, folder, plan, monkeypatch):
+    plan("pause=0")
+    choose(folder)
+    begun = []
+    monkeypatch.setattr("MedMAESegmentLib.BatchLogic.listFolder", lambda *_: time.sleep(0.3) or begun.append(1))
+    page.ui.batchButton.click()
+    assert page.isBusy and page.ui.batchButton.text == "Cancel"
+    page.ui.batchButton.click()
+    assert not page.isBusy and table(page) == ["Waiting"] * 3
+
+
+def test_a_batch_that_cannot_begin_is_told_once(page, choose, run, folder, plan):
+    plan("refuse")
+    choose(folder)
+    run()
+    assert table(page) == ["Cancelled"] * 3
+    assert page.told == ["The batch has failed.\n\nThe weights are damaged. Import the model again."]
+
+
+def test_cancelling_a_folder_leaves_no_process_and_no_temporary_folder(
+        page, choose, folder, plan, qt_application, application, tmp_path, logic):
+    before = application.leftovers()
+    plan("pause=20", f"grandchild={tmp_path / 'pid'}")
+    choose(folder)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[0] == "Running" and (tmp_path / "pid").is_file())
+    assert application.leftovers() != before
+    page.cleanup()  # as when Slicer quits
+    assert table(page) == ["Cancelled"] * 3 and application.leftovers() == before and logic.jobs == []
+    pid = int((tmp_path / "pid").read_text())
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    assert not state.strip() or state.startswith("Z")
+
+
+def test_models_that_cannot_segment_a_batch_are_explained(page, make_volume, qt_application):
+    from dataclasses import replace
+
+    make_volume(name="CT")
+    settle(page, qt_application)
+    known = vars(page.chosen[0].info)
+    classifier = SimpleNamespace(**known | {"task": "classification"})
+    two = SimpleNamespace(**known | {"channels": [{"name": "T1"}, {"name": "T2"}], "image_channels": 2})
+    for chosen, told in ((None, "Choose a model."), (classifier, "tells the class of an image"),
+                         (two, "is 2 images (T1, T2)")):
+        page.chosen.append(replace(page.chosen[0], info=chosen))
+        page.update()
+        assert told in page.ui.batchHintLabel.text and not page.ui.batchButton.enabled
+    page.chosen.append(page.chosen[0])
+    page.update()
+    assert page.ui.batchButton.enabled and not page.ui.batchHintLabel.visible
+
+
+def test_choices_are_kept_in_the_scene(page, choose, folder, tmp_path, monkeypatch, logic):
+    import qt
+
+    choose(folder, tmp_path / "out")
+    parameters = logic.getParameterNode()
+    assert (parameters.batchSource, parameters.batchFolder) == ("folder", str(folder))
+    assert parameters.batchOutputFolder == str(tmp_path / "out")
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "other"))
+    page.ui.batchChooseOutputButton.click()
+    assert parameters.batchOutputFolder == page.ui.batchOutputEdit.text == str(tmp_path / "other")
+    page.ui.batchChooseFolderButton.click()
+    assert parameters.batchFolder == page.ui.batchFolderEdit.text == str(tmp_path / "other")
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: "")
+    page.ui.batchChooseFolderButton.click()
+    assert parameters.batchFolder == str(tmp_path / "other")
+    parameters.batchSource, parameters.batchFolder = "", "/another/scene"
+    page.update()
+    assert page.ui.batchVolumesButton.checked and page.ui.batchFolderEdit.text == "/another/scene"
+
+
+def test_closing_the_scene_ends_a_batch_and_empties_the_table(
+        page, qt_application, application, make_volume, work_plan, logic):
+    make_volume(name="one")
+    work_plan("work=60")
+    settle(page, qt_application)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page) == ["Running"])
+    page.cancel()  # as the panel does when the scene begins to close
+    application.clear()
+    settle(page, qt_application)
+    assert not page.isBusy and table(page) == [] and logic.jobs == [] and voxels_left(logic) == []
+
+
+def test_a_volume_that_was_removed_fails_alone(page, qt_application, make_volume, work_plan, labels_file, scene, run):
+    volumes = [make_volume(name=name) for name in ("one", "two", "three")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}", "work=0.3")
+    settle(page, qt_application)
+    page.ui.batchButton.click()
+    scene.RemoveNode(volumes[1])
+    until(qt_application, lambda: not page.isBusy)
+    assert table(page) == ["Done", "Failed", "Done"]
+    assert "two was removed from the scene" in page.ui.batchStatusLabel.text
+    settle(page, qt_application)
+    assert table(page, "name") == ["one", "three"]
+
+
+def test_a_volume_is_segmented_beside_the_batch(page, qt_application, make_volume, work_plan, labels_file, logic):
+    volumes = [make_volume(name=name) for name in ("one", "two")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}", "work=0.2")
+    settle(page, qt_application)
+    page.ui.batchButton.click()
+    single = logic.segment(volumes[0], "model", waitForCompletion=False)
+    until(qt_application, lambda: not page.isBusy and single.ended)
+    assert table(page) == ["Done", "Done"] and single.error is None
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 3
+
+
+def test_volumes_leave_this_computer_only_after_a_yes(page, make_volume, qt_application, monkeypatch, logic):
+    from dataclasses import replace
+
+    make_volume(name="CT")
+    settle(page, qt_application)
+    page.chosen.append(replace(page.chosen[0], target="gpu-box"))
+    page.update()
+    assert page.ui.batchHintLabel.text == "Each volume is a job of its own on gpu-box, one after the other."
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: bool(asked.append(text)))
+    page.ui.batchButton.click()
+    assert "will leave this computer for gpu-box" in asked[0] and not page.isBusy and logic.jobs == []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: True)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: not page.isBusy)
+    assert "There is no target gpu-box" in page.ui.batchTable.item(0, 2).toolTip()

@@ -71,10 +71,15 @@ class BatchFields:
 
     def showDefault(self, output: Path | None) -> None:
         """Say where the results of a folder go when no folder is named."""
-        nowhere = _("Only in the scene") if not self.isFolder else ""
-        self._ui.batchOutputEdit.placeholderText = str(output) if output is not None else nowhere
-        self._ui.batchOutputEdit.toolTip = self._ui.batchOutputEdit.text or (
-            _("Results are saved here.") if self.isFolder else _("Results are also saved here, as .seg.nrrd files."))
+        edit = self._ui.batchOutputEdit
+        if not self.isFolder:
+            edit.placeholderText, edit.toolTip = _("Only in the scene"), _(
+                "Results are also saved in this folder, as .seg.nrrd files.")
+        elif output is None:
+            edit.placeholderText, edit.toolTip = "", _("The results are saved in this folder.")
+        else:
+            edit.placeholderText = _("{name} in that folder").format(name=output.name)
+            edit.toolTip = _("The results are saved in {folder}.").format(folder=output)
 
     def onChooseFolder(self, clicked: bool = False) -> None:
         """Ask for the folder with the images."""

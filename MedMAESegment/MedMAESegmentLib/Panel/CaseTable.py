@@ -31,7 +31,7 @@ class CaseTable:
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Image"), _("State"), _("Details"), _("Time")])
         header = table.horizontalHeader()
-        for column, width in ((NAME, 130), (STATE, 78), (TIME, 52)):
+        for column, width in ((NAME, 120), (STATE, 92), (TIME, 52)):
             header.setSectionResizeMode(column, qt.QHeaderView.Interactive)
             header.resizeSection(column, width)
         header.setSectionResizeMode(DETAILS, qt.QHeaderView.Stretch)
@@ -93,8 +93,9 @@ class CaseTable:
     def _fillRow(self, index: int) -> None:
         case = self._cases[index]
         time = duration(case.seconds) if case.seconds is not None else ""
-        texts = [case.name, stateText(case), case.message, time]
-        toolTip = f"{case.name}\n{texts[STATE]}{f': {case.message}' if case.message else ''}"
+        message = "" if case.wasDoneBefore and case.state == "done" else case.message  # the state says it already
+        texts = [case.name, stateText(case), message, time]
+        toolTip = f"{case.name}\n{texts[STATE]}{f': {message}' if message else ''}"
         self._isFilling = True
         for column, text in enumerate(texts):
             item = self._table.item(index, column)
