@@ -61,6 +61,7 @@ class FinetuneConfig:
     below the head; `ema` that of the averaged weights, which become the model. `foreground_fraction` of the crops are
     centred on a labelled voxel (of 2-D networks: show a slice that has one). `context`: neighbouring slices on each
     side that a 2-D network sees as further channels. `input_size`: the network's window, (k, j, i) or (rows, columns).
+    `preview`: keep a small picture of one slice of a case in the model, which travels with it.
 
     Classification: `class_balance` lets rare classes count more in the loss ("loss"), come up more often ("draw"), or
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or
@@ -113,6 +114,7 @@ class FinetuneConfig:
     validations: int = 4
     validation_cases: int = 8
     checkpoint_every: int | None = None
+    preview: bool = True
     allow_partial: bool = False
     deep_supervision: int = 0
     positions: Literal["computed", "resized"] = "computed"

@@ -29,6 +29,7 @@ from medmae.inference.config import EvaluateConfig
 from medmae.inference.evaluate_run import score_cases
 from medmae.inference.loaded_model import LoadedModel
 from medmae.models import load_info, load_state, save_model
+from medmae.models.model_files import PREVIEW, ModelFiles
 from medmae.run_folder import RunFolder
 from medmae.training.distributed import ProcessGroup
 
@@ -122,7 +123,8 @@ def _save_ensemble(run: RunFolder, plan: Plan, folds: Sequence[FoldRun], scores:
         validation = _validated(run, plan, LoadedModel.of(info, network.to(_device(plan))))
         write_json(run.path / "validation.json", validation)
         info = replace(info, scores=info.scores | {"validation": short_scores(validation)})
-    save_model(run.model, info, network)
+    first = ModelFiles(folds[0].model)
+    save_model(run.model, info, network, first.read(PREVIEW) if first.has(PREVIEW) else None)
 
 
 def _early_stopping(training: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from medmae.datasets import Dataset
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.files import read_json
 from medmae.finetuning.planning import FROM_SCRATCH, Plan
+from medmae.finetuning.preview import preview_of
 from medmae.models import ModelInfo, save_model
 from medmae.models.labels import model_labels
 from medmae.run_folder import RunFolder
@@ -30,10 +31,11 @@ def save_finetuned(run: RunFolder, plan: Plan, preprocessing: Preprocessing, arc
     """Write the model that `task` has trained for `steps` steps."""
     best = task.module.best
     early = {} if best is None else {"early_stopping": {**best.summary(), "stopped_at": steps}}
-    return save_model(run.model, describe_model(
+    info = describe_model(
         run, plan, preprocessing, architecture, training=early, calibration=_calibration(task),
-        scores={"validation": short_scores(task.last_validation)} if task.last_validation else {},
-    ), task.module.chosen)
+        scores={"validation": short_scores(task.last_validation)} if task.last_validation else {})
+    picture = preview_of(task, info.labels, preprocessing) if plan.config.preview else None
+    return save_model(run.model, info, task.module.chosen, picture)
 
 
 def describe_model(run: RunFolder, plan: Plan, preprocessing: Preprocessing, architecture: dict[str, Any], *,

@@ -123,12 +123,11 @@ class SegmentationTask(FinetuningTask):
         Whole cases at the network's spacing, seen through windows that overlap as they do in inference.
         """
         assert self.validation is not None
-        device = next(network.parameters()).device
         cases: list[dict[str, Any]] = []
         values = {name: index for index, name in enumerate(self.labels)}
         for index in range(min(len(self.validation), self.config.validation_cases)):
             image = np.array(self.validation.image(index), np.float32)
-            prediction = self._predict(network, image, device)
+            prediction = self.predict(network, image)
             dice = dice_per_label(self.validation.label(index), prediction, _foreground(values))
             cases.append({"image": self.validation.items[index].id, "dice": dice})
         per_label = {name: _mean([case["dice"][name] for case in cases]) for name in self.labels[1:]}
@@ -136,8 +135,10 @@ class SegmentationTask(FinetuningTask):
         self.last_validation = {"task": "segmentation", "mean_dice": mean, "dice": per_label, "cases": cases}
         return mean
 
-    def _predict(self, network: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+    @torch.no_grad()
+    def predict(self, network: nn.Module, image: np.ndarray) -> np.ndarray:
         """Class indices (k, j, i) uint8 of a prepared image (C, k, j, i)."""
+        device = next(network.parameters()).device
         batch = windows_at_once(device, self.size)
         if len(self.size) == 3:
             logits = sliding_window(network, torch.from_numpy(image), self.size, overlap=OVERLAP, batch=batch,
