@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import qt
 import slicer
 import vtk
 from MedMAESegmentLib.Application import firstNode
@@ -128,7 +127,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._computeSelector = ComputeSelector(self.ui.computeSelector)
         self._options = OptionsSection(self.ui)
         self._volumePage = VolumePage(self.ui, self.logic, self.choices, self._consent)
-        self._batchPage = BatchPage(self.ui.batchPage, self.logic, self.choices, self._consent)
+        self._batchPage = BatchPage(self.ui.batchContent, self.logic, self.choices, self._consent)
         self._pythonPanel = PythonPanel(self.ui, isIdle=self.isIdle)
         self._modelSection.isIdle = self.isIdle
         self._modelSection.chosen.connect(self.onModelChosen)
@@ -233,9 +232,8 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onPageChosen(self, index: int) -> None:
         """Let the page that is shown alone decide how high the tabs are."""
-        for number, page in enumerate((self.ui.volumePage, self.ui.batchPage)):
-            policy = qt.QSizePolicy.Preferred if number == index else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
+        self.ui.volumeContent.visible = index == 0
+        self.ui.batchContent.visible = index == 1
 
 
 #

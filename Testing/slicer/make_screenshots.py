@@ -1,7 +1,9 @@
 """Write pictures of the module panels: ``python make_screenshots.py [FOLDER]``; needs SLICER_PYTHON_SOURCE.
 
-What they show has happened: an encoder is pretrained for a few steps on synthetic CT volumes, the Train panel finetunes
-it on four of them, and the Segment panel segments a fifth with the model. About five minutes on two CPU cores.
+What they show has happened: an encoder is pretrained for some steps on synthetic CT volumes, the Train panel finetunes
+it on four of them, and the Segment panel segments others with the model; another model tells findings of synthetic
+X-ray pictures. The panels go to Resources/Screenshots, every state of the Segment panel to docs/images, or all to
+FOLDER. About ten minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -21,33 +23,61 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 LABELS = ("liver", "spleen", "kidney")
 STEPS = 24
+FINDING_STEPS = 60
+WIDTH = 420
 
 
-def main(folder: Path, work: Path) -> None:
+def main(panels: Path, states: Path, work: Path) -> None:
     from mrml_application import MrmlApplication
     from qtapp.application import PanelApplication
+    from segment_states import SegmentStates
 
-    from medmae.demo.synthetic import write_abdomen_ct
+    from medmae.demo.synthetic import write_abdomen_ct, write_chest_xray
 
-    MrmlApplication()
+    mrml = MrmlApplication()
     application = PanelApplication(os.environ["SLICER_PYTHON_SOURCE"])
-    dataset = write_abdomen_ct(work / "data", training=4, validation=0, test=1, unlabeled=0)
+    for folder in (panels, states):
+        folder.mkdir(parents=True, exist_ok=True)
+    dataset = write_abdomen_ct(work / "ct", training=4, validation=0, test=3, unlabeled=0)
+    _segmentation, findings = write_chest_xray(work / "xray", training=16, validation=4, test=2, unlabeled=0)
+    pictures = SegmentStates(application, states)
+    _load(work / "ct" / "images" / "ct_004.nii.gz", "vtkMRMLScalarVolumeNode", "Synthetic CT 5")
+    pictures.withoutModels()
+    mrml.clear()
     _pretrain(dataset, work / "pretrain", "Synthetic CT encoder")
-    cases = [_case(work / "data", f"ct_{number:03d}", f"Synthetic CT {number + 1}") for number in range(5)]
-    folder.mkdir(parents=True, exist_ok=True)
-    _train(application, cases[:4], folder / "MedMAETrain.png")
-    _segment(application, cases[4][0], folder / "MedMAESegment.png")
+    _finetune(findings, work / "finding", "Synthetic chest X-ray finding")
+    cases = [_case(work / "ct", f"ct_{number:03d}", f"Synthetic CT {number + 1}") for number in range(4)]
+    _train(application, cases, panels / "MedMAETrain.png")
+    mrml.clear()
+    pictures.emptyScene()
+    volumes = [_load(work / "ct" / "images" / f"ct_{number:03d}.nii.gz", "vtkMRMLScalarVolumeNode",
+                     f"Synthetic CT {number + 1}") for number in (4, 5, 6)]
+    pictures.volume(volumes[0], "Synthetic abdomen", panels / "MedMAESegment.png")
+    pictures.batch()
+    mrml.clear()
+    _load(work / "xray" / "images" / "xray_020.png", "vtkMRMLScalarVolumeNode", "Synthetic chest X-ray")
+    pictures.classification("Synthetic chest X-ray finding")
 
 
 def _pretrain(dataset: Path, path: Path, name: str) -> None:
+    config = {"method": "gl-mae", "preset": "tiny", "steps": STEPS, "batch_size": 2}
+    _run(path, "pretrain", config, {"dataset": str(dataset), "split": "training", "images": None, "corpus": None}, name)
+
+
+def _finetune(dataset: Path, path: Path, name: str) -> None:
+    config = {"method": "vis-mae", "preset": "tiny", "steps": FINDING_STEPS}
+    _run(path, "finetune", config, {"dataset": str(dataset), "encoder": "none", "subset": None}, name)
+
+
+def _run(path: Path, kind: str, config: dict, inputs: dict, name: str) -> None:
+    """Execute a run in a child process and install its model."""
     from MedMAESegmentLib.ChildProcess import ChildProcess
     from MedMAESegmentLib.RunJob import RunJob
 
     from medmae.models import install_model
     from medmae.run_folder import RunFolder
 
-    run = RunFolder.create(path, "pretrain", {"method": "gl-mae", "preset": "tiny", "steps": STEPS, "batch_size": 2},
-                           {"dataset": str(dataset), "split": "training", "images": None, "corpus": None})
+    run = RunFolder.create(path, kind, config, inputs)
     child = ChildProcess(run.path)
     child.start()
     RunJob(run, child).wait()
@@ -96,18 +126,6 @@ def _train(application, cases, picture: Path) -> None:
     panel.cleanup()
 
 
-def _segment(application, volume, picture: Path) -> None:
-    panel = application.open("MedMAESegment")
-    panel._parameterNode.inputVolume = volume
-    application.show(panel, height=390)
-    panel.ui.segmentButton.click()
-    _until(application, lambda: panel._job is None or 0.4 < panel._job.fraction < 0.9)
-    application.screenshot(panel, picture)
-    _until(application, lambda: panel._job is None)
-    assert panel.ui.statusLabel.text.startswith("Done"), panel.ui.statusLabel.text
-    panel.cleanup()
-
-
 def _until(application, condition: Callable[[], bool]) -> None:
     while not condition():
         application.application.processEvents()
@@ -115,6 +133,7 @@ def _until(application, condition: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["MEDMAE_HOME"] = str(Path(temporary) / "home")
-        main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "Resources" / "Screenshots", Path(temporary))
+        main(folder or ROOT / "Resources" / "Screenshots", folder or ROOT / "docs" / "images", Path(temporary))

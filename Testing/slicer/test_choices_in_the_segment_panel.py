@@ -1,6 +1,8 @@
-"""What is chosen in the Segment panel before anything is computed: volumes, region, place, options; warnings, consent."""
+"""The Segment panel before anything is computed: volumes, region, place, options; warnings and consent."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
@@ -198,6 +200,40 @@ def test_the_memory_that_is_needed_is_told_once_the_worker_runs(open_panel, qt_a
     panel.ui.inputVolumeSelector.setCurrentNode(other)
     until(qt_application, lambda: panel.ui.estimateLabel.visible)
     assert panel.ui.estimateLabel.text == "Needs about 2.0 GB of memory; 5.0 GB are free."
+
+
+def test_less_memory_than_is_needed_is_warned_about(open_panel, qt_application, make_volume, installed, work_plan,
+                                                    fake_worker, result_file, monkeypatch):
+    import medmae.inference.memory
+
+    volume, other = make_volume(), make_volume(name="another")
+    installed(model_info("Abdomen", labels=LABELS, weights_sha256="0" * 64))
+    work_plan(f"labels={result_file(volume)}", f"free={10**9}")
+    panel = open_panel("MedMAESegment")
+    panel.logic.worker = fake_worker
+    panel.ui.segmentButton.click()
+    until(qt_application, lambda: not panel._volumePage.isBusy)
+    monkeypatch.setattr(medmae.inference.memory, "available_bytes", lambda: 10**9)
+    panel.ui.inputVolumeSelector.setCurrentNode(other)
+    until(qt_application, lambda: panel.ui.estimateLabel.visible)
+    assert panel.ui.estimateLabel.text == "Needs about 2.0 GB of memory; 1.0 GB are free."
+    assert "Segmenting another needs about" in panel.ui.warningsLabel.text
+    assert panel._volumePage._warnings.questions()
+
+
+def test_looking_for_warnings_never_holds_the_event_loop(open_panel, scene, installed):
+    percentiles = [{"0.5": [-1, 0], "50": [0, 1], "99.5": [1, 2]}]
+    installed(model_info("Abdomen", labels=LABELS, training={
+        "ranges": {"percentiles": percentiles, "spacing_mm": [[2, 2, 2], [3, 3, 3]], "shape": [[9] * 3, [99] * 3]}}))
+    large = np.zeros((200, 512, 512), np.int16) + np.arange(512, dtype=np.int16)
+    slicer.util.addVolumeFromArray(large, name="large")
+    panel = open_panel("MedMAESegment")
+    taken = []
+    for _turn in range(4):
+        begun = time.monotonic()
+        assert "intensities of large" in warned(panel)
+        taken.append(time.monotonic() - begun)
+    assert sorted(taken)[1] < 0.1, "the others are those of a busy machine"
 
 
 def test_other_computers_are_offered_and_agreed_to_once_for_each_scene(

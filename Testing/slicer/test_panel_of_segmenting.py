@@ -65,7 +65,7 @@ def test_what_was_found_is_in_a_table_with_the_colours_of_the_segments(panel, vo
     panel.ui.segmentButton.click()
     until(qt_application, ended(panel))
     assert panel.ui.resultTable.visible
-    assert shown(panel)[0][:2] == ["left", "0.03 ml"]
+    assert shown(panel)[0] == ["left", "0.03 ml", "91 %"]
     swatch = panel.ui.resultTable.item(0, 0).icon().pixmap(12, 12).toImage().pixelColor(6, 6)
     assert (swatch.red(), swatch.green(), swatch.blue()) == (255, 0, 0)
 
@@ -256,3 +256,46 @@ def test_the_result_of_the_next_volume_does_not_go_into_the_last_ones(panel, vol
     panel.ui.segmentationSelector.setCurrentNode(own)
     panel.ui.mirrorCheckBox.click()
     assert panel._parameterNode.segmentation is own
+
+
+def test_the_volume_and_the_batch_are_computed_one_after_the_other(panel, volume, qt_application, make_volume,
+                                                                   work_plan, result_file):
+    make_volume(name="CT of another")
+    work_plan("work=0.3", f"labels={result_file(volume)}")
+    batch = panel._batchPage
+    until(qt_application, lambda: batch.ui.batchTable.rowCount == 2)
+    panel.ui.segmentButton.click()
+    batch.ui.batchButton.click()
+    assert panel._volumePage.isBusy and batch.isBusy and not panel.isIdle()
+    until(qt_application, ended(panel))
+    assert panel.ui.statusLabel.text.startswith("Done in")
+    until(qt_application, lambda: not batch.isBusy, 30)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 3
+    assert panel.isIdle()
+
+
+def test_closing_the_scene_ends_the_volume_and_the_batch(panel, application, qt_application, make_volume, work_plan):
+    make_volume(name="CT of another")
+    work_plan("work=60")
+    until(qt_application, lambda: panel._batchPage.ui.batchTable.rowCount == 2)
+    panel.ui.segmentButton.click()
+    panel._batchPage.ui.batchButton.click()
+    application.clear()
+    assert panel.isIdle() and panel.logic.jobs == []
+
+
+def test_leaving_slicer_while_it_computes_ends_it(panel, work_plan):
+    work_plan("work=60")
+    panel.ui.segmentButton.click()
+    panel.cleanup()
+    assert panel.logic.jobs == [] and not panel._volumePage.isBusy
+
+
+def test_a_result_that_is_deleted_leaves_its_table(panel, volume, qt_application, work_plan, result_file, scene):
+    work_plan(f"labels={result_file(volume)}")
+    panel.ui.segmentButton.click()
+    until(qt_application, ended(panel))
+    scene.RemoveNode(panel._parameterNode.segmentation)
+    panel.exit()
+    panel.enter()
+    assert shown(panel)[0][0] == "left" and not panel.ui.editButton.enabled

@@ -78,6 +78,11 @@ class PanelApplication:
         for _ in range(3):
             self.application.processEvents()
 
+    def heightOf(self, widget, width: int) -> int:
+        """The height that a panel needs at a width, without empty space."""
+        self.show(widget, width)
+        return widget.parent.layout().totalHeightForWidth(width)
+
     def processDeletions(self) -> None:
         """Delete the widgets that asked for it, and what they observe."""
         self.qt.QCoreApplication.sendPostedEvents(None, self.qt.QEvent.DeferredDelete)
