@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import queue
 import shutil
@@ -16,16 +18,19 @@ from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, d
 from MedMAESegmentLib.SegmentationImport import loadSegmentation
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver
 from MedMAESegmentLib.SegmentSummary import SegmentSummary, summariesOf
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.UncertaintyVolume import addUncertaintyVolume, readMap
 from MedMAESegmentLib.VolumeExport import voxels
 
 LOOK_EVERY_SECONDS = 1.0
+_underWay: set[RemoteSegmentationJob] = set()
 
 
 class RemoteSegmentationJob(FollowedJob):
     """A segmentation on a target; its `result` is the filled vtkMRMLSegmentationNode.
 
-    Everything that talks to the target happens in a thread; the scene is touched here alone.
+    Everything that talks to the target happens in a thread; the scene is touched here alone. One that is cancelled,
+    also by the end of the application, is ended and removed on its target by a process that outlives this one.
     """
 
     def __init__(self, target: str, config: dict[str, Any], inputs: dict[str, Any], folder: Path,
@@ -38,9 +43,13 @@ class RemoteSegmentationJob(FollowedJob):
         self._receiver, self._folder = receiver, folder
         self._told: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._submitted: Any = None
+        self._discarding = threading.Lock()
         self._wantsMap = bool(config.get("uncertainty"))
         shape = voxels(receiver.volumeNode).shape[:3]
         self._task: BackgroundTask = BackgroundTask(lambda: self._compute(target, config, inputs, shape))
+        _underWay.add(self)
+        _endWithApplication()
 
     def poll(self) -> bool:
         """Take in what the thread has said; True once the job has ended."""
@@ -56,9 +65,9 @@ class RemoteSegmentationJob(FollowedJob):
         return self._ended
 
     def cancel(self) -> None:
-        """End the job at once; the target is told in the background."""
+        """End the job at once; the target is told by another process."""
         if not self._ended:
-            self.error = RunCancelled("Cancelled.")
+            self.error = RunCancelled(_("Cancelled."))
             self._end("cancelled")
 
     def undo(self) -> bool:
@@ -73,21 +82,21 @@ class RemoteSegmentationJob(FollowedJob):
         """Submit, follow, fetch; in the thread. Returns the segmentation's file, the facts, the map of uncertainty."""
         from medmae.jobs.fetching import fetch
         from medmae.jobs.following import follow
-        from medmae.jobs.stopping import stop
         from medmae.jobs.submission import submit
         from medmae.jobs.targets import get_target
 
         out = self._folder / "out"
         try:
-            job = submit(get_target(target), "segment", config, inputs, out=out)
-            while not (status := follow(job)).is_final:
+            if not self._stop.is_set():
+                job = self._submitted = submit(get_target(target), "segment", config, inputs, out=out)
+            while not self._stop.is_set() and not (status := follow(job)).is_final:
                 self._told.put(_progress(status))
-                if self._stop.wait(LOOK_EVERY_SECONDS):
-                    stop(job, hard=True)
-                    raise RunCancelled("Cancelled.")
+                self._stop.wait(LOOK_EVERY_SECONDS)
+            if self._stop.is_set():
+                raise RunCancelled(_("Cancelled."))
             if status.state != "done":
                 raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
-            self._told.put((1.0, "Fetching the result"))
+            self._told.put((1.0, _("Fetching the result")))
             fetch(job)
             (file,) = out.rglob("*.seg.nrrd")
             (facts,) = json.loads((job.mirror / "result.json").read_text("utf-8"))["cases"]
@@ -95,7 +104,7 @@ class RemoteSegmentationJob(FollowedJob):
             return file, facts, maps[0] if maps else None
         finally:
             if self._stop.is_set():
-                shutil.rmtree(self._folder, ignore_errors=True)
+                self._discard()
 
     def _take(self) -> None:
         try:
@@ -115,9 +124,35 @@ class RemoteSegmentationJob(FollowedJob):
             self._progress(*self._told.get())
 
     def _cleanUp(self) -> None:
-        self._stop.set()
+        _underWay.discard(self)
         if self._task.isOver:
             shutil.rmtree(self._folder, ignore_errors=True)
+        else:
+            self._stop.set()
+            self._discard()
+
+    def _discard(self) -> None:
+        """Nobody wants the result: tell the target, and leave nothing behind. Called by the thread, too."""
+        from medmae.jobs.discarding import discard_soon
+
+        if self._submitted is None:  # if it is about to be, the thread will find that nobody wants it
+            shutil.rmtree(self._folder, ignore_errors=True)
+        elif self._discarding.acquire(blocking=False):  # once
+            discard_soon(self._submitted, [self._folder])
+
+
+def endAll() -> None:
+    """End all jobs that are under way: the application ends."""
+    for job in list(_underWay):
+        job.cancel()
+
+
+@functools.cache
+def _endWithApplication() -> None:
+    atexit.register(endAll)
+    connect = getattr(getattr(slicer, "app", None), "connect", None)
+    if connect is not None:  # before Qt and the Python interpreter are taken down
+        connect("aboutToQuit()", endAll)
 
 
 def _progress(status: Any) -> tuple[float, str]:

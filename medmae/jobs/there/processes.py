@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -36,7 +37,8 @@ def start_detached(command: Sequence[str], folder: Path, output: Path,
     with open(output, "ab") as stream:
         process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
                                    env={**(environment or os.environ), MARK: str(folder)}, **options)
-    threading.Thread(target=process.wait, daemon=True).start()  # when it ends before us, it does not stay as a zombie
+    with contextlib.suppress(RuntimeError):  # where the interpreter is ending, there are no more threads
+        threading.Thread(target=process.wait, daemon=True).start()  # when it ends before us, it is no zombie
     return process.pid
 
 
