@@ -86,6 +86,13 @@ class ModelShelf:
 
         return inBackground(lambda: install_model(path, name, replace)).name
 
+    def importCheckpoint(self, path: str | Path, formatName: str, name: str,
+                         options: Sequence[str] = ()) -> dict[str, Any]:
+        """Install what other code has saved, see `CheckpointImport.importCheckpoint`."""
+        from MedMAESegmentLib.CheckpointImport import importCheckpoint
+
+        return importCheckpoint(path, formatName, name, options)
+
     def exportModel(self, name: str, path: str | Path, replace: bool = False) -> Path:
         """Write a model into one zip file, which `importModel` and ``medmae model install`` take.
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 from panel_fixtures import NEEDS_SOURCE, model_info
@@ -119,6 +122,7 @@ def answer(monkeypatch):
                             lambda *arguments: (name(arguments[-1]) if callable(name) else name, bool(name)))
 
     set_them()
+    monkeypatch.setattr(qt.QInputDialog, "getItem", lambda *arguments: (arguments[3][0], True))
     return set_them
 
 
@@ -614,3 +618,33 @@ def test_the_application_stays_alive_while_a_large_file_is_copied(section, model
     assert len(busy) > 20 and section.name == "Spleen"
     gaps = sorted(after - before for before, after in zip(busy, busy[1:], strict=False))
     assert gaps[-3] < 0.1, "single longer ones are those of a busy machine"
+
+
+def test_an_official_checkpoint_is_imported_and_what_was_loaded_is_told(section, models, answer, tmp_path):
+    checkpoint(tmp_path / "checkpoint-best.pth", "segmentation")
+    answer(file=tmp_path / "checkpoint-best.pth", name="Organs")
+    section.update()
+    section.manager.importFileAction.trigger()
+    assert section.says and section.says[0].startswith("Imported Organs: segmentation, segmentation.")
+    assert "tensors loaded" in section.says[0] and "Licence: Not stated by the authors" in section.says[0]
+    assert section.name == "Organs" and section.info.method == "vis-mae" and len(section.info.labels) == 3
+    assert section.ui.modelPreviewLabel.text == "No picture"
+
+
+def test_a_checkpoint_of_something_else_is_refused_with_the_reason(section, models, answer, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"nothing")
+    answer(file=tmp_path / "weights.pt", name="Organs")
+    section.update()
+    before = rows(section)
+    section.manager.importFileAction.trigger()
+    assert section.says[0].startswith("The weights were not imported.") and "weights.pt" in section.says[0]
+    assert "Traceback" not in section.says[0] and rows(section) == before
+
+
+def checkpoint(path, kind):
+    """What the code of VIS-MAE saves, of a small network; written by another process: this one has no torch."""
+    code = ("import sys; from pathlib import Path; from official_vis_mae import OfficialNet, write_checkpoint;"
+            "write_checkpoint(Path(sys.argv[1]), OfficialNet(sys.argv[2], channels=3, width=8, depths=(1, 2), "
+            "heads=(1, 2), window=3, image=32, classes=3))")
+    unit = Path(__file__).resolve().parents[1] / "unit"
+    subprocess.run([sys.executable, "-c", code, str(path), kind], check=True, cwd=unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -9,17 +10,23 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from medmae.errors import BadInput
+from medmae.files import write_json
 from medmae.models import (
     ModelInfo,
     install_model,
     list_models,
     load_info,
     load_network,
+    registry,
     remove_model,
     resolve_model,
     save_model,
+    survey_models,
+    usable_name,
 )
 from medmae.networks import architecture_for, build_network
 
@@ -149,3 +156,62 @@ def test_listing_showing_installing_and_removing_need_no_torch(folder):
 def test_an_empty_name_is_no_model(name: str) -> None:
     with pytest.raises(BadInput, match="No model is named"):
         resolve_model(name)
+
+
+def test_damaged_models_are_told_with_their_faults(folder, home):
+    install_model(folder)
+    (home / "models" / "half").mkdir()
+    models, damaged = survey_models()
+    assert [name for name, _ in models] == ["lungs"]
+    assert [name for name, _ in damaged] == ["half"] and "no model.json" in damaged[0][1]
+
+
+def test_a_model_that_changed_on_disk_is_listed_as_it_is_now(folder):
+    installed = install_model(folder)
+    assert list_models()[0][1] is list_models()[0][1], "not read again"
+    info = json.loads((installed / "model.json").read_text())
+    write_json(installed / "model.json", info | {"licence": "CC BY 4.0"})
+    assert list_models()[0][1].licence == "CC BY 4.0"
+    (installed / "model.json").unlink()
+    assert list_models() == []
+
+
+def test_a_model_that_cannot_be_moved_away_is_removed_not_at_all(folder, monkeypatch):
+    installed = install_model(folder)
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(installed), "rename", refuse)
+    with pytest.raises(PermissionError):
+        remove_model("lungs")
+    assert len(list(installed.iterdir())) == 4
+    assert [path.name for path in installed.parent.iterdir()] == ["lungs"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the home is not used
+@given(st.text(max_size=130))
+def test_every_text_has_a_usable_name_near_to_it(text):
+    name = usable_name(text)
+    assert registry._is_name(name) and usable_name(name) == name
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("Liver CT", "Liver CT"), ("../liver: CT", "_liver_ CT"), ("", "model"), ("...", "model"), ("+x", "model +x"),
+    ("a" * 120, "a" * 100), ("éponge", "éponge")])
+def test_unusable_letters_of_names_are_replaced(text, name):
+    assert usable_name(text) == name
+
+
+def test_a_zip_that_is_damaged_inside_says_so(folder, tmp_path):
+    archive = tmp_path / "lungs.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in folder.iterdir():
+            file.write(path, path.name)
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as file:
+        place = file.getinfo("weights.safetensors").header_offset + 80
+    data[place:place + 400] = bytes(400)
+    archive.write_bytes(data)
+    with pytest.raises(BadInput, match="damaged"):
+        install_model(archive)

@@ -12,6 +12,7 @@ import qt
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
+from MedMAESegmentLib.CheckpointImport import ENDINGS, FORMATS
 from MedMAESegmentLib.Panel import ModelDialogs as dialogs
 from MedMAESegmentLib.Panel.ModelComparison import comparison
 
@@ -50,8 +51,11 @@ class ModelManager:
 
     def onImportFile(self, checked: bool = False) -> None:
         """Install a model from a file."""
-        path = dialogs.fileToRead(_("A model that someone exported"), _filter())
-        if path:
+        path = dialogs.fileToRead(_("A model that someone exported, or weights of VIS-MAE, GL-MAE or MONAI"),
+                                  _filter(*ENDINGS))
+        if path.lower().endswith(ENDINGS):
+            self._importCheckpoint(Path(path))
+        elif path:
             self._import(Path(path))
 
     def onImportFolder(self, checked: bool = False) -> None:
@@ -121,10 +125,36 @@ class ModelManager:
             if name and (not replace or self._mayChangeModels()):
                 imported, task = self._logic.importModel(found, name, replace), new.task
         if task == "encoder":
-            dialogs.tell(_("{name} is a pretrained encoder. It segments nothing by itself: MedMAE Train makes a model "
-                           "from it and your cases.").format(name=imported))
+            dialogs.tell(_isEncoder(imported))
         elif imported:
             self._section.name = imported
+
+    def _importCheckpoint(self, path: Path) -> None:
+        title = _("Import weights")
+        system = dialogs.chosenItem(title, _("Whose code has saved {name}?").format(name=path.name), list(FORMATS))
+        name = system and dialogs.enteredText(title, _("What shall the model be called?"),
+                                              self._logic.freeName(self._logic.usableName(path.stem)))
+        if not name:
+            return
+        report: dict[str, Any] = {}
+        with self._work(_("The weights were not imported."), _("Importing {name}…").format(name=path.name)):
+            report = self._logic.importCheckpoint(path, FORMATS[system], name)
+        if report:
+            self._tellLoaded(report)
+            if report["task"] != "encoder":
+                self._section.name = name
+
+    def _tellLoaded(self, report: dict[str, Any]) -> None:
+        lines = [_("Imported {name}: {network}, {task}.").format(
+            name=report["name"], network=report["network"], task=report["task"])]
+        lines += [text.format(number=len(report[key])) for key, text in (
+            ("loaded", _("{number} tensors loaded")), ("missing", _("{number} missing, they are fresh")),
+            ("folded", _("{number} folded into fewer channels")), ("dropped", _("{number} that are never used")),
+            ("unexpected", _("{number} that are not part of this network, left out"))) if report[key]]
+        lines += [*report["notes"], _("Licence: {licence}").format(licence=report["licence"])]
+        if report["task"] == "encoder":
+            lines.append(_isEncoder(report["name"]))
+        dialogs.tell("\n".join(lines))
 
     def _freeName(self, name: str, new: Any) -> tuple[str, bool]:
         """A name for a new model, and whether an installed one is replaced; "" for cancelled."""
@@ -159,7 +189,7 @@ class ModelManager:
         self.show()
         try:
             yield
-        except (OSError, ValueError, BadInput) as error:
+        except (OSError, ValueError, RuntimeError, BadInput) as error:
             dialogs.tellError(f"{failure}\n\n{explained(error)}")
         finally:
             self._isWorking = False
@@ -172,8 +202,14 @@ class ModelManager:
         return action
 
 
-def _filter() -> str:
-    return _("Models") + " (*.zip " + " ".join(_FILES_OF_A_MODEL) + ");;" + _("All files") + " (*)"
+def _isEncoder(name: str) -> str:
+    return _("{name} is a pretrained encoder. It segments nothing by itself: MedMAE Train makes a model from it and "
+             "your cases.").format(name=name)
+
+
+def _filter(*endings: str) -> str:
+    patterns = " ".join(["*.zip", *_FILES_OF_A_MODEL, *(f"*{ending}" for ending in endings)])
+    return _("Models") + f" ({patterns});;" + _("All files") + " (*)"
 
 
 def _modelIn(path: str | Path) -> Path:
