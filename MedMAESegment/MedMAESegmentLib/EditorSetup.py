@@ -48,3 +48,14 @@ class EditorSetup:
         editorNode.SetSelectedSegmentID(
             segmentation.GetNthSegmentID(0) if segmentation.GetNumberOfSegments() > 0 else "")
         return editorNode
+
+
+def saveStateOfEditor(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+    """Let Undo in Slicer's Segment Editor lead back to the present state of a segmentation, where it is edited there.
+
+    The states of a segmentation go when the editor turns to another one, so that there is nothing to save then.
+    """
+    widget = getattr(getattr(slicer, "modules", None), "SegmentEditorWidget", None)  # once it was opened
+    editor = getattr(widget, "editor", None)
+    if editor is not None and editor.segmentationNode() is segmentationNode:
+        editor.saveStateForUndo()

@@ -48,6 +48,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         self.worker: WorkerSession = applicationWorker()  # tests put a session with another command here
         self.jobs: list[FollowedJob] = []
         self._handOvers: list[HandOver] = []
+        self._lastSegmentation: SegmentationJob | RemoteSegmentationJob | None = None
         self._estimate: EstimateJob | None = None
         self._passBytes: dict[str, int] = {}  # by the weights' checksum, as estimates have told them
 
@@ -181,6 +182,17 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         return imageWarnings(volumeNodes, info, roiNode, weights.stat().st_size if weights.exists() else 0,
                              self._passBytes.get(info.weights_sha256, 0))
 
+    def undoLast(self) -> bool:
+        """Take the result of the segmentation that ended last out of the scene again, as `undo` of its job does.
+
+        Segments are as they were before, whatever was done with them since; a node that was made for the result, and a
+        volume of uncertainty, are removed.
+
+        :returns: whether there was something to undo.
+        """
+        job, self._lastSegmentation = self._lastSegmentation, None
+        return job is not None and job.undo()
+
     def cancel(self) -> None:
         """End everything under way."""
         for handOver in self._handOvers:
@@ -277,7 +289,8 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
     def _onFinished(self, job: FollowedJob) -> None:
         if job in self.jobs:
             self.jobs.remove(job)
-        if isinstance(job.result, slicer.vtkMRMLSegmentationNode):
+        if isinstance(job, (SegmentationJob, RemoteSegmentationJob)) and job.result is not None:
+            self._lastSegmentation = job
             self.editSegmentation(job.result)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import slicer
 
 import medmae
+from MedMAESegmentLib.EditorSetup import saveStateOfEditor
 from MedMAESegmentLib.FollowedJob import RunFailed
 from MedMAESegmentLib.ImportOptions import ImportOptions
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentationImport import canReceive, removeFromScene
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry
 
 Importer = Callable[[Any, Any], Any]
@@ -48,8 +50,9 @@ class SegmentationReceiver:
         """Why the result could not be used any more; None while it can."""
         for name, reference in zip(self._names, self._volumes, strict=True):
             if reference.node is None:
-                return RunFailed(f"The volume {name} was removed from the scene while it was being segmented; the "
-                                 "result was discarded. Load the volume and segment it again.")
+                text = _("The volume {volume} was removed from the scene while it was being segmented; the result was "
+                         "discarded. Load the volume and segment it again.")
+                return RunFailed(text.format(volume=name))
         return None
 
     def receive(self, importInto: Importer) -> slicer.vtkMRMLSegmentationNode:
@@ -62,8 +65,9 @@ class SegmentationReceiver:
         if lost is not None:
             raise lost
         if _grid(volumeNode) != self._grid:
-            raise RunFailed(f"The volume {volumeNode.GetName()} was changed while it was being segmented; the result "
-                            "was discarded. Segment it again.")
+            text = _("The volume {volume} was changed while it was being segmented; the result was discarded. Segment "
+                     "it again.")
+            raise RunFailed(text.format(volume=volumeNode.GetName()))
         segmentationNode = self._segmentation.node if self._segmentation is not None else None
         if segmentationNode is not None and not canReceive(segmentationNode, volumeNode):
             segmentationNode = None  # it was moved away meanwhile: the result gets a node of its own
@@ -71,6 +75,7 @@ class SegmentationReceiver:
             self._history = slicer.vtkSegmentationHistory()
             self._history.SetSegmentation(segmentationNode.GetSegmentation())
             self._history.SaveState()
+            saveStateOfEditor(segmentationNode)
         node = importInto(volumeNode, segmentationNode)
         self._made = NodeReference(node)
         date = datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,47 @@ def test_undo_gives_back_the_segments_and_removes_what_was_made(logic, ct, make_
     assert target.GetAttribute("MedMAE.model") is None
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
     assert not job.undo()
+
+
+def test_the_result_of_a_call_that_waits_can_be_undone(logic, ct, make_segmentation, scene):
+    assert not logic.undoLast()
+    logic.segment(ct, "abdomen", uncertainty=True)
+    assert logic.undoLast() and scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+    assert not logic.undoLast(), "there is one step back"
+    target = make_segmentation(ct, {"liver": np.s_[5:8, 5:8, 5:8]})
+    logic.segment(ct, "abdomen", target, replaceExisting=True)
+    assert logic.undoLast() and (_labels(target, ct) > 0).sum() == 27
+    node = logic.segment(ct, "abdomen")
+    scene.RemoveNode(node)
+    assert not logic.undoLast(), "what the user has removed stays removed"
+
+
+def test_undo_in_the_segment_editor_leads_back_to_before_the_result(logic, ct, make_segmentation, scene, monkeypatch):
+    """With the logic of Slicer's editor behind a stand-in for its widget, which has these methods."""
+    class Editor:
+        def __init__(self, node):
+            self.logic = slicer.vtkSlicerSegmentEditorLogic()
+            self.node = scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+            self.node.SetAndObserveSegmentationNode(node)
+            self.logic.SetSegmentEditorNode(self.node)
+
+        def segmentationNode(self):
+            return self.node.GetSegmentationNode()
+
+        def saveStateForUndo(self):
+            self.logic.SaveStateForUndo()
+
+    target = make_segmentation(ct, {"liver": np.s_[5:8, 5:8, 5:8]})
+    editor = Editor(target)
+    monkeypatch.setattr(slicer.modules, "SegmentEditorWidget", SimpleNamespace(editor=editor), raising=False)
+    logic.segment(ct, "abdomen")
+    assert not editor.logic.CanUndo(), "the result is in another segmentation"
+    logic.segment(ct, "abdomen", target, replaceExisting=True)
+    assert target.GetSegmentation().GetNumberOfSegments() == 2
+    assert editor.logic.CanUndo()
+    editor.logic.Undo()
+    assert target.GetSegmentation().GetNumberOfSegments() == 1 and (_labels(target, ct) > 0).sum() == 27
 
 
 def test_the_map_of_uncertainty_lies_on_the_volume(logic, ct):
