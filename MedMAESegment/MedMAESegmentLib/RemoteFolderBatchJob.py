@@ -25,6 +25,7 @@ from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, d
 
 LOOK_EVERY_SECONDS = 1.0
 RESULTS = "outputs"  # of a job, in its folder here
+_FETCHING = threading.Lock()  # a batch that was cancelled in that moment goes on with it, and the next one waits
 
 
 class RemoteFolderBatchJob(FollowedJob):
@@ -120,8 +121,10 @@ class RemoteFolderBatchJob(FollowedJob):
         if job.folder is None:  # it has not come to a run
             raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
         self._tell(1.0, "Fetching the results", isOfAll=True)
-        fetch(job, partial=True)
-        if self._deliver(job) == 0 and status.state != "done":
+        with _FETCHING:
+            fetch(job, partial=True)
+            count = self._deliver(job)
+        if count == 0 and status.state != "done":
             raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
 
     def _tellProgress(self, job: Any, status: Any, offset: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from medmae.volumes import Geometry, write_label
@@ -24,17 +25,24 @@ _SAVED_AS = "MedMAE.savedAs"
 class SegmentationFile(BackgroundTask[Path]):
     """A result of a model on its way into a file: its voxels are copied at once, compressed and written in a thread.
 
-    Slicer's own writer would do all of it on the main thread, where it takes seconds.
+    Slicer's own writer would do all of it on the main thread, where it takes seconds. It is asked where somebody has
+    changed the result so that segments may overlap or lie on other voxels than the volume's.
     """
 
     def __init__(self, path: Path, segmentationNode: slicer.vtkMRMLSegmentationNode,
                  volumeNode: slicer.vtkMRMLVolumeNode) -> None:
-        """`segmentationNode` lies on the voxels of `volumeNode` and its segments do not overlap."""
+        """Begin to write the segmentation of a volume.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         k, j, i = voxels(volumeNode).shape[:3]
         geometry = Geometry((k, j, i), ijkToRas(volumeNode))
-        layers, segments = _layersOf(segmentationNode)
+        layer, segments = _layerOf(segmentationNode, geometry), _segmentsOf(segmentationNode)
         self.path = path
-        super().__init__(lambda: _write(path, layers, segments, geometry))
+        if layer is None:
+            _writeBySlicer(path, segmentationNode)
+        super().__init__(lambda: path if layer is None else _write(path, layer, segments, geometry))
 
 
 def freePath(folder: Path, name: str, taken: Collection[Path]) -> Path:
@@ -64,44 +72,59 @@ def isSavedIn(segmentationNode: slicer.vtkMRMLSegmentationNode, folder: Path) ->
     return path is not None and Path(path).parent == folder and Path(path).is_file()
 
 
-def _layersOf(node: slicer.vtkMRMLSegmentationNode) -> tuple[list[_Layer], list[Segment]]:
-    """The parts of the grid in which there are segments, copied, and the segments, numbered from 1."""
+def _segmentsOf(node: slicer.vtkMRMLSegmentationNode) -> list[Segment]:
+    """The segments, numbered from 1."""
     segmentation = node.GetSegmentation()
-    layers: dict[str, _Layer] = {}
-    segments = []
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment = segmentation.GetNthSegment(index)
-        segments.append(Segment(segment.GetName(), index + 1, tuple(segment.GetColor()),
-                                from_slicer_text(segment.GetTerminology() or "")))
-        image = segment.GetRepresentation(LABELMAP)
-        address = image.GetAddressAsString("")
-        if address not in layers:
-            extent = image.GetExtent()
-            box = tuple(slice(extent[2 * axis], extent[2 * axis + 1] + 1) for axis in (2, 1, 0))
-            stored = vtk_to_numpy(image.GetPointData().GetScalars()).reshape([part.stop - part.start for part in box])
-            layers[address] = _Layer(box, stored.copy(), {})
-        layers[address].numbers[segment.GetLabelValue()] = index + 1
-    return list(layers.values()), segments
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    return [Segment(segment.GetName(), number, tuple(segment.GetColor()),
+                    from_slicer_text(segment.GetTerminology() or "")) for number, segment in enumerate(segments, 1)]
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """Segments that share a labelmap: where it lies in the grid, its voxels, and the number of each value."""
+    """The labelmap that all segments share: where it lies in the grid, its voxels, and its values in their order."""
 
     box: tuple[slice, ...]
     voxels: np.ndarray
-    numbers: dict[int, int]
+    values: list[int]
 
-    def putInto(self, labels: np.ndarray) -> None:
-        """Write the numbers into the labels (k, j, i) of the whole grid."""
-        table = np.zeros(int(max(self.voxels.max(), *self.numbers)) + 1, labels.dtype)
-        table[list(self.numbers)] = list(self.numbers.values())
-        part = table[self.voxels]
-        np.copyto(labels[self.box], part, where=part > 0)
+    def labels(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The whole grid (k, j, i), with the number of the segment in each voxel."""
+        kind = np.uint8 if len(self.values) < 256 else np.int16
+        table = np.zeros(max(int(self.voxels.max()), *self.values) + 1, kind)
+        table[self.values] = np.arange(1, len(self.values) + 1)
+        labels = np.zeros(shape, kind)
+        labels[self.box] = table[self.voxels]
+        return labels
 
 
-def _write(path: Path, layers: list[_Layer], segments: list[Segment], geometry: Geometry) -> Path:
-    labels = np.zeros(geometry.shape, np.uint8 if len(segments) < 256 else np.int16)
-    for layer in layers:
-        layer.putInto(labels)
-    return write_label(path, labels, geometry, segments, ENDING[1:])
+def _layerOf(node: slicer.vtkMRMLSegmentationNode, geometry: Geometry) -> _Layer | None:
+    """The voxels of the segments, copied; None where they are not as a model leaves them: in one layer on the grid."""
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    images = {image.GetAddressAsString(""): image for segment in segments
+              if (image := segment.GetRepresentation(LABELMAP)) is not None}
+    if len(images) != 1 or any(segment.GetRepresentation(LABELMAP) is None for segment in segments):
+        return None
+    (image,) = images.values()
+    matrix, extent = vtk.vtkMatrix4x4(), image.GetExtent()
+    image.GetImageToWorldMatrix(matrix)
+    offset = np.linalg.inv(geometry.affine) @ slicer.util.arrayFromVTKMatrix(matrix)
+    box = tuple(slice(extent[2 * axis], extent[2 * axis + 1] + 1) for axis in (2, 1, 0))
+    isInside = all(0 <= part.start < part.stop <= size for part, size in zip(box, geometry.shape, strict=True))
+    if not isInside or not np.allclose(offset, np.eye(4), atol=1e-3):
+        return None
+    stored = vtk_to_numpy(image.GetPointData().GetScalars()).reshape([part.stop - part.start for part in box])
+    return _Layer(box, stored.copy(), [segment.GetLabelValue() for segment in segments])
+
+
+def _write(path: Path, layer: _Layer, segments: list[Segment], geometry: Geometry) -> Path:
+    return write_label(path, layer.labels(geometry.shape), geometry, segments, ENDING[1:])
+
+
+def _writeBySlicer(path: Path, node: slicer.vtkMRMLSegmentationNode) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: where the node is saved is the user's choice
+    storage.SetFileName(str(path))
+    if not storage.WriteData(node):
+        raise OSError(f"{path} cannot be written. Check free space and permissions.")

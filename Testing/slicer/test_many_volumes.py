@@ -143,6 +143,25 @@ def test_what_cannot_be_saved_is_told_and_stays_in_the_scene(logic, work_plan, m
     assert job.cases[0].result.GetScene() is slicer.mrmlScene
 
 
+def test_a_result_that_somebody_has_changed_is_saved_as_it_is(
+        logic, work_plan, make_volume, labels_file, tmp_path):
+    volume = make_volume(name="one")
+    work_plan(f"labels={labels_file(volume, [BOX])}")
+    node = logic.segment(volume, "model")
+    everything = np.ones(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    added = node.GetSegmentation().AddEmptySegment("", "body")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(everything, node, added, volume)
+    assert node.GetSegmentation().GetNumberOfLayers() == 2, "they overlap"
+    logic.segmentAll([volume], "model", tmp_path)
+    loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "one.seg.nrrd"))
+    assert storage.ReadData(loaded)
+    sizes = [slicer.util.arrayFromSegmentBinaryLabelmap(loaded, loaded.GetSegmentation().GetNthSegmentID(index),
+                                                        volume).sum() for index in (0, 2)]
+    assert sizes == [18, everything.sum()]
+
+
 def test_saving_a_large_result_does_not_hold_the_event_loop(make_volume, make_segmentation, tmp_path):
     from MedMAESegmentLib.SegmentationFile import SegmentationFile
 

@@ -18,7 +18,7 @@ from panel_fixtures import BOX, NEEDS_SOURCE, until
 
 pytestmark = NEEDS_SOURCE
 ENGINE = [sys.executable, str(Path(__file__).with_name("fake_batch_engine.py"))]
-COLUMNS = ("name", "state", "details", "time")
+COLUMNS = ("name", "state", "time")
 
 
 @pytest.fixture
@@ -118,9 +118,12 @@ def choose(page, qt_application):
 
 
 def table(page, column="state"):
-    """The texts of a column."""
-    widget = page.ui.batchTable
-    return [widget.item(row, COLUMNS.index(column)).text() for row in range(widget.rowCount)]
+    """The texts of a column; of the states, "state" is the first word and "details" the rest."""
+    widget, index = page.ui.batchTable, COLUMNS.index("state" if column == "details" else column)
+    texts = [widget.item(row, index).text() for row in range(widget.rowCount)]
+    if column in ("state", "details"):
+        return [text.partition(": ")[2 if column == "details" else 0] for text in texts]
+    return texts
 
 
 def check(page, row, isOn):

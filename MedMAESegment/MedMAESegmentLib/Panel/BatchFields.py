@@ -108,9 +108,9 @@ class BatchFields:
     def _write(self) -> None:
         parameters = self._logic.getParameterNode()
         folder, output = self._ui.batchFolderEdit.text.strip(), self._ui.batchOutputEdit.text.strip()
-        parameters.batchSource = FOLDER if self.isFolder else ""
-        parameters.batchFolder = folder
-        parameters.batchOutputFolder = output
+        source = FOLDER if self.isFolder else ""
+        with slicer.util.NodeModify(parameters.parameterNode):  # told once, so that nothing half is shown
+            parameters.batchSource, parameters.batchFolder, parameters.batchOutputFolder = source, folder, output
         self.changed.emit()
 
     def _showSource(self) -> None:

@@ -47,7 +47,8 @@ class BatchPage:
         self._logic, self._choices, self._consent = logic, choices, consent or RemoteConsent()
         self._job: Any = None
         self._lister: BackgroundTask[FolderListing] | None = None
-        self._isStarting = False
+        self._starting: Choices | None = None  # what the user has started with, while images are looked for
+        self._version = ""  # of the model for which the cases are listed
         self._listing: FolderListing | None = None
         self._volumes: list[NodeReference] = []
         self._running: int | None = None
@@ -70,7 +71,8 @@ class BatchPage:
         self._updateTimer.timeout.connect(self.update)
         scene = slicer.mrmlScene
         self._tags = [scene.AddObserver(event, self._onSceneChanged) for event in (
-            scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)]
+            scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)]
+        self._tags.append(scene.AddObserver(scene.EndCloseEvent, self._onSceneClosed))
         self.fields.changed.connect(self.update)
         self.table.opened.connect(self.openResult)
         self.table.selected.connect(self._updateButtons)
@@ -79,13 +81,13 @@ class BatchPage:
         self.ui.batchButton.clicked.connect(self.onButton)
         self.ui.batchOpenButton.clicked.connect(self.onOpen)
         self.ui.batchShowFolderButton.clicked.connect(self.onShowFolder)
-        self.ui.batchProgressBar.visible = False
+        self._say("")
         self.update()
 
     @property
     def isBusy(self) -> bool:
         """Whether a batch is under way."""
-        return self._job is not None or self._isStarting
+        return self._job is not None or self._starting is not None
 
     def cleanup(self) -> None:
         """End everything and leave the scene alone, for good."""
@@ -98,9 +100,9 @@ class BatchPage:
 
     def cancel(self) -> None:
         """End the batch; finished cases stay."""
-        if self._isStarting:
+        if self._starting is not None:
             self._stopListing()
-            self._setStarting(False)
+            self._setStarting(None)
         if self._job is not None:
             self._job.cancel()
 
@@ -126,8 +128,8 @@ class BatchPage:
         if question is not None and not slicer.util.confirmOkCancelDisplay(question):
             return
         self._consent.give(choices.target)
-        self.ui.batchStatusLabel.text = ""
-        self._setStarting(True)
+        self._say("")
+        self._setStarting(choices)
         if self.fields.isFolder:
             self._beginListing(choices)  # once more: files may have come or gone since
         else:
@@ -201,6 +203,7 @@ class BatchPage:
 
     def _beginListing(self, choices: Choices) -> None:
         """Look for the images in a thread."""
+        self._version = choices.info.weights_sha256
         try:
             lister = self._logic.folderLister(self.fields.folder, choices.model, self.fields.output,
                                               **_engineOptions(choices))
@@ -219,7 +222,7 @@ class BatchPage:
         self._stopListing()
         self._listProblem = problem
         if problem:
-            self._setStarting(False)
+            self._setStarting(None)
 
     def _onListTimer(self) -> None:
         lister = self._lister
@@ -232,15 +235,13 @@ class BatchPage:
         else:
             self._endListing("")
             self._takeListing(listing)
-            if self._isStarting:
-                self._start(self._choices())
+            if self._starting is not None:
+                self._start(self._starting)
         self._updateButtons()
 
     def _takeListing(self, listing: FolderListing) -> None:
-        info = self._choices().info
-        version = info.weights_sha256 if info is not None else ""
         self._listing = listing
-        self._keys = [(version, image.path) for image in listing.images]
+        self._keys = [(self._version, image.path) for image in listing.images]
         self._cases = [case if case.state == "done" else self._leftCase(key, case)
                        for key, case in zip(self._keys, bookOf(listing, again=False).cases, strict=True)]
         self.table.show(self._cases)
@@ -266,7 +267,7 @@ class BatchPage:
                                                  again=again, **choices.arguments())
                 self._follow(job)
         finally:
-            self._setStarting(False)
+            self._setStarting(None)
 
     def _follow(self, job: Any) -> None:
         self._job, self._running = job, None
@@ -287,7 +288,7 @@ class BatchPage:
 
     def _onProgress(self, fraction: float, message: str) -> None:
         self.ui.batchProgressBar.setValue(round(1000 * fraction))
-        self.ui.batchStatusLabel.text = progressText(self._job)
+        self._say(progressText(self._job))
 
     def _onFinished(self, job: FollowedJob) -> None:
         self._job = None
@@ -296,14 +297,17 @@ class BatchPage:
                 self._left[self._keys[row]] = case
             else:
                 self._left.pop(self._keys[row], None)
-        self.ui.batchStatusLabel.text = summaryText(job)
-        self._setStarting(False)
+        self._say(summaryText(job))
+        self._setStarting(None)
         isTold = isinstance(job.error, RunCancelled) or any(case.state == "failed" for case in self._cases)
         if job.error is not None and not isTold:
             slicer.util.errorDisplay(_("The batch has failed.") + "\n\n" + str(job.error))
 
-    def _setStarting(self, isStarting: bool) -> None:
-        self._isStarting = isStarting
+    def _say(self, text: str) -> None:
+        self.ui.batchStatusLabel.text, self.ui.batchStatusLabel.visible = text, bool(text)
+
+    def _setStarting(self, choices: Choices | None) -> None:
+        self._starting = choices
         self._updateButtons()
         if self._wasBusy != self.isBusy:
             self._wasBusy = self.isBusy
@@ -365,6 +369,11 @@ class BatchPage:
         self.ui.batchOpenButton.enabled = hasResult
         self.ui.batchOpenButton.toolTip = _("Show the result over its image.") if hasResult else _(
             "Select a case that is done.")
+
+    def _onSceneClosed(self, caller: Any = None, event: Any = None) -> None:
+        """Forget the volumes: others will have their IDs."""
+        self._left = {key: case for key, case in self._left.items() if isinstance(key[1], Path)}
+        self._updateTimer.start()
 
     def _onSceneChanged(self, caller: Any = None, event: Any = None) -> None:
         """Look at the scene soon, when whatever is changing it has finished."""

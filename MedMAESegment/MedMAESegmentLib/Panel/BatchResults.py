@@ -36,23 +36,24 @@ def loadResult(image: Path, result: Path) -> tuple[slicer.vtkMRMLVolumeNode, sli
     volumeNode, segmentationNode = _loadedFrom(image, "vtkMRMLVolumeNode"), _loadedFrom(
         result, "vtkMRMLSegmentationNode")
     if volumeNode is None:
-        volumeNode = slicer.util.loadVolume(str(_fileOf(image)), {"singleFile": image.is_file(), "name": image.name})
+        volumeNode = slicer.util.loadVolume(str(image), {"singleFile": True}) if image.is_file() else (
+            slicer.util.loadVolume(str(_firstOf(image)), {"singleFile": False, "name": image.name}))
     if segmentationNode is None:
         segmentationNode = slicer.util.loadSegmentation(str(result))
     return volumeNode, segmentationNode
 
 
-def _fileOf(image: Path) -> Path:
-    """The file, or of a DICOM series its first one: Slicer finds the others."""
-    return image if image.is_file() else next(file for file in sorted(image.iterdir())
-                                              if file.is_file() and is_dicom_file(file))
+def _firstOf(series: Path) -> Path:
+    """The first file of a DICOM series; Slicer finds the others."""
+    return next(file for file in sorted(series.iterdir()) if file.is_file() and is_dicom_file(file))
 
 
 def _loadedFrom(path: Path, className: str) -> slicer.vtkMRMLNode | None:
     """The node that was loaded from a file, or from a folder's file."""
     for node in slicer.util.getNodesByClass(className):
         storage = node.GetStorageNode()
-        file = Path(storage.GetFileName()) if storage is not None and storage.GetFileName() else None
+        name = storage.GetFullNameFromFileName() if storage is not None and storage.GetFileName() else None
+        file = Path(name) if name else None
         if file is not None and path in (file, file.parent):
             return node
     return None

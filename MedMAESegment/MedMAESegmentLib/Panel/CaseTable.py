@@ -11,7 +11,8 @@ from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.FollowedJob import duration
 from MedMAESegmentLib.Signal import Signal
 
-NAME, STATE, DETAILS, TIME = range(4)
+NAME, STATE, TIME = range(3)
+TIME_WIDTH = 54
 ROWS_AT_ONCE = 100  # that are filled in before the application may react again
 
 
@@ -28,13 +29,12 @@ class CaseTable:
         self._cases: Sequence[BatchCase] = ()
         self._checks: list[bool] | None = None
         self._filled, self._isFilling = 0, False
-        table.setColumnCount(4)
-        table.setHorizontalHeaderLabels([_("Image"), _("State"), _("Details"), _("Time")])
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels([_("Image"), _("State"), _("Time")])
         header = table.horizontalHeader()
-        for column, width in ((NAME, 120), (STATE, 92), (TIME, 52)):
-            header.setSectionResizeMode(column, qt.QHeaderView.Interactive)
-            header.resizeSection(column, width)
-        header.setSectionResizeMode(DETAILS, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(TIME, qt.QHeaderView.Fixed)
+        header.resizeSection(TIME, TIME_WIDTH)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(22)
         self._timer = qt.QTimer()
@@ -93,9 +93,8 @@ class CaseTable:
     def _fillRow(self, index: int) -> None:
         case = self._cases[index]
         time = duration(case.seconds) if case.seconds is not None else ""
-        message = "" if case.wasDoneBefore and case.state == "done" else case.message  # the state says it already
-        texts = [case.name, stateText(case), message, time]
-        toolTip = f"{case.name}\n{texts[STATE]}{f': {message}' if message else ''}"
+        texts = [case.name, stateText(case), time]
+        toolTip = f"{case.name}\n{texts[STATE]}"
         self._isFilling = True
         for column, text in enumerate(texts):
             item = self._table.item(index, column)
@@ -117,11 +116,12 @@ class CaseTable:
 
 
 def stateText(case: BatchCase) -> str:
-    """The state of a case in words."""
+    """The state of a case in words, with how far it is or why it failed."""
     if case.wasDoneBefore and case.state == "done":
         return _("Done before")
-    return {"waiting": _("Waiting"), "running": _("Running"), "done": _("Done"), "failed": _("Failed"),
-            "cancelled": _("Cancelled")}[case.state]
+    state = {"waiting": _("Waiting"), "running": _("Running"), "done": _("Done"), "failed": _("Failed"),
+             "cancelled": _("Cancelled")}[case.state]
+    return f"{state}: {case.message}" if case.message else state
 
 
 def _flags(isCheckable: bool) -> qt.Qt.ItemFlags:
