@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 import slicer
 from conftest import OBLIQUE, ROOT
+
+import medmae
 
 TEXT = (ROOT / "docs" / "scripting.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -316,3 +320,48 @@ def test_a_classification_is_a_table_and_attributes(logic, ct):
     assert found.tableNode.GetNumberOfRows() == 3
     with pytest.raises(ValueError, match="which organ is for classification, not for segmentation"):
         logic.segment(ct, "which organ")
+
+
+@pytest.fixture
+def study(scene, ct):
+    """The volume in a study of a patient, as it is loaded from DICOM."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "DOE^JANE"), "baseline")
+    hierarchy.CreateItem(study, ct)
+    return hierarchy, study
+
+
+def _made_by(node):
+    return {name.removeprefix("MedMAE."): node.GetAttribute(name)
+            for name in node.GetAttributeNames() if name.startswith("MedMAE.")}
+
+
+def test_everything_that_is_made_stands_beside_the_volume_and_says_what_made_it(logic, ct, study, models):
+    hierarchy, parent = study
+    job = logic.segment(ct, "abdomen", device="cpu", mirror=True, uncertainty=True, waitForCompletion=False)
+    node, found = job.wait(), logic.classify(ct, "which organ")
+    for each in (node, job.uncertaintyNode, found.tableNode):
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(each)) == parent, each.GetName()
+    assert hierarchy.GetNumberOfItemChildren(parent) == 4
+    said = _made_by(node)
+    weights = json.loads((models / "models" / "abdomen" / "model.json").read_text())["weights_sha256"]
+    assert (said["model"], said["modelVersion"]) == ("abdomen", weights)
+    assert json.loads(said["options"]) == {"device": "cpu", "mirror": True, "uncertainty": True}
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(said["date"])) < timedelta(minutes=5)
+    assert said["version"] == medmae.__version__
+    for each in (ct, found.tableNode):
+        assert {"class", "probabilities", "decidingSlices", "classifiedBy", "classifiedByVersion", "version",
+                "date"} == set(_made_by(each))
+        assert json.loads(_made_by(each)["probabilities"]) == found.probabilities
+    assert "DOE" not in " ".join(value for each in (node, found.tableNode) for value in _made_by(each).values())
+
+
+def test_surfaces_are_made_on_request_and_as_smooth_as_asked(logic, ct):
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    plain, smooth = logic.segment(ct, "abdomen"), logic.segment(ct, "abdomen", smoothing=0.8)
+    assert not plain.GetSegmentation().ContainsRepresentation(name)
+    assert smooth.GetSegmentation().ContainsRepresentation(name)
+    segments = [smooth.GetSegmentation().GetNthSegment(index).GetRepresentation(name) for index in range(2)]
+    assert any(surface.GetNumberOfPoints() for surface in segments)
+    factor = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule.GetSmoothingFactorParameterName()
+    assert smooth.GetSegmentation().GetConversionParameter(factor) == "0.8"
