@@ -48,7 +48,7 @@ class MedMAESegment(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("MedMAE Segment")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = ["Segmentations"]
+        parent.dependencies = ["Markups", "Segmentations"]
         parent.contributors = ["MedMAE contributors"]
         parent.helpText = _("""
 Segments the structures that a model was trained for. Choose a volume and a model, press Segment, correct the result in

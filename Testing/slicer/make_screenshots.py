@@ -22,9 +22,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "MedMAESegment"), str(ROO
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 LABELS = ("liver", "spleen", "kidney")
-STEPS = 24
-FINDING_STEPS = 60
-WIDTH = 420
+PRETRAINING_STEPS = 24
+STEPS = 100
 
 
 def main(panels: Path, states: Path, work: Path) -> None:
@@ -39,7 +38,7 @@ def main(panels: Path, states: Path, work: Path) -> None:
     for folder in (panels, states):
         folder.mkdir(parents=True, exist_ok=True)
     dataset = write_abdomen_ct(work / "ct", training=4, validation=0, test=3, unlabeled=0)
-    _segmentation, findings = write_chest_xray(work / "xray", training=16, validation=4, test=2, unlabeled=0)
+    _segmentation, findings = write_chest_xray(work / "xray", training=24, validation=8, test=1, unlabeled=0)
     pictures = SegmentStates(application, states)
     _load(work / "ct" / "images" / "ct_004.nii.gz", "vtkMRMLScalarVolumeNode", "Synthetic CT 5")
     pictures.withoutModels()
@@ -55,17 +54,17 @@ def main(panels: Path, states: Path, work: Path) -> None:
     pictures.volume(volumes[0], "Synthetic abdomen", panels / "MedMAESegment.png")
     pictures.batch()
     mrml.clear()
-    _load(work / "xray" / "images" / "xray_020.png", "vtkMRMLScalarVolumeNode", "Synthetic chest X-ray")
+    _loadPicture(work / "xray" / "images" / "xray_032.png", "Synthetic chest X-ray")
     pictures.classification("Synthetic chest X-ray finding")
 
 
 def _pretrain(dataset: Path, path: Path, name: str) -> None:
-    config = {"method": "gl-mae", "preset": "tiny", "steps": STEPS, "batch_size": 2}
+    config = {"method": "gl-mae", "preset": "tiny", "steps": PRETRAINING_STEPS, "batch_size": 2}
     _run(path, "pretrain", config, {"dataset": str(dataset), "split": "training", "images": None, "corpus": None}, name)
 
 
 def _finetune(dataset: Path, path: Path, name: str) -> None:
-    config = {"method": "vis-mae", "preset": "tiny", "steps": FINDING_STEPS}
+    config = {"method": "vis-mae", "preset": "tiny", "steps": STEPS, "batch_size": 8, "layer_decay": 1.0}
     _run(path, "finetune", config, {"dataset": str(dataset), "encoder": "none", "subset": None}, name)
 
 
@@ -111,6 +110,14 @@ def _load(path: Path, className: str, name: str):
     storage.SetFileName(str(path))
     assert storage.ReadData(node)
     return node
+
+
+def _loadPicture(path: Path, name: str):
+    """As Slicer does; its library alone reads no PNG."""
+    import SimpleITK as sitk
+    import slicer
+
+    return slicer.util.addVolumeFromArray(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[None], name=name)
 
 
 def _train(application, cases, picture: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 WIDTH = 420
 
 
@@ -92,6 +94,7 @@ class SegmentStates:
         ui.segmentButton.click()
         self._until(lambda: "left" in ui.statusLabel.text or not panel._volumePage.isBusy)
         self._picture("running")
+        self._picture("running", whole)
         ui.segmentButton.click()
         self._picture("cancelled")
         ui.segmentButton.click()
@@ -103,7 +106,6 @@ class SegmentStates:
         self._until(lambda: not panel._volumePage.isBusy)
         assert ui.statusLabel.text.startswith("Done"), ui.statusLabel.text
         self._picture("done")
-        self._picture("done", whole)
 
     def _open(self) -> Any:
         self._panel = self._application.open("MedMAESegment")
@@ -118,7 +120,9 @@ class SegmentStates:
 
     def _picture(self, state: str, path: Path | None = None) -> None:
         self._application.show(self._panel, WIDTH, self._application.heightOf(self._panel, WIDTH))
-        self._application.screenshot(self._panel, path or self._folder / f"segment-{state}.png")
+        file = path or self._folder / f"segment-{state}.png"
+        self._application.screenshot(self._panel, file)
+        Image.open(file).quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)  # a quarter of the bytes
 
     def _settle(self) -> None:
         """Give the timers of the panel the time that they take."""

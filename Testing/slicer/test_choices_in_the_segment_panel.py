@@ -78,6 +78,20 @@ def test_a_model_of_one_channel_has_one_selector_again(open_panel, make_volume, 
     assert rows[0][0].text == "Volume:" and panel.ui.segmentButton.enabled
 
 
+def test_channels_are_chosen_in_any_order(open_panel, make_volume, installed, scene):
+    volume = make_volume()
+    installed(model_info("Brain", labels=LABELS, channels=["T1", "T2", "FLAIR"]))
+    panel = open_panel("MedMAESegment")
+    panel._volumePage._channels._rows[2][1].setCurrentNode(volume)
+    panel.exit()
+    panel.enter()
+    assert panel._volumePage._channels.volumes == [volume, None, volume]
+    assert panel.ui.statusLabel.text == "Choose a volume for T2."
+    scene.RemoveNode(volume)
+    assert panel._volumePage._channels.volumes == [None, None, None]
+    assert not panel.ui.segmentButton.enabled
+
+
 def test_a_colour_image_is_all_that_a_colour_model_needs(open_panel, scene, installed):
     image = slicer.util.addVolumeFromArray(np.zeros((1, 16, 16, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode")
     installed(model_info("Skin", labels=LABELS, channels=["red", "green", "blue"]))
@@ -148,6 +162,17 @@ def test_warnings_are_shown_soon_after_the_choice(open_panel, make_volume, insta
     panel = open_panel("MedMAESegment")
     until(qt_application, lambda: panel.ui.warningsFrame.visible)
     assert "The spacing of coarse" in panel.ui.warningsLabel.text
+
+
+def test_a_model_that_is_updated_is_looked_at_again(open_panel, make_volume, installed, qt_application):
+    make_volume(name="coarse")
+    installed(model_info("Abdomen", labels=LABELS, weights_sha256="0" * 64))
+    panel = open_panel("MedMAESegment")
+    assert warned(panel) == ""
+    installed(model_info("Abdomen", labels=LABELS, weights_sha256="1" * 64, training={
+        "ranges": {"spacing_mm": [[1, 1, 1], [1.5, 1.5, 1.5]], "shape": [[1, 1, 1], [500, 500, 500]]}}))
+    panel._modelSection.update()
+    until(qt_application, lambda: panel.ui.warningsFrame.visible)
 
 
 def test_a_volume_that_cannot_be_used_is_told_before_it_is_tried(open_panel, scene, model):
@@ -307,6 +332,7 @@ def test_a_classification_model_shows_classes_and_nothing_about_segments(
     until(qt_application, lambda: not panel._volumePage.isBusy)
     rows = [[ui.resultTable.item(row, column).text() for column in range(3)] for row in range(2)]
     assert rows == [["fracture", "80 %", "k 4"], ["none", "20 %", "k 1"]]
+    assert "Not calibrated" in ui.resultTable.horizontalHeaderItem(1).toolTip()
     assert ui.statusLabel.text.startswith("Done in")
     assert volume.GetAttribute("MedMAE.class") == "fracture"
     panel._modelSection.name = "Abdomen"

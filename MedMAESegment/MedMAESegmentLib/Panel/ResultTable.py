@@ -14,6 +14,7 @@ from MedMAESegmentLib.ClassificationJob import Classification
 from MedMAESegmentLib.SegmentSummary import SegmentSummary
 
 _SWATCH = 12
+_NUMBER = qt.Qt.AlignRight | qt.Qt.AlignVCenter
 
 
 class ResultTable:
@@ -23,6 +24,7 @@ class ResultTable:
         self._table = table
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setStretchLastSection(False)
+        table.horizontalHeader().setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
         self.clear()
 
     def clear(self) -> None:
@@ -40,6 +42,7 @@ class ResultTable:
             rows.append((segment.GetName() if segment is not None else summary.name,
                          _millilitres(summary), confidence if summary.voxels else ""))
         self._show([_("Segment"), _("Volume"), _("Confidence")], rows)
+        self._table.horizontalHeaderItem(2).setToolTip(_("Mean probability that the model gives the segment."))
         for row, summary in enumerate(summaries):
             segment = _segmentOf(segmentationNode, summary.name)
             if segment is not None:
@@ -52,18 +55,23 @@ class ResultTable:
         rows = [(name, _percent(probability), _slice(result, name)) for name, probability in ordered]
         self._show([_("Class"), _("Probability"), _("Deciding slice")], rows)
         self._table.setColumnHidden(2, not hasSlices)
+        self._table.horizontalHeaderItem(1).setToolTip(
+            _("Calibrated on cases with a known answer.") if result.calibrated else
+            _("Not calibrated: good for comparing classes, not to be read as how often it is true."))
 
     def _show(self, titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
         table = self._table
         table.setColumnCount(len(titles))
         table.setColumnHidden(2, False)
         table.setHorizontalHeaderLabels(titles)
+        for column in range(1, len(titles)):
+            table.horizontalHeaderItem(column).setTextAlignment(_NUMBER)
         table.setRowCount(len(rows))
         for row, texts in enumerate(rows):
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 if column:
-                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                    item.setTextAlignment(_NUMBER)
                 table.setItem(row, column, item)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         table.visible = bool(rows)

@@ -190,7 +190,7 @@ class VolumePage:
         """Bring the selectors and the region to what is chosen."""
         parameters = self._parameters
         if parameters is None:
-            self._warnings.watch([], "")
+            self._warnings.watch([], None)
             return
         choices = self._choices()
         self._channels.update(choices.info, list(parameters.otherVolumes))
@@ -199,7 +199,7 @@ class VolumePage:
             self._changeSegmentation()
         isReady = choices.info is not None and not self._channels.missing()
         roi = [parameters.roi] if parameters.roi is not None and not choices.isClassification else []
-        self._warnings.watch([*self._channels.volumes, *roi] if isReady else [], choices.model)
+        self._warnings.watch([*self._channels.volumes, *roi] if isReady else [], choices.info)
 
     def _changeSegmentation(self) -> None:
         """Another volume was chosen: its result must not go into the last one's."""

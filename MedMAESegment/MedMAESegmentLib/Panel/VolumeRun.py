@@ -82,5 +82,7 @@ class VolumeRun:
             self._end("failed")
 
     def _end(self, state: RunState) -> None:
+        if not self.isBusy:  # cancelled, and what was being begun has come to the same end
+            return
         self.state, self.seconds = state, time.monotonic() - self._begun
         self.changed.emit(self)

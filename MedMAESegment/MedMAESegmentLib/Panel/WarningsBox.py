@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import qt
 import slicer
@@ -43,9 +44,10 @@ class WarningsBox(VTKObservationMixin):
         self._timer.timeout.connect(self._onTimer)
         self._show()
 
-    def watch(self, nodes: Sequence[slicer.vtkMRMLNode], model: str) -> None:
-        """Look soon at these volumes and this region, and whenever they change; without nodes at nothing."""
-        key = (*nodes, model)
+    def watch(self, nodes: Sequence[slicer.vtkMRMLNode], info: Any) -> None:
+        """Look soon at these volumes and this region with this model, and whenever they change; without nodes at
+        nothing."""
+        key = (*nodes, info)
         if key == self._key:
             return
         self._key = key
@@ -89,5 +91,5 @@ class WarningsBox(VTKObservationMixin):
         self.examined.emit()
 
     def _show(self) -> None:
-        self._ui.warningsLabel.text = "\n".join(self._texts)
+        self._ui.warningsLabel.text = "\n\n".join(self._texts)
         self._ui.warningsFrame.visible = bool(self._texts)

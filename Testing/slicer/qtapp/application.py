@@ -43,6 +43,7 @@ class PanelApplication:
     def completeSlicerApp(self) -> None:
         """Give `slicer.app` what the panels use; again after another test has changed it."""
         app = slicer.app
+        app.applicationName = "3D Slicer"
         app.processEvents = self.application.processEvents
         app.setOverrideCursor = self.application.setOverrideCursor
         app.restoreOverrideCursor = self.application.restoreOverrideCursor
@@ -80,7 +81,8 @@ class PanelApplication:
 
     def heightOf(self, widget, width: int) -> int:
         """The height that a panel needs at a width, without empty space."""
-        self.show(widget, width)
+        for _ in range(2):  # what has changed in a page is known to its parents a turn later
+            self.show(widget, width)
         return widget.parent.layout().totalHeightForWidth(width)
 
     def processDeletions(self) -> None:
