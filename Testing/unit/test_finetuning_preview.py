@@ -46,15 +46,17 @@ def read(png: bytes) -> np.ndarray:
 
 
 def task_of(folder: Path, size: tuple[int, ...], spacing: tuple, context: int = 0, shape: tuple = (20, 40, 60),
-            validation: bool = False) -> SegmentationTask:
+            validation: bool = False, modality: str = "MR", name_at: tuple | None = None) -> SegmentationTask:
     """A network that calls whatever is bright "bright", and volumes with a bright box in a known place."""
     image = np.random.default_rng(0).normal(0, 0.05, (1, *shape)).astype(np.float32)
     box = tuple(slice(length // 5, length // 2) for length in shape)
     image[(0, *box)] = 1
+    if name_at is not None:
+        image[(0, *name_at)] = 0.45
     label = np.zeros(shape, np.uint8)
     label[box] = 2
     with CorpusWriter(folder, settings={}) as writer:
-        writer.add("case", image, spacing, "MR", {}, label=label)
+        writer.add("case", image, spacing, modality, {}, label=label)
     convolution = torch.nn.Conv3d if len(size) == 3 else torch.nn.Conv2d
     network = convolution(1 + 2 * context, 3, 1)
     with torch.no_grad():
@@ -84,6 +86,15 @@ def test_what_the_model_answers_lies_on_what_it_answers_to(tmp_path: Path, size:
                             of(size, orientation, context)))
     coloured, bright = np.ptp(shown, axis=-1) > 0.2, shown.max(-1) > 0.6
     assert 0.05 < coloured.mean() < 0.6 and (coloured == bright).mean() > 0.97
+
+
+@pytest.mark.parametrize(("modality", "can_be_read"), [("MR", True), ("US", False), ("", False)])
+def test_print_in_pictures_cannot_be_read(tmp_path: Path, modality: str, can_be_read: bool) -> None:
+    task = task_of(tmp_path / "corpus", (224, 224), (1.0, 1.0, 1.0), shape=(1, 224, 224), modality=modality,
+                   name_at=np.s_[0, 40:200:4, 120:200:4])
+    shown = read(preview_of(task, model_labels({"background": 0, "dim": 1, "bright": 2}), of((224, 224), "LPS")))
+    strokes = shown[:, 174:190, 0]  # right of what is labelled
+    assert (np.abs(np.diff(strokes, axis=1)).max() > 0.3) == can_be_read
 
 
 def test_only_a_part_of_a_large_volume_is_predicted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from matplotlib.image import imread
 
-from medmae.models.preview import SIDE, is_transposed, preview_png, upright
+from medmae.models.preview import SIDE, is_transposed, preview_png, upright, without_small_print
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
@@ -71,6 +71,18 @@ def test_the_picture_is_cut_to_what_is_labelled_but_not_to_less_than_half():
     labels[:] = 1
     picture = read(preview_png(image, labels, {1: RED}, (1.0, 1.0)))
     assert (picture[..., 0] > 0.39).all(), "all of it where all of it is labelled"
+
+
+@pytest.mark.parametrize("shape", [(224, 180), (100, 224, 3), (64, 64), (1, 300)])
+def test_what_is_as_small_as_print_is_gone_and_what_is_large_stays(shape):
+    strokes = np.zeros(shape)
+    strokes[::6, ::6] = 1  # of letters of a thirtieth of the height
+    large = np.zeros(shape)
+    large[shape[0] // 3:, shape[1] // 3:] = 1
+    assert without_small_print(large).shape == shape
+    assert np.abs(without_small_print(large) - large).mean() < 0.04
+    if max(shape) > 100:
+        assert np.ptp(without_small_print(strokes)[8:-8, 8:-8] if min(shape[:2]) > 30 else 0) < 0.3
 
 
 def test_a_file_has_no_text_in_it():

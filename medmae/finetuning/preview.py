@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.finetuning.segmentation import SegmentationTask
 from medmae.finetuning.task import FinetuningTask
-from medmae.models.preview import is_transposed, preview_png, upright
+from medmae.models.preview import is_transposed, preview_png, upright, without_small_print
 from medmae.reports.pictures import PLANES, best_index
 
 _THICK = 1.5  # how much thicker than wide voxels are when slices are shown as acquired
+_WITHOUT_TEXT = ("CT", "MR", "PT", "NM")  # scanners; names are burnt into pictures of other devices often enough
 _WINDOWS = 1.5  # how far the part of a volume that is predicted reaches, in windows of the network
 
 
 def preview_of(task: FinetuningTask, labels: Sequence[Mapping[str, Any]], preprocessing: Preprocessing) -> bytes:
-    """Draw a typical validation case, without any the first training case, as a PNG without any text.
+    """Draw a typical validation case, without any the first training case, as a PNG of pixels only.
 
     Of a segmentation the slice that shows most labels, with the labels that the model gives it; of a classification
-    the middle slice. One slice, or in 3-D a part of the volume around it, is predicted.
+    the middle slice. Names that may have been burnt into a picture cannot be read. One slice, or in 3-D a part of the
+    volume around it, is predicted.
     """
     corpus = task.corpus if task.validation is None else task.validation
     index = 0 if task.validation is None else _typical(task.last_validation)
@@ -38,6 +40,8 @@ def preview_of(task: FinetuningTask, labels: Sequence[Mapping[str, Any]], prepro
     else:
         image = image.take(number, axis + 1)
     picture = np.moveaxis(image, 0, -1) if preprocessing.spatial_dims == 2 and len(image) == 3 else image[0]
+    if corpus.items[index].modality not in _WITHOUT_TEXT:
+        picture = without_small_print(picture)
     down, across = (mm for number, mm in enumerate(spacing) if number != axis)
     turned = is_transposed(preprocessing.orientation, axis)
     return preview_png(

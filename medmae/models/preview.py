@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 192  # pixels: sharp at 96 on screens of twice the resolution
+COARSE = 64  # pixels: an organ is known, a line of text of a thirtieth of the picture's height is two pixels high
 _OPACITY = 0.4
 _MARGIN = 1.6  # of the picture's side over that of what is labelled
 _LEAST_SHARE = 0.5  # of the longer side of the slice, so that one sees where in the body it is
@@ -36,6 +37,20 @@ def is_transposed(orientation: str, axis: int) -> bool:
     """Whether the first of the two axes of such a plane runs along the rows of the picture."""
     first, second = (letter for number, letter in enumerate(reversed(orientation)) if number != axis)
     return first in "RL" or second in "SI"
+
+
+def without_small_print(plane: NDArray) -> NDArray[np.float64]:
+    """A plane (rows, columns[, 3]) as if it had `COARSE` pixels along its longer side: names that were burnt into it
+    cannot be read any more."""
+    factor = -(-max(plane.shape[:2]) // COARSE)
+    coarse = np.asarray(plane, np.float64)
+    for axis in (0, 1):
+        starts = np.arange(0, coarse.shape[axis], factor)
+        counts = np.diff([*starts, coarse.shape[axis]]).reshape([-1 if axis == other else 1
+                                                                for other in range(coarse.ndim)])
+        coarse = np.add.reduceat(coarse, starts, axis) / counts
+    rows, columns = ((np.arange(length) + 0.5) / factor - 0.5 for length in plane.shape[:2])
+    return _sampled(coarse, rows, columns)
 
 
 def preview_png(plane: NDArray, labels: NDArray | None, colors: Mapping[int, Sequence[float]],
