@@ -12,7 +12,7 @@ import slicer
 from MedMAESegmentLib.InstallPlan import TORCH_REQUIREMENT, InstallPlan, frozenConstraints
 from MedMAESegmentLib.Interpreter import chosenInterpreter
 
-_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment under Advanced)"
+_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment under Python)"
 
 
 def requirementsFile() -> Path:
@@ -42,7 +42,7 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
     if not python.isSlicers:
         if not Path(python.executable).is_file():
             raise RuntimeError(f"The Python that was chosen for MedMAE, {python.executable}, is not there any more. "
-                               "Choose another one, or Slicer's own, in the panel of MedMAE Segment under Advanced.")
+                               "Choose another one, or Slicer's own, in the panel of MedMAE Segment under Python.")
         return
     plan = InstallPlan.of(requirementsFile())
     if not plan.missing:
@@ -71,7 +71,7 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
 def _confirm(plan: InstallPlan) -> bool:
     text = ("MedMAE needs Python packages that are not in Slicer's Python yet. It will be changed.\n\n"
             f"{plan.text}\n\nTo leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment "
-            "under Advanced.")
+            "under Python.")
     return slicer.util.confirmOkCancelDisplay(text, windowTitle="MedMAE: install Python packages")
 
 

@@ -42,11 +42,18 @@ def test_the_first_volume_and_model_are_chosen(open_panel, make_volume, model):
     assert not panel.ui.editButton.enabled
 
 
-def test_without_volume_or_model_the_panel_says_what_is_missing(open_panel, scene, installed):
+def test_without_volume_or_model_the_panel_says_what_is_missing(open_panel, make_volume, installed):
     installed()
     panel = open_panel("MedMAESegment")
     assert not panel.ui.segmentButton.enabled
     assert panel.ui.segmentButton.toolTip == panel.ui.statusLabel.text == "Choose a volume and a model."
+    installed(model_info("Abdomen", labels=LABELS))
+    panel._modelSection.update()
+    assert panel.ui.statusLabel.text == "Choose a volume." and not panel.ui.segmentButton.enabled
+    panel.ui.inputVolumeSelector.setCurrentNode(make_volume())
+    assert panel.ui.statusLabel.text == "" and panel.ui.segmentButton.enabled
+    panel._modelSection.name = "a model of another computer"
+    assert panel.ui.statusLabel.text == "Choose a model." and not panel.ui.segmentButton.enabled
 
 
 def test_each_channel_of_the_model_has_a_selector_of_its_name(open_panel, make_volume, installed, work_plan,

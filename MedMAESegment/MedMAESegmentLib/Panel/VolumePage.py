@@ -237,9 +237,13 @@ class VolumePage:
         button.toolTip, button.enabled = missing or ready, not missing
 
     def _whatIsMissing(self, choices: Choices) -> str:
-        missing = self._channels.missing()
-        if self._parameters is None or missing == [""] or choices.info is None:
+        if self._parameters is None:
             return _("Choose a volume and a model.")
+        missing = self._channels.missing()
+        if choices.info is None:
+            return _("Choose a volume and a model.") if missing else _("Choose a model.")
+        if missing == [""]:
+            return _("Choose a volume.")
         return _("Choose a volume for {channels}.").format(channels=", ".join(missing)) if missing else ""
 
     def _showRun(self, choices: Choices, run: VolumeRun | None) -> None:
