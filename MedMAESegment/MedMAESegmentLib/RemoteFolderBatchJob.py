@@ -81,6 +81,7 @@ class RemoteFolderBatchJob(FollowedJob):
 
     def _compute(self, target: str, config: dict[str, Any], model: str) -> None:
         """Take what an earlier job has finished, and have the rest done; in the thread."""
+        from medmae.jobs.following import follow
         from medmae.jobs.stopping import stop
         from medmae.jobs.submission import submit
         from medmae.jobs.targets import get_target
@@ -88,7 +89,8 @@ class RemoteFolderBatchJob(FollowedJob):
         where, name = get_target(target), self._jobName(target)
         earlier = _jobCalled(name)
         if earlier is not None and self._again:
-            stop(earlier, hard=True)
+            if not follow(earlier).is_final:
+                stop(earlier, hard=True)
         elif earlier is not None:
             self._await(earlier)
         missing = [index for index in self._todo if self._again or not self._isFinished(index)]
@@ -170,13 +172,20 @@ class RemoteFolderBatchJob(FollowedJob):
         return len(records)
 
     def _takeOne(self, record: dict[str, Any], manifest: Manifest, stamps: dict[str, list[list[int]]]) -> None:
+        """Take the result of a case, unless it was taken before, or its image has changed since it travelled."""
         result = record["result"]
         index = self._indexOf[result["image"]]
         image, stem = self._listing.images[index], self._stemOf(index)
+        case = FoundCase((image.path,), stem)
+        stamp = stamps.get(result["image"], record["stamp"])
+        if stamp != case.stamp():
+            return
         files = _moved(result, stem, self._listing.out)
-        told = {**result, **{key: str(file) for key, file in files.items()}}
-        manifest.add(FoundCase((image.path,), stem), list(files.values()), told,
-                     stamps.get(result["image"], record["stamp"]))
+        if not all(file.is_file() for file in files.values()):
+            return
+        if self._again or manifest.finished(case) is None:
+            told = {**result, **{key: str(file) for key, file in files.items()}}
+            manifest.add(case, list(files.values()), told, stamp)
         self._note(index, state="done", message="", result=image.output, seconds=result["seconds"])
 
     def _failures(self, job: Any) -> list[dict[str, str]]:

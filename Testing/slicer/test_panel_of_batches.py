@@ -494,3 +494,48 @@ def test_volumes_leave_this_computer_only_after_a_yes(page, make_volume, qt_appl
     page.ui.batchButton.click()
     until(qt_application, lambda: not page.isBusy)
     assert "There is no target gpu-box" in page.ui.batchTable.item(0, 2).toolTip()
+
+
+def test_results_that_are_in_the_scene_only_can_be_saved_afterwards(
+        page, run, qt_application, make_volume, work_plan, labels_file, tmp_path, logic):
+    volume = make_volume(name="one")
+    work_plan(f"labels={labels_file(volume, [BOX])}")
+    logic.segment(volume, "model")
+    settle(page, qt_application)
+    assert table(page) == ["Done before"] and not page.ui.batchButton.enabled
+    page.ui.batchOutputEdit.text = str(tmp_path / "out")
+    page.ui.batchOutputEdit.editingFinished.emit()
+    assert table(page, "details") == ["segmented, not saved yet"] and page.ui.batchButton.enabled
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="is a file, so that the folder"):  # shown by Slicer, raised in its tests
+        page.onButton()
+    assert not page.isBusy
+    (tmp_path / "out").unlink()
+    run()
+    assert (tmp_path / "out" / "one.seg.nrrd").is_file() and table(page) == ["Done before"]
+    settle(page, qt_application)
+    assert not page.ui.batchButton.enabled and page.ui.batchShowFolderButton.enabled
+
+
+def test_in_the_whole_panel_a_batch_goes_on_while_another_module_is_open(
+        open_panel, qt_application, make_volume, model, work_plan, labels_file, fake_worker, application):
+    volumes = [make_volume(name=name) for name in ("one", "two")]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}", "work=0.3")
+    panel = open_panel("MedMAESegment")
+    panel.logic.worker, page = fake_worker, panel._batchPage
+    panel.ui.pages.setCurrentIndex(1)
+    settle(page, qt_application)
+    assert page.ui.batchButton.enabled, page.ui.batchHintLabel.text
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[1] == "Running")
+    panel.exit()
+    until(qt_application, lambda: not page.isBusy)
+    panel.enter()
+    assert table(page) == ["Done before", "Done before"] and page.ui.batchStatusLabel.text == "2 done."
+    page.ui.batchAgainCheckBox.click()
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[0] == "Running")
+    application.clear()
+    assert not page.isBusy and panel.logic.jobs == []
+    settle(page, qt_application)
+    assert table(page) == [] and panel._parameterNode.batchSource == ""

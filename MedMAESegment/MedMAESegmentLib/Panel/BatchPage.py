@@ -26,6 +26,7 @@ from MedMAESegmentLib.Panel.CaseTable import CaseTable
 from MedMAESegmentLib.Panel.Choices import Choices
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.SceneVolumes import imageVolumes
+from MedMAESegmentLib.SegmentationFile import isSavedIn
 from MedMAESegmentLib.Signal import Signal
 from MedMAESegmentLib.Suitability import refuseManyChannels
 
@@ -177,16 +178,23 @@ class BatchPage:
         self._listing = None
         info, volumes = self._choices().info, imageVolumes()
         version = info.weights_sha256 if info is not None else ""
-        done = resultsOf(version) if version else {}
+        done, output = resultsOf(version) if version else {}, self.fields.output
         found = [(node.GetID(), node.GetName(), done.get(node.GetID())) for node in volumes]
-        if (version, found) == self._shown:
+        unsaved = [output is not None and result is not None and not isSavedIn(result, output)
+                   for _nodeID, _name, result in found]
+        if (version, found, unsaved) == self._shown:
             return
         checkOf = {reference.node: isOn for reference, isOn in zip(self._volumes, self.table.checks, strict=False)}
-        self._shown, self._volumes = (version, found), [NodeReference(node) for node in volumes]
+        self._shown, self._volumes = (version, found, unsaved), [NodeReference(node) for node in volumes]
         self._keys = [(version, nodeID) for nodeID, _name, _result in found]
-        self._cases = [BatchCase(name, "done", _("Was segmented before."), result, wasDoneBefore=True)
-                       if result is not None else self._leftCase(key, BatchCase(name))
-                       for key, (_nodeID, name, result) in zip(self._keys, found, strict=True)]
+        cases = [BatchCase(name, result=result) for _nodeID, name, result in found]
+        for case, isUnsaved in zip(cases, unsaved, strict=True):
+            if isUnsaved:
+                case.message = _("segmented, not saved yet")
+            elif case.result is not None:
+                case.state, case.wasDoneBefore = "done", True
+        self._cases = [case if case.state == "done" else self._leftCase(key, case)
+                       for key, case in zip(self._keys, cases, strict=True)]
         self.table.show(self._cases, [checkOf.get(node, True) for node in volumes])
 
     def _listFolder(self) -> None:
