@@ -18,6 +18,7 @@ from MedMAESegmentLib.Panel.VolumePage import VolumePage
 from MedMAESegmentLib.PythonPanel import PythonPanel
 from MedMAESegmentLib.SampleCases import registerSampleData
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
+from MedMAESegmentLib.SelfTest import segmentEndToEnd, whatIsMissing
 from slicer import (
     vtkMRMLMarkupsROINode,
     vtkMRMLScalarVolumeNode,
@@ -269,6 +270,8 @@ class MedMAESegmentTest(ScriptedLoadableModuleTest):
         """Run everything."""
         self.setUp()
         self.test_anUnknownModelIsExplained()
+        self.setUp()
+        self.test_anObliqueVolumeIsSegmented()
 
     def test_anUnknownModelIsExplained(self) -> None:
         """Asking for a model that is not there names those that are."""
@@ -279,4 +282,13 @@ class MedMAESegmentTest(ScriptedLoadableModuleTest):
         volumeNode = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.int16))
         with self.assertRaisesRegex(BadInput, "There is no model"):
             MedMAESegmentLogic().segment(volumeNode, "a model that nobody has")
+        self.delayDisplay("Test passed")
+
+    def test_anObliqueVolumeIsSegmented(self) -> None:
+        """From the volume to the segmentation by a tiny model, where the packages for computing are there."""
+        missing = whatIsMissing()
+        if missing:
+            self.delayDisplay(f"Not tested, because nothing can be computed without {missing}")
+            return
+        segmentEndToEnd(self, MedMAESegmentLogic())
         self.delayDisplay("Test passed")
