@@ -159,7 +159,7 @@ class RemoteFolderBatchJob(FollowedJob):
                 noteRecord(self.book, record, [], indices)
 
     def _deliver(self, job: Any) -> int:
-        """Put the results of a job where they belong, and note them as the engine does; returns how many there are."""
+        """Put the results of a job where they belong, and note them as the engine does; returns how many ended."""
         _header, found = read_manifest(job.mirror / RESULTS / MANIFEST)
         records = [record for record in found.values() if record["result"]["image"] in self._indexOf]
         out, failed = self._listing.out, self._failures(job)
@@ -169,7 +169,7 @@ class RemoteFolderBatchJob(FollowedJob):
                 self._takeOne(record, manifest, stamps)
             _header, known = read_manifest(out / MANIFEST)
             write_text(out / SUMMARY, summary_text([record["result"] for record in known.values()], failed))
-        return len(records)
+        return len(records) + len(failed)
 
     def _takeOne(self, record: dict[str, Any], manifest: Manifest, stamps: dict[str, list[list[int]]]) -> None:
         """Take the result of a case, unless it was taken before, or its image has changed since it travelled."""
