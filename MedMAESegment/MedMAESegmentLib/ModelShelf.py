@@ -36,14 +36,6 @@ class ModelShelf:
         models, damaged = survey_models()
         return {name: info for name, info in models if info.task in tasks}, dict(damaged)
 
-    def describeModel(self, info: Any) -> str:
-        """What a model segments and what it was made from, in two lines."""
-        names = [str(label["name"]) for label in info.labels[1:]]
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        cases = info.training.get("cases")
-        parts = [info.modality, f"{info.spatial_dims}-D", f"trained on {cases} cases" if cases else ""]
-        return f"{shown}\n{', '.join(part for part in parts if part)}"
-
     def inspectModel(self, path: str | Path) -> Any:
         """What a model that is not installed says about itself; takes what `importModel` takes.
 

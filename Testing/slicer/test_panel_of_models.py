@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from panel_fixtures import NEEDS_SOURCE, model_info
 
 pytestmark = NEEDS_SOURCE
@@ -313,6 +315,31 @@ def test_names_of_strangers_are_shown_as_they_are(section, home, qt_application)
     details = ModelDetails("one", section.info, folder, EVIL)
     assert details.text.toPlainText().count(EVIL) >= 6 and details.readme.toPlainText() == EVIL
     details.dialog.deleteLater()
+
+
+def any_json():
+    keys = st.sampled_from(["cases", "validation", "mean_dice", "auc", "ranges", "type", "selected_on", "x"])
+    leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
+    return st.recursive(leaves, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(
+        keys, inner, max_size=4)), max_leaves=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(training=st.dictionaries(st.sampled_from(["cases", "ranges", "dataset"]), any_json()),
+       scores=st.dictionaries(st.sampled_from(["validation", "cross_validation", "x"]), any_json()),
+       terminology=any_json(), modality=any_json(), created=st.text(max_size=30), isSegmentation=st.booleans())
+def test_whatever_a_model_says_of_itself_can_be_shown(
+        qt_application, training, scores, terminology, modality, created, isSegmentation):
+    from MedMAESegmentLib.Panel import ModelFacts
+    from MedMAESegmentLib.Panel.ModelComparison import comparison
+    from MedMAESegmentLib.Panel.ModelDetails import detailsHtml
+
+    info = model_info("x", labels=[{"name": "a", "value": 0}, {"name": "b", "value": 1, "terminology": terminology}],
+                      training=training, scores=scores, created=created,
+                      task="segmentation" if isSegmentation else "classification")
+    info.channels[0]["modality"] = modality
+    assert ModelFacts.description(info) and ModelFacts.searchText("x", info) and detailsHtml("x", info, Path("/x"))
+    assert comparison(info, info)
 
 
 def test_two_hundred_models_are_listed_searched_and_sorted_quickly(section, home):
@@ -629,6 +656,18 @@ def test_an_official_checkpoint_is_imported_and_what_was_loaded_is_told(section,
     assert "tensors loaded" in section.says[0] and "Licence: Not stated by the authors" in section.says[0]
     assert section.name == "Organs" and section.info.method == "vis-mae" and len(section.info.labels) == 3
     assert section.ui.modelPreviewLabel.text == "No picture"
+
+
+def test_weights_get_a_name_that_is_free(section, models, answer, tmp_path, monkeypatch):
+    names = iter(["Liver CT", "Liver/CT", ""])
+    answer(file=tmp_path / "weights.pth", name=lambda _proposal: next(names))
+    section.update()
+    asked = []
+    monkeypatch.setattr(section.manager._logic, "importCheckpoint", lambda *arguments: asked.append(arguments) or {})
+    section.manager.importFileAction.trigger()
+    assert asked == [(tmp_path / "weights.pth", "vis-mae", "Liver_CT")]
+    section.manager.importFileAction.trigger()
+    assert len(asked) == 1, "cancelled"
 
 
 def test_a_checkpoint_of_something_else_is_refused_with_the_reason(section, models, answer, tmp_path):

@@ -160,6 +160,7 @@ def test_finetuning_sees_the_same_cases_in_the_same_order(tmp_path: Path, mirror
     own = tmp_path / "own"
     own.mkdir()
     encoder = tiny_encoder(tmp_path / "encoder", "gl-mae")
+    (encoder / "preview.png").write_bytes(b"a slice of a patient")
     inputs = {"dataset": str(write_volumes(own, {"training": 5, "validation": 2, "test": 2})), "encoder": str(encoder)}
     config = to_json(FinetuneConfig(cases=cases, seed=3))
     upload = collect("finetune", config, inputs, mirror, silent)
@@ -178,6 +179,7 @@ def test_finetuning_sees_the_same_cases_in_the_same_order(tmp_path: Path, mirror
     assert travelled == (cases or 5) + 2  # the test cases and those that were not drawn stay at home
     assert (there / found["encoder"] / "weights.safetensors").read_bytes() == (
         encoder / "weights.safetensors").read_bytes()
+    assert sorted(path.name for path in (there / found["encoder"]).iterdir()) == ["model.json", "weights.safetensors"]
 
 
 def test_a_class_of_which_no_case_was_drawn_is_no_fault_there(tmp_path: Path, mirror: Path, there: Path) -> None:

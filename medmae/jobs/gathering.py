@@ -14,7 +14,7 @@ from medmae.files import write_json
 from medmae.jobs.neutral_images import SUFFIX, Staging, Wanted
 from medmae.jobs.upload import Blob, Report, Upload
 from medmae.models import resolve_model
-from medmae.models.model_files import INFO, PREVIEW, WEIGHTS, ModelFiles
+from medmae.models.model_files import INFO, WEIGHTS, ModelFiles
 
 CASES_FILE = "cases.json"  # in the mirror: whose each neutral name is; it never leaves
 INPUTS, OUTPUTS = "inputs", "outputs"
@@ -67,7 +67,8 @@ class Gathering:
         return path
 
     def model(self, name: str, reference: str) -> str:
-        """A model that the run reads; its weights are verified before they travel.
+        """A model that the run reads; its weights are verified before they travel. Its picture stays here: it shows a
+        patient, and nothing computes with it.
 
         Raises:
             BadInput: there is none, or it is damaged.
@@ -77,9 +78,7 @@ class Gathering:
         folder = f"models/{name}"
         self.add_blob(f"{folder}/{WEIGHTS}", self.staging.add_file(weights) if isinstance(weights, Path) else
                       self.staging.add_bytes(weights, ".safetensors"))
-        for other in (INFO, PREVIEW):
-            if files.has(other):
-                self.add_blob(f"{folder}/{other}", self.staging.add_bytes(files.read(other), Path(other).suffix))
+        self.add_blob(f"{folder}/{INFO}", self.staging.add_bytes(files.read(INFO), Path(INFO).suffix))
         return f"{INPUTS}/{folder}"
 
     def models(self, references: Any) -> Any:

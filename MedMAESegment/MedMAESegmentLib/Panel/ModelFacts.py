@@ -113,8 +113,9 @@ def description(info: Any) -> str:
 
 def searchText(name: str, info: Any) -> str:
     """Everything that a search may find a model by, folded as `folded` does."""
-    terms = [str(part) for label in info.labels for term in (label.get("terminology") or {}).values()
-             if isinstance(term, (list, tuple)) for part in term]
+    terminologies = [label.get("terminology") for label in info.labels]
+    terms = [str(part) for terminology in terminologies if isinstance(terminology, dict)
+             for term in terminology.values() if isinstance(term, list) for part in term]
     codes = [str(channel.get("modality") or "") for channel in info.channels] + [info.modality]
     parts = [name, info.name, *structures(info), *codes, *(_MODALITIES.get(code, "") for code in codes), info.task,
              info.method, description(info), *terms, info.citation, info.licence,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from MedMAESegmentLib.CheckpointImport import ENDINGS, FORMATS
 from MedMAESegmentLib.Panel import ModelDialogs as dialogs
 from MedMAESegmentLib.Panel.ModelComparison import comparison
 
+_log = logging.getLogger(__name__)
 _DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of its own
 _FILES_OF_A_MODEL = ("model.json", "weights.safetensors")
 
@@ -132,9 +134,14 @@ class ModelManager:
     def _importCheckpoint(self, path: Path) -> None:
         title = _("Import weights")
         system = dialogs.chosenItem(title, _("Whose code has saved {name}?").format(name=path.name), list(FORMATS))
-        name = system and dialogs.enteredText(title, _("What shall the model be called?"),
-                                              self._logic.freeName(self._logic.usableName(path.stem)))
-        if not name:
+        question, name = _("What shall the model be called?"), self._logic.usableName(path.stem)
+        while system:
+            name = dialogs.enteredText(title, question, self._logic.freeName(name))
+            name = name and self._logic.usableName(name)
+            if not self._logic.isInstalled(name):
+                break
+            question = _("A model named {name} is installed already. Enter another name.").format(name=name)
+        if not system or not name:
             return
         report: dict[str, Any] = {}
         with self._work(_("The weights were not imported."), _("Importing {name}…").format(name=path.name)):
@@ -165,6 +172,7 @@ class ModelManager:
                 self._logic.freeName(name))
             if not entered:
                 return "", False
+            entered = self._logic.usableName(entered)
             if entered == name:
                 installed = self._section.models.get(name)
                 changes = f"\n\n{comparison(installed, new)}" if installed is not None else ""
@@ -190,6 +198,8 @@ class ModelManager:
         try:
             yield
         except (OSError, ValueError, RuntimeError, BadInput) as error:
+            if not isinstance(error, BadInput):  # which says all that there is to know
+                _log.warning("%s", failure, exc_info=True)
             dialogs.tellError(f"{failure}\n\n{explained(error)}")
         finally:
             self._isWorking = False
