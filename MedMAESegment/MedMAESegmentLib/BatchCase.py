@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MedMAESegmentLib.Signal import Signal
+from MedMAESegmentLib.Translation import tr as _
 
 CaseState = Literal["waiting", "running", "done", "failed", "cancelled"]
 _OPEN = ("waiting", "running")
@@ -53,7 +54,7 @@ class CaseBook:
 
     def noteDoneBefore(self, index: int, result: Any, seconds: float | None = None) -> None:
         """An earlier batch has done this case."""
-        self.note(index, state="done", message="Was segmented before.", result=result, seconds=seconds,
+        self.note(index, state="done", message=_("Was segmented before."), result=result, seconds=seconds,
                   wasDoneBefore=True)
 
     @property
@@ -77,6 +78,8 @@ def summaryOf(cases: list[BatchCase]) -> str:
     """How many cases are done and failed, in words."""
     failed = [case for case in cases if case.state == "failed"]
     done = sum(case.state == "done" for case in cases)
-    text = f"{done} of {len(cases)} cases are done"
-    return text + "." if not failed else f"{text}, {len(failed)} failed:\n" + "\n".join(
-        f"{case.name}: {case.message}" for case in failed)
+    if not failed:
+        return _("{done} of {count} cases are done.").format(done=done, count=len(cases))
+    text = _("{done} of {count} cases are done, {failed} failed:").format(
+        done=done, count=len(cases), failed=len(failed))
+    return "\n".join([text, *(f"{case.name}: {case.message}" for case in failed)])

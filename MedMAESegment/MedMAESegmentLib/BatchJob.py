@@ -12,6 +12,7 @@ from MedMAESegmentLib.BatchCase import BatchCase, CaseBook, summaryOf
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentationFile import SegmentationFile, freePath, isSavedIn, noteSaved
+from MedMAESegmentLib.Translation import tr as _
 
 Start = Callable[[slicer.vtkMRMLVolumeNode], FollowedJob]
 
@@ -71,18 +72,18 @@ class BatchJob(FollowedJob):
         if job is not None:
             job.cancel()
         self.book.cancelOpen()
-        self.error = RunCancelled("Cancelled.")
+        self.error = RunCancelled(_("Cancelled."))
         self._end("cancelled")
 
     def _begin(self, index: int) -> None:
         case, node = self.cases[index], self._volumes[index].node
         self._index, self.state = index, "running"
-        self.book.note(index, state="running", message="Starting")
+        self.book.note(index, state="running", message=_("Starting"))
         self._clock.begin(index)
         self._isStarting = True
         try:
             if node is None:
-                raise ValueError(f"{case.name} was removed from the scene.")
+                raise ValueError(_("{name} was removed from the scene.").format(name=case.name))
             job = self._start(node)
         except Exception as error:  # noqa: BLE001 - belongs to this case, the others go on
             if case.state == "running":
@@ -96,7 +97,7 @@ class BatchJob(FollowedJob):
             return
         self._job = job
         job.progressed.connect(self._onProgress)
-        self._onProgress(0.0, "Starting")
+        self._onProgress(0.0, _("Starting"))
 
     def _onProgress(self, fraction: float, message: str) -> None:
         self.book.secondsLeft = self._clock.secondsLeft(self._index, fraction)
@@ -136,7 +137,8 @@ class BatchJob(FollowedJob):
                 self._noteUnsaved(index, error)
 
     def _noteUnsaved(self, index: int, error: Exception) -> None:
-        self.book.note(index, state="failed", message=f"The result is in the scene but could not be saved: {error}")
+        self.book.note(index, state="failed", message=_(
+            "The result is in the scene but could not be saved: {reason}").format(reason=error))
 
     def _finish(self) -> None:
         self.result = self.cases

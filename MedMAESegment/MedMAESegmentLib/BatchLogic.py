@@ -23,6 +23,7 @@ from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback
 from MedMAESegmentLib.RemoteFolderBatchJob import RemoteFolderBatchJob
 from MedMAESegmentLib.SegmentOptions import SegmentOptions
 from MedMAESegmentLib.Suitability import refuseManyChannels, refuseUnusable, usableModel
+from MedMAESegmentLib.Translation import tr as _
 
 
 class BatchLogic:
@@ -96,8 +97,9 @@ class BatchLogic:
         """
         modelFolder, _info = usableModel(model, "segmentation", None)
         if listing.difference and not again:
-            raise ValueError(f"The results in {listing.out} were made with other choices ({listing.difference}). "
-                             "Choose another folder for the results, or do them again.")
+            raise ValueError(_("The results in {folder} were made with other choices ({difference}). Choose another "
+                               "folder for the results, or do them again.").format(
+                                   folder=listing.out, difference=listing.difference))
         settings = SegmentOptions(device, **options).settings()
         if target is not None:
             get_target(target)  # an unknown one is told before anything begins

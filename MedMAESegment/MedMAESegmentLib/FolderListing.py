@@ -13,10 +13,9 @@ from medmae.inference.config import SegmentConfig
 from medmae.inference.manifest import MANIFEST, options_of, read_manifest
 from medmae.volumes import find_images
 from medmae.volumes.discovery import output_name
+from MedMAESegmentLib.Translation import tr as _
 
 FORMAT = "seg.nrrd"
-_OPTIONS = {"model": "another model, or version of it", "mirror": "mirroring", "uncertainty": "uncertainty",
-            "largest_component": "largest component", "cleaned": "another cleaning of labels"}
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,20 @@ def listFolder(folder: Path, out: Path, info: Any, settings: dict[str, Any]) -> 
         ValueError, medmae.errors.BadInput: nothing can be done with these folders; why, and what to do.
     """
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}. Choose another one.")
+        raise ValueError(_("There is no folder {folder}. Choose another one.").format(folder=folder))
     refuseUnwritable(out)
     real = Path(os.path.realpath(folder))  # as the engine notes it
     images, passedOver = _imagesOf(real, Path(os.path.realpath(out)))
     if not images:
-        raise ValueError(f"All images of {folder} lie in {out}, where the results go. Choose another folder for the "
-                         "results." if passedOver else f"There are no images in {folder}. Choose another folder.")
+        text = _("All images of {folder} lie in {out}, where the results go. Choose another folder for the results."
+                 ) if passedOver else _("There are no images in {folder}. Choose another folder.")
+        raise ValueError(text.format(folder=folder, out=out))
     config = to_json(from_json(SegmentConfig, {**settings, "format": FORMAT}, "settings"))
     options = options_of("segment", config, [info], base=None, cleaned=info.postprocessing)
     header, records = read_manifest(out / MANIFEST)
     if header is None and _holdsFiles(out):
-        raise ValueError(f"The folder {out} is not empty, and what is in it is not of a batch of MedMAE. Choose "
-                         "another or an empty folder, so that nothing is overwritten.")
+        raise ValueError(_("The folder {folder} is not empty, and what is in it is not of a batch of MedMAE. Choose "
+                           "another or an empty folder, so that nothing is overwritten.").format(folder=out))
     difference = _difference(header["options"], options) if header is not None else ""
     done = {} if difference else records
     return FolderListing(folder, out, [
@@ -99,9 +99,11 @@ def refuseUnwritable(out: Path) -> None:
     """
     there = next(folder for folder in (out, *out.parents) if folder.exists())
     if not there.is_dir():
-        raise ValueError(f"{there} is a file, so that the folder {out} cannot be made. Choose another one.")
+        raise ValueError(_("{file} is a file, so that the folder {folder} cannot be made. Choose another one.").format(
+            file=there, folder=out))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"You may not write into {there}. Choose another folder for the results.")
+        raise ValueError(_("You may not write into {folder}. Choose another folder for the results.").format(
+            folder=there))
 
 
 def _imagesOf(folder: Path, out: Path) -> tuple[list[tuple[str, str]], bool]:
@@ -139,4 +141,6 @@ def _holdsFiles(out: Path) -> bool:
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return ", ".join(dict.fromkeys(_OPTIONS.get(name, name) for name in names))
+    words = {"model": _("another model, or version of it"), "mirror": _("mirroring"), "uncertainty": _("uncertainty"),
+             "largest_component": _("largest component"), "cleaned": _("another cleaning of labels")}
+    return ", ".join(words.get(name, name) for name in names)

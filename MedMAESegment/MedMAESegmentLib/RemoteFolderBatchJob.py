@@ -22,6 +22,7 @@ from MedMAESegmentLib.BatchCase import summaryOf
 from MedMAESegmentLib.FolderBatchJob import bookOf, noteRecord
 from MedMAESegmentLib.FolderListing import FORMAT, FolderListing
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, duration
+from MedMAESegmentLib.Translation import tr as _
 
 LOOK_EVERY_SECONDS = 1.0
 RESULTS = "outputs"  # of a job, in its folder here
@@ -64,7 +65,7 @@ class RemoteFolderBatchJob(FollowedJob):
         if not self._ended:
             self._stop.set()
             self.book.cancelOpen()
-            self.error = RunCancelled("Cancelled.")
+            self.error = RunCancelled(_("Cancelled."))
             self._end("cancelled")
 
     def _take(self) -> None:
@@ -118,11 +119,11 @@ class RemoteFolderBatchJob(FollowedJob):
                 break
             if self._stop.wait(LOOK_EVERY_SECONDS):
                 stop(job, hard=True)
-                raise RunCancelled("Cancelled.")
+                raise RunCancelled(_("Cancelled."))
         job = job.refreshed()
         if job.folder is None:  # it has not come to a run
             raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
-        self._tell(1.0, "Fetching the results", isOfAll=True)
+        self._tell(1.0, _("Fetching the results"), isOfAll=True)
         with _FETCHING:
             fetch(job, partial=True)
             count = self._deliver(job)
@@ -141,11 +142,7 @@ class RemoteFolderBatchJob(FollowedJob):
             if records:
                 self._told.put(lambda: self._noteRecords(records, _sentBy(job)))
         share = status.step / status.total if status.step and status.total and status.state == "running" else 0.0
-        text = f"{status.state[:1].upper()}{status.state[1:]}" + (f": {status.stage}" if status.stage else "")
-        text += f" ({status.queue})" if status.queue else ""
-        text += f", {status.reason}" if status.state == "unreachable" else ""
-        left = f", about {duration(status.eta_s)} left" if status.eta_s is not None else ""
-        self._tell(share, text + left, isOfAll=status.state != "running")
+        self._tell(share, _textOf(status), isOfAll=status.state != "running")
         return offset
 
     def _noteRecords(self, records: list[dict[str, Any]], sent: list[str]) -> None:
@@ -154,7 +151,7 @@ class RemoteFolderBatchJob(FollowedJob):
             return
         for record in records:
             if record.get("ended") == "done":  # there; it is done when its file is here
-                self.book.note(indices[record["case"] - 1], state="running", message="Done there, comes at the end")
+                self.book.note(indices[record["case"] - 1], state="running", message=_("Done there, comes at the end"))
             else:
                 noteRecord(self.book, record, [], indices)
 
@@ -216,6 +213,15 @@ class RemoteFolderBatchJob(FollowedJob):
             self._progress(fraction, message)
 
         self._told.put(tell)
+
+
+def _textOf(status: Any) -> str:
+    """How the job stands: ``Submitting: convert, about 20 s left``."""
+    text = f"{status.state[:1].upper()}{status.state[1:]}" + (f": {status.stage}" if status.stage else "")
+    text += f" ({status.queue})" if status.queue else ""
+    if status.state == "unreachable":
+        return f"{text}. {status.reason}"
+    return text if status.eta_s is None else text + _(", about {time} left").format(time=duration(status.eta_s))
 
 
 def _jobCalled(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 
 from MedMAESegmentLib.SegmentationImport import canReceive
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import voxels
 
 
@@ -45,9 +46,10 @@ def refuseManyChannels(info: Any) -> None:
     """
     if info.image_channels not in (1, 3):  # grey and colour
         names = ", ".join(str(channel.get("name", "")) for channel in info.channels[:info.image_channels])
-        raise ValueError(f"A case of the model {info.name} is {info.image_channels} images ({names}), and nobody can "
-                         "tell which of many belong together. Segment such cases one by one in the tab Volume, or many "
-                         "with the command medmae segment --channel.")
+        raise ValueError(_("A case of the model {model} is {count} images ({names}), and nobody can tell which of many "
+                           "belong together. Segment such cases one by one in the tab Volume, or many with the command "
+                           "medmae segment --channel.").format(
+                               model=info.name, count=info.image_channels, names=names))
 
 
 def refuseUnusable(volumeNodes: Sequence[Any], segmentationNode: Any) -> None:
