@@ -27,6 +27,7 @@ class FolderBatchJob(RunJob):
         self.book = bookOf(listing, again)
         self.cases = self.book.cases
         self._outputs = [image.output for image in listing.images]
+        self._byImage = {image.name: index for index, image in enumerate(listing.images)}
         self.recorded.connect(lambda record: noteRecord(self.book, record, self._outputs))
 
     def cancel(self) -> None:
@@ -51,7 +52,7 @@ class FolderBatchJob(RunJob):
         file = self.run.path / "result.json"
         if file.is_file():
             results = json.loads(file.read_text(encoding="utf-8"))
-            noteResults(self.book, results, {case.name: index for index, case in enumerate(self.cases)})
+            noteResults(self.book, results, self._byImage)
 
     def _cleanUp(self) -> None:
         if self._process is not None and not self._process.waitForExit(0.05):
@@ -62,7 +63,8 @@ class FolderBatchJob(RunJob):
 
 def bookOf(listing: FolderListing, again: bool) -> CaseBook:
     """The cases of a listing; what is done is done, unless it is to be done again."""
-    book = CaseBook([BatchCase(image.name) for image in listing.images])
+    names = [image.name if image.path != listing.folder else listing.folder.name for image in listing.images]
+    book = CaseBook([BatchCase(name) for name in names])
     for index, image in enumerate(listing.images):
         if image.seconds is not None and not again:
             book.noteDoneBefore(index, image.output, image.seconds)

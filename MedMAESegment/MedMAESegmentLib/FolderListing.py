@@ -38,7 +38,7 @@ class FolderImage:
 class FolderListing:
     """The images of a folder, and what there is of their results.
 
-    folder - With the images.
+    folder - With the images, without links; itself an image where it holds a DICOM series.
     out - For the results.
     images - In the order in which they are segmented.
     options - What the results depend on besides the images, as the engine notes it beside them.
@@ -86,7 +86,7 @@ def listFolder(folder: Path, out: Path, info: Any, settings: dict[str, Any]) -> 
                            "another or an empty folder, so that nothing is overwritten.").format(folder=out))
     difference = _difference(header["options"], options) if header is not None else ""
     done = {} if difference else records
-    return FolderListing(folder, out, [
+    return FolderListing(real, out, [
         FolderImage(name, real / name, out / f"{stem}.{FORMAT}", _secondsOf(done.get(stem), real / name, stem, out))
         for name, stem in images], options, difference)
 

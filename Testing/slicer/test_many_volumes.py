@@ -220,6 +220,20 @@ def folder(tmp_path, make_volume):
     return tmp_path / "images"
 
 
+def test_a_folder_that_is_a_dicom_series_is_one_case(computing, tmp_path):
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
+    from test_volumes_dicom import write_series
+
+    (tmp_path / "there").mkdir()
+    write_series(tmp_path / "there" / "series")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    series = tmp_path / "link" / "series"
+    for expected in (False, True):
+        (case,) = computing.segmentAll(series, "abdomen")
+        assert (case.name, case.state, case.wasDoneBefore) == ("series", "done", expected)
+        assert case.result == series / "MedMAE abdomen" / "series.seg.nrrd" and case.result.is_file()
+
+
 def test_a_folder_goes_on_where_it_ended(computing, folder):
     out = folder / "MedMAE abdomen"
     cases = computing.segmentAll(folder, "abdomen")

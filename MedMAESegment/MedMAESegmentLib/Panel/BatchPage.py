@@ -95,6 +95,7 @@ class BatchPage:
         self.cancel()
         self._stopListing()
         self._updateTimer.stop()
+        self.table.stop()
         for tag in self._tags:
             slicer.mrmlScene.RemoveObserver(tag)
         self._tags = []

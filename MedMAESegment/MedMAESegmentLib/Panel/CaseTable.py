@@ -71,6 +71,10 @@ class CaseTable:
             self._table.item(index, NAME).setFlags(_flags(isCheckable))
         self._isFilling = False
 
+    def stop(self) -> None:
+        """Fill in nothing more: the table is about to go."""
+        self._timer.stop()
+
     @property
     def checks(self) -> list[bool]:
         """Which cases are chosen."""
