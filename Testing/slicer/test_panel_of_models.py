@@ -366,9 +366,10 @@ def test_the_details_tell_everything_and_can_be_copied(section, models, qt_appli
     import qt
     import slicer
 
-    write_model(models / "Cited", citation="Somebody, 2026", licence="CC BY 4.0", training={
-        "cases": 3, "ranges": {"spacing_mm": [[1.0, 1, 1], [3.0, 1, 1]], "percentiles": [-1000, 400.0]}}, scores={
-            "validation": {"mean_dice": 0.5, "dice": {"liver": 0.51234}}})
+    ranges = {"spacing_mm": [[1.0, 1, 1], [3.0, 1, 1]], "percentiles": [{"0.5": [-1000.0, -900.0], "99.5": [4, 5.25]}]}
+    write_model(models / "Cited", citation="Somebody, 2026", licence="CC BY 4.0",
+                training={"cases": 3, "ranges": ranges},
+                scores={"validation": {"mean_dice": 0.5, "dice": {"liver": 0.51234}}})
     monkeypatch.setattr(slicer.app, "clipboard", qt.QApplication.clipboard, raising=False)
     section.update()
     section.name = "Cited"
@@ -385,7 +386,8 @@ def test_the_details_tell_everything_and_can_be_copied(section, models, qt_appli
 
     qt.QTimer.singleShot(50, look)
     section.ui.modelDetailsButton.click()
-    for part in ("liver", "Liver (SCT 10200004)", "spacing mm", "1, 1, 1 to 3, 1, 1", "-1000 to 400", "dice: liver",
+    for part in ("liver", "Liver (SCT 10200004)", "spacing mm", "1, 1, 1 to 3, 1, 1", "percentiles, 0.5\u00a0%",
+                 "-1000 to -900", "4 to 5.25", "name unetr, arguments (channels 1, classes 2)", "dice: liver",
                  "0.5123", "CC BY 4.0", "Somebody, 2026", "unetr", section.info.weights_sha256,
                  str(models / "Cited"), "48 x 48 x 48", "RAS", "Dice 0.500"):
         assert part in seen["text"], part

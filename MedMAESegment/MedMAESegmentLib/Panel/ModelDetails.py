@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Panel import ModelFacts as facts
 
+_DEEPEST = 3  # levels of lists in lists that are made readable
 _LONGEST = 2000  # characters of one value: a stranger's model may say anything
 
 
@@ -80,20 +81,24 @@ def detailsHtml(name: str, info: Any, folder: Path) -> str:
     ])]
     if info.labels:
         title = _("Segments") if info.task == "segmentation" else _("Classes")
-        parts += [f"<h4>{escape(title)}</h4>", _labels(info)]
-    parts += [f"<h4>{escape(_('Image that the model sees'))}</h4>", _table(_input(info))]
+        parts += [_heading(title), _labels(info)]
+    parts += [_heading(_("Image that the model sees")), _table(_input(info))]
     if info.training:
         rows = [(_readable(key), _value(value)) for key, value in info.training.items() if key != "ranges"]
-        parts += [f"<h4>{escape(_('Training'))}</h4>", _table(rows + _ranges(info.training.get("ranges")))]
+        parts += [_heading(_("Training")), _table(rows + _ranges(info.training.get("ranges")))]
     for title, figures in info.scores.items():
         if isinstance(figures, dict):
             heading = _("Scores: {list}").format(list=_readable(title))
-            parts += [f"<h4>{escape(heading)}</h4>", _table(_figures(figures))]
-    parts += [f"<h4>{escape(_('Network and file'))}</h4>", _table([
+            parts += [_heading(heading), _table(_figures(figures))]
+    parts += [_heading(_("Network and file")), _table([
         (_("Method"), f"{info.method}, {info.preset}"), (_("Architecture"), _value(info.architecture)),
         (_("SHA-256 of the weights"), info.weights_sha256), (_("Folder"), str(folder)),
     ])]
     return "".join(parts)
+
+
+def _heading(text: str) -> str:
+    return f"<h4 style='margin-top:14px'>{escape(text)}</h4>"
 
 
 def _labels(info: Any) -> str:
@@ -104,7 +109,7 @@ def _labels(info: Any) -> str:
                   if info.task == "segmentation" else "")
         texts = (label.get("name", ""), label.get("value", ""), _terms(label.get("terminology")))
         rows.append(f"<tr>{swatch}" + "".join(f"<td>{escape(str(text))}</td>" for text in texts) + "</tr>")
-    return "<table cellpadding='3'>" + "".join(rows) + "</table>"
+    return "<table cellpadding='3' style='margin-bottom:12px'>" + "".join(rows) + "</table>"
 
 
 def _terms(terminology: Any) -> str:
@@ -135,10 +140,19 @@ def _ranges(ranges: Any) -> list[tuple[str, str]]:
         return []
     rows = []
     for key, value in ranges.items():
-        isRange = isinstance(value, list) and len(value) == 2
-        text = _("{low} to {high}").format(low=_value(value[0]), high=_value(value[1])) if isRange else _value(value)
-        rows.append((_("range of {quantity}").format(quantity=_readable(key)), text))
+        name = _("range of {quantity}").format(quantity=_readable(key))
+        tables = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+        for table in tables:  # one a channel: percentile to range
+            rows += [(f"{name}, {part}\u00a0%", _span(span)) for part, span in table.items()]
+        if not tables:
+            rows.append((name, _span(value)))
     return rows
+
+
+def _span(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return _("{low} to {high}").format(low=_value(value[0]), high=_value(value[1]))
+    return _value(value)
 
 
 def _figures(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -161,14 +175,20 @@ def _readable(key: Any) -> str:
     return str(key).replace("_", " ")
 
 
-def _value(value: Any) -> str:
-    """A value of JSON for people: three digits, lists with commas."""
+def _value(value: Any, depth: int = 0) -> str:
+    """A value of JSON for people: few digits, commas instead of brackets."""
     if isinstance(value, bool) or value is None:
         return {True: _("yes"), False: _("no"), None: _("not known")}[value]
     if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list) and not any(isinstance(one, (list, dict)) for one in value):
-        text = ", ".join(_value(one) for one in value)
+        return f"{value:.6g}"
+    if depth > _DEEPEST:
+        text = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, list):
+        text = ", ".join(_value(one, depth + 1) for one in value)
+        text = f"[{text}]" if depth else text
+    elif isinstance(value, dict):
+        text = ", ".join(f"{_readable(key)} {_value(one, depth + 1)}" for key, one in value.items())
+        text = f"({text})" if depth else text
     else:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = str(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
