@@ -386,7 +386,7 @@ def test_the_details_tell_everything_and_can_be_copied(section, models, qt_appli
 
     qt.QTimer.singleShot(50, look)
     section.ui.modelDetailsButton.click()
-    for part in ("liver", "Liver (SCT 10200004)", "spacing mm", "1, 1, 1 to 3, 1, 1", "percentiles, 0.5\u00a0%",
+    for part in ("liver", "Liver (SCT 10200004)", "spacing mm", "1, 1, 1 to 3, 1, 1", "percentiles, 0.5 %",
                  "-1000 to -900", "4 to 5.25", "name unetr, arguments (channels 1, classes 2)", "dice: liver",
                  "0.5123", "CC BY 4.0", "Somebody, 2026", "unetr", section.info.weights_sha256,
                  str(models / "Cited"), "48 x 48 x 48", "RAS", "Dice 0.500"):
