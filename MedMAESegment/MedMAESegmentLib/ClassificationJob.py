@@ -16,6 +16,7 @@ from medmae.worker.client import Request
 from MedMAESegmentLib.FollowedJob import RunFailed
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentationImport import placeBeside
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.WorkerJob import WorkerJob
 from MedMAESegmentLib.WorkerSession import WorkerSession
 
@@ -51,8 +52,9 @@ class ClassificationJob(WorkerJob):
     def _whyPointless(self) -> Exception | None:
         for name, reference in self._volumes:
             if reference.node is None:
-                return RunFailed(f"The volume {name} was removed from the scene while it was being classified. Load it "
-                                 "and classify it again.")
+                text = _("The volume {volume} was removed from the scene while it was being classified. Load it and "
+                         "classify it again.")
+                return RunFailed(text.format(volume=name))
         return None
 
     def _takeResult(self) -> Classification:
@@ -73,8 +75,8 @@ def _table(volumeNode: slicer.vtkMRMLVolumeNode, probabilities: Mapping[str, flo
            slices: Mapping[str, tuple[str, int]]) -> slicer.vtkMRMLTableNode:
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} classification")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
-    columns = [("Class", vtk.vtkStringArray()), ("Probability", vtk.vtkDoubleArray()),
-               ("Deciding slice", vtk.vtkStringArray())]
+    columns = [(_("Class"), vtk.vtkStringArray()), (_("Probability"), vtk.vtkDoubleArray()),
+               (_("Deciding slice"), vtk.vtkStringArray())]
     for title, column in columns:
         column.SetName(title)
         node.AddColumn(column)

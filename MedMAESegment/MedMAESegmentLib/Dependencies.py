@@ -11,8 +11,7 @@ import slicer
 
 from MedMAESegmentLib.InstallPlan import TORCH_REQUIREMENT, InstallPlan, frozenConstraints
 from MedMAESegmentLib.Interpreter import chosenInterpreter
-
-_ANOTHER_PYTHON = "or let MedMAE compute with another Python (in the panel of MedMAE Segment under Python)"
+from MedMAESegmentLib.Translation import tr as _
 
 
 def requirementsFile() -> Path:
@@ -41,8 +40,9 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
     python = chosenInterpreter()
     if not python.isSlicers:
         if not Path(python.executable).is_file():
-            raise RuntimeError(f"The Python that was chosen for MedMAE, {python.executable}, is not there any more. "
-                               "Choose another one, or Slicer's own, in the panel of MedMAE Segment under Python.")
+            text = _("The Python that was chosen for MedMAE, {python}, is not there any more. Choose another one, or "
+                     "Slicer's own, in the panel of MedMAE Segment under Python.")
+            raise RuntimeError(text.format(python=python.executable))
         return
     plan = InstallPlan.of(requirementsFile())
     if not plan.missing:
@@ -51,36 +51,40 @@ def ensureInstalled(confirm: Callable[[InstallPlan], bool] | None = None) -> Non
     if "torch" in names:
         _requirePyTorchExtension()
     if not (confirm or _confirm)(plan):
-        raise RuntimeError(f"MedMAE cannot compute without {', '.join(sorted(names))}; nothing was installed. Start "
-                           f"again to install them, {_ANOTHER_PYTHON}.")
+        text = _("MedMAE cannot compute without {packages}; nothing was installed. Start again to install them, or let "
+                 "MedMAE compute with another Python (in the panel of MedMAE Segment under Python).")
+        raise RuntimeError(text.format(packages=", ".join(sorted(names))))
     try:
         if "torch" in names:
             _installTorch()
         if names - {"torch"}:
             _installRequirements(plan)
     except subprocess.CalledProcessError as error:
-        raise RuntimeError("The Python packages could not be installed; Slicer's log has the details. The usual causes "
-                           "are the network (a proxy or firewall) and a full disk. Restart Slicer and try again, "
-                           f"{_ANOTHER_PYTHON}.") from error
+        raise RuntimeError(_(
+            "The Python packages could not be installed; Slicer's log has the details. The usual causes are the "
+            "network (a proxy or firewall) and a full disk. Restart Slicer and try again, or let MedMAE compute with "
+            "another Python (in the panel of MedMAE Segment under Python).")) from error
     remaining = [package.requirement for package in InstallPlan.of(requirementsFile()).missing]
     if remaining:
-        raise RuntimeError(f"Still missing after the installation: {', '.join(remaining)}. Restart Slicer and try "
-                           f"again, {_ANOTHER_PYTHON}.")
+        text = _("Still missing after the installation: {packages}. Restart Slicer and try again, or let MedMAE "
+                 "compute with another Python (in the panel of MedMAE Segment under Python).")
+        raise RuntimeError(text.format(packages=", ".join(remaining)))
 
 
 def _confirm(plan: InstallPlan) -> bool:
-    text = ("MedMAE needs Python packages that are not in Slicer's Python yet. It will be changed.\n\n"
-            f"{plan.text}\n\nTo leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment "
-            "under Python.")
-    return slicer.util.confirmOkCancelDisplay(text, windowTitle="MedMAE: install Python packages")
+    text = _("MedMAE needs Python packages that are not in Slicer's Python yet. It will be changed.\n\n{plan}\n\nTo "
+             "leave it as it is, cancel, and choose another Python in the panel of MedMAE Segment under Python.")
+    return slicer.util.confirmOkCancelDisplay(text.format(plan=plan.text),
+                                              windowTitle=_("MedMAE: install Python packages"))
 
 
 def _requirePyTorchExtension() -> None:
     try:
         import PyTorchUtils  # noqa: F401
     except ImportError:
-        raise RuntimeError("MedMAE needs the PyTorch extension. Install it in the Extensions Manager, restart Slicer "
-                           f"and try again, {_ANOTHER_PYTHON}.") from None
+        raise RuntimeError(_(
+            "MedMAE needs the PyTorch extension. Install it in the Extensions Manager, restart Slicer and try again, "
+            "or let MedMAE compute with another Python (in the panel of MedMAE Segment under Python).")) from None
 
 
 def _installTorch() -> None:
@@ -89,8 +93,8 @@ def _installTorch() -> None:
     torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
         askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
     if torch is None:
-        raise RuntimeError("PyTorch was not installed, MedMAE cannot compute without it. Install it with the module "
-                           "PyTorch Utils, restart Slicer and try again.")
+        raise RuntimeError(_("PyTorch was not installed, MedMAE cannot compute without it. Install it with the module "
+                             "PyTorch Utils, restart Slicer and try again."))
 
 
 def _installRequirements(plan: InstallPlan) -> None:

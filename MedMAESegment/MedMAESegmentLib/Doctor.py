@@ -13,6 +13,7 @@ from typing import IO, Any
 from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.Dependencies import requirementsCommand
 from MedMAESegmentLib.Interpreter import Interpreter, findInterpreter, saveInterpreter
+from MedMAESegmentLib.Translation import tr as _
 
 TIMEOUT_SECONDS = 180.0  # the first import of torch from a network drive takes minutes
 _MARKS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
@@ -37,15 +38,15 @@ class DoctorReport:
     @property
     def text(self) -> str:
         """Everything, for people."""
-        lines = [f"Python: {self.python}"]
+        lines = [_("Python: {path}").format(path=self.python)]
         for check in self.checks:
             lines.append(f"{_MARKS[check['outcome']]:<8}{check['name']}: {check['finding']}")
             if check["remedy"]:
                 lines.append(f"{'':8}-> {check['remedy']}")
         if self.problem:
             lines.append(self.problem)
-        lines.append("MedMAE can compute with this Python." if self.ready else
-                     "MedMAE cannot compute with this Python yet.")
+        lines.append(_("MedMAE can compute with this Python.") if self.ready else
+                     _("MedMAE cannot compute with this Python yet."))
         return "\n".join(lines)
 
     @property
@@ -64,9 +65,11 @@ def examine(interpreter: Interpreter, timeout: float = TIMEOUT_SECONDS) -> Docto
                                        env=interpreter.environment(), stdin=subprocess.DEVNULL, stdout=output,
                                        stderr=errors, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
         except OSError as error:
-            return DoctorReport(interpreter.executable, False, problem=f"It cannot be started: {error}.")
+            problem = _("It cannot be started: {error}.").format(error=error)
+            return DoctorReport(interpreter.executable, False, problem=problem)
         if not _ended(process, timeout):
-            problem = f"It gave no answer within {timeout:.0f} s. Try again, or choose another Python."
+            problem = _("It gave no answer within {seconds} s. Try again, or choose another Python.").format(
+                seconds=f"{timeout:.0f}")
             return DoctorReport(interpreter.executable, False, problem=problem)
         return _report(interpreter, _content(output), _content(errors))
 
@@ -83,7 +86,8 @@ def useInterpreter(path: str | Path) -> DoctorReport:
     interpreter = findInterpreter(path)
     report = examine(interpreter)
     if not report.ready:
-        raise ValueError(f"MedMAE cannot compute with {interpreter.executable}.\n{report.reason}")
+        text = _("MedMAE cannot compute with {python}.\n{reason}")
+        raise ValueError(text.format(python=interpreter.executable, reason=report.reason))
     saveInterpreter(interpreter)
     return report
 
@@ -111,7 +115,7 @@ def _report(interpreter: Interpreter, output: str, errors: str) -> DoctorReport:
         answer: dict[str, Any] = json.loads(output)
         return DoctorReport(interpreter.executable, bool(answer["ready"]), list(answer["checks"]))
     except (ValueError, LookupError, TypeError):  # it could not even start to check
-        last = (errors.strip() or output.strip()).splitlines()[-1:] or ["It said nothing"]
-        return DoctorReport(
-            interpreter.executable, False,
-            problem=f"{last[0]}. Install what MedMAE needs there:\n{requirementsCommand(interpreter.executable)}")
+        last = (errors.strip() or output.strip()).splitlines()[-1:] or [_("It said nothing")]
+        text = _("{words}. Install what MedMAE needs there:\n{command}")
+        return DoctorReport(interpreter.executable, False, problem=text.format(
+            words=last[0], command=requirementsCommand(interpreter.executable)))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import slicer
 import vtk
 
+from MedMAESegmentLib.Translation import tr as _
+
 _ADD, _SET = (slicer.vtkSlicerSegmentEditorLogic.ModificationModeAdd,
               slicer.vtkSlicerSegmentEditorLogic.ModificationModeSet)
 
@@ -70,7 +72,7 @@ class EditorResult:
         geometry = slicer.vtkOrientedImageData()
         if not slicer.vtkSegmentationConverter.DeserializeImageGeometry(
                 self._logic.GetReferenceImageGeometryString(), geometry, False):
-            raise ValueError("The segmentation has no geometry. Choose a source volume in the Segment Editor.")
+            raise ValueError(_("The segmentation has no geometry. Choose a source volume in the Segment Editor."))
         return geometry
 
     def _targets(self, resultNode: slicer.vtkMRMLSegmentationNode, mapping: LabelMapping) -> dict[str, list[str]]:
@@ -79,11 +81,13 @@ class EditorResult:
         structures = {source.GetSegment(key).GetName(): key for key in source.GetSegmentIDs()}
         unknown = [name for name in mapping.structures if name not in structures]
         if unknown:
-            raise ValueError(f"The result has no structure {', '.join(unknown)}, only {', '.join(structures)}.")
+            raise ValueError(_("The result has no structure {unknown}, only {structures}.").format(
+                unknown=", ".join(unknown), structures=", ".join(structures)))
         wanted = {name: key for name, key in structures.items() if not mapping.structures or name in mapping.structures}
         if mapping.intoSegment:
             if self._segmentation().GetSegment(mapping.intoSegment) is None:
-                raise ValueError("The segment that should get the result is not there any more. Select another one.")
+                raise ValueError(_("The segment that should get the result is not there any more. Select another "
+                                   "one."))
             return {mapping.intoSegment: list(wanted.values())}
         targets = {self._segmentNamed(name, source.GetSegment(key)): [key] for name, key in wanted.items()}
         # A segment that is itself the editable area comes last, for it must not shrink before the others are written.

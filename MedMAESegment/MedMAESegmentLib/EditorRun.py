@@ -11,6 +11,7 @@ from MedMAESegmentLib.EditorResult import EditorResult, LabelMapping
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentLogic import SegmentLogic
 from MedMAESegmentLib.Signal import Signal
+from MedMAESegmentLib.Translation import tr as _
 
 
 class EditorRun:
@@ -44,9 +45,9 @@ class EditorRun:
         """
         volumeNode, segmentationNode = editorNode.GetSourceVolumeNode(), editorNode.GetSegmentationNode()
         if volumeNode is None or segmentationNode is None:
-            raise ValueError("Choose a segmentation and a source volume in the Segment Editor first.")
+            raise ValueError(_("Choose a segmentation and a source volume in the Segment Editor first."))
         if self.isRunning:
-            raise ValueError("A model is at work already. Wait for it, or cancel it.")
+            raise ValueError(_("A model is at work already. Wait for it, or cancel it."))
         self._isStarting = True
         try:
             job = self.logic.segment(volumeNode, model, device=device, progressCallback=self.progressed.emit,
@@ -77,8 +78,8 @@ class EditorRun:
     def _apply(self, resultNode: slicer.vtkMRMLSegmentationNode, editorNode: slicer.vtkMRMLSegmentEditorNode | None,
                segmentationNode: slicer.vtkMRMLSegmentationNode | None, mapping: LabelMapping) -> list[str]:
         if editorNode is None or segmentationNode is None or editorNode.GetSegmentationNode() is not segmentationNode:
-            raise ValueError("Another segmentation is being edited by now, so the result was discarded. Run the model "
-                             "again.")
+            raise ValueError(_("Another segmentation is being edited by now, so the result was discarded. Run the "
+                               "model again."))
         self._saveState()
         return EditorResult(editorNode).apply(resultNode, mapping)
 

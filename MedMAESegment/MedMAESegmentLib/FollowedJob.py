@@ -9,6 +9,7 @@ from typing import Any
 
 from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.Signal import Signal
+from MedMAESegmentLib.Translation import tr as _
 
 ProgressCallback = Callable[[float, str], Any]
 
@@ -117,15 +118,16 @@ def asSentence(text: str) -> str:
 def describe(record: dict[str, Any]) -> str:
     """One progress record in words: ``segment 3 of 10, about 20 s left``."""
     stage = str(record.get("stage", "step")).replace("_", " ")
-    text = f"{stage[:1].upper()}{stage[1:]} {record['step']} of {record['total']}"
+    text = _("{stage} {step} of {total}").format(stage=f"{stage[:1].upper()}{stage[1:]}", step=record["step"],
+                                                 total=record["total"])
     eta = record.get("eta_s")
-    return text if eta is None else f"{text}, about {duration(eta)} left"
+    return text if eta is None else _("{progress}, about {time} left").format(progress=text, time=duration(eta))
 
 
 def duration(seconds: float) -> str:
     """A duration in the unit that people use for it."""
     if seconds < 90:
-        return f"{max(seconds, 0):.0f} s"
+        return _("{seconds} s").format(seconds=f"{max(seconds, 0):.0f}")
     if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return _("{minutes} min").format(minutes=f"{seconds / 60:.0f}")
+    return _("{hours} h").format(hours=f"{seconds / 3600:.1f}")

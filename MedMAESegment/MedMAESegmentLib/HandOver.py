@@ -13,6 +13,7 @@ from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.NodeReference import NodeReference
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
 
@@ -41,11 +42,11 @@ class HandOver:
         """
         processEvents()
         if self._isCancelled:
-            raise RunCancelled("Cancelled.")
+            raise RunCancelled(_("Cancelled."))
         for name, reference in zip(self._names, self._references, strict=True):
             if reference.node is None:
-                raise ValueError(f"{name} was removed from the scene while it was being handed over. Load it and "
-                                 "start again.")
+                text = _("{volume} was removed from the scene while it was being handed over. Load it and start again.")
+                raise ValueError(text.format(volume=name))
 
 
 def handOverImages(client: WorkerClient, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode],
@@ -62,8 +63,8 @@ def handOverImages(client: WorkerClient, volumeNodes: Sequence[slicer.vtkMRMLVol
         for volumeNode in volumeNodes:
             handOver()
             array, affine = voxels(volumeNode), networkGeometry(volumeNode).tolist()
-            options = {"name": f"The volume {volumeNode.GetName()}", "channels_last": array.ndim == 4,
-                       "is_2d": array.ndim == 4 and len(array) == 1}
+            options = {"name": _("The volume {volume}").format(volume=volumeNode.GetName()),
+                       "channels_last": array.ndim == 4, "is_2d": array.ndim == 4 and len(array) == 1}
 
             def put(array: np.ndarray = array, affine: list = affine, options: dict = options) -> None:
                 images.append(client.image(engineVoxels(array), affine, **options))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from MedMAESegmentLib.Translation import tr as _
+
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -19,4 +21,5 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         if self.smoothing is not None and not 0 <= self.smoothing <= 1:
-            raise ValueError(f"A smoothing of {self.smoothing} is not possible. Give a number from 0 to 1, or None.")
+            text = _("A smoothing of {smoothing} is not possible. Give a number from 0 to 1, or None.")
+            raise ValueError(text.format(smoothing=self.smoothing))

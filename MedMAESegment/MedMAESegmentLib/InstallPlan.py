@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from MedMAESegmentLib.Translation import tr as _
+
 TORCH_REQUIREMENT = ">=2.8,!=2.9.*"
 # Slicer's own builds and the PyTorch chosen for the GPU stay as they are, whatever else is installed.
 FROZEN = ("torch", "numpy", "scipy", "SimpleITK")
@@ -65,16 +67,17 @@ class InstallPlan:
     @property
     def text(self) -> str:
         """What will be installed and why, what is there already, what stays frozen; for people."""
-        lines = ["To be installed:"]
-        lines += [f"- {package.requirement}: {package.purpose}, about {package.size}" +
-                  (f"; replaces {package.installed}" if package.installed else "") for package in self.missing]
+        lines = [_("To be installed:")]
+        new, changed = _("- {package}: {purpose}, about {size}"), _("; replaces {version}")
+        lines += [new.format(package=package.requirement, purpose=package.purpose, size=package.size) +
+                  (changed.format(version=package.installed) if package.installed else "") for package in self.missing]
         there = [package for package in self.packages if package.fits]
         if there:
-            lines += ["", "There already:"]
+            lines += ["", _("There already:")]
             lines += [f"- {package.name} {package.installed}: {package.purpose}" for package in there]
         frozen = [f"{package.name} {package.installed}" for package in there if package.name in FROZEN]
         if frozen:
-            lines += ["", f"Kept in their versions: {', '.join(frozen)}."]
+            lines += ["", _("Kept in their versions: {packages}.").format(packages=", ".join(frozen))]
         return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import slicer
 
 import medmae
+from MedMAESegmentLib.Translation import tr as _
 
 SETTING = "MedMAE/Python"
 
@@ -54,7 +55,7 @@ def saveInterpreter(interpreter: Interpreter) -> None:
     """
     settings = _settings()
     if settings is None:
-        raise RuntimeError("The choice of a Python cannot be kept outside of the Slicer application.")
+        raise RuntimeError(_("The choice of a Python cannot be kept outside of the Slicer application."))
     if interpreter.isSlicers:
         settings.remove(SETTING)
     else:
@@ -72,8 +73,9 @@ def findInterpreter(path: str | Path) -> Interpreter:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return Interpreter(str(candidate.absolute()))  # a link stays one: it makes a virtual environment
-    raise ValueError(f"There is no Python at {path}. Choose the program python of a virtual or conda environment, or "
-                     "the folder of the environment.")
+    text = _("There is no Python at {path}. Choose the program python of a virtual or conda environment, or the folder "
+             "of the environment.")
+    raise ValueError(text.format(path=path))
 
 
 def _outsideSlicer() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
 
@@ -54,7 +55,7 @@ def gridOf(volumeNode: slicer.vtkMRMLVolumeNode) -> dict[str, Any]:
     shape = [*array.shape[:3], *([3] if array.ndim == 4 else [])]  # the worker gets colours without transparency
     return {"shape": shape, "affine": networkGeometry(volumeNode).tolist(), "dtype": array.dtype.name,
             "channels_last": array.ndim == 4, "is_2d": array.ndim == 4 and len(array) == 1,
-            "name": f"The volume {volumeNode.GetName()}"}
+            "name": _("The volume {volume}").format(volume=volumeNode.GetName())}
 
 
 def atLeastNeeded(volumeNode: slicer.vtkMRMLVolumeNode, info: Any, box: Sequence[float] | None = None,

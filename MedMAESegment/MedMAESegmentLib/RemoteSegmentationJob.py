@@ -160,6 +160,6 @@ def _progress(status: Any) -> tuple[float, str]:
     if status.queue:
         text += f" ({status.queue})"
     if status.eta_s is not None:
-        text += f", about {duration(status.eta_s)} left"
+        text = _("{progress}, about {time} left").format(progress=text, time=duration(status.eta_s))
     done = status.step / status.total if status.total and status.step and status.state == "running" else 0.0
     return done, text

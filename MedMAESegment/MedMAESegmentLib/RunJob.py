@@ -11,6 +11,7 @@ from medmae.run_folder import RunFolder
 from MedMAESegmentLib.ChildProcess import ChildProcess
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe
 from MedMAESegmentLib.Signal import Signal
+from MedMAESegmentLib.Translation import tr as _
 
 ENDED_STATES = ("done", "failed", "stopped", "interrupted", "cancelled")
 _TAIL_BYTES = 65536
@@ -34,7 +35,7 @@ class RunJob(FollowedJob):
             return
         if self._process is not None:
             self._process.killTree()
-        self.error = RunCancelled("Cancelled.")
+        self.error = RunCancelled(_("Cancelled."))
         self._end("cancelled")
 
     def poll(self) -> bool:
@@ -50,8 +51,8 @@ class RunJob(FollowedJob):
         except (BadInput, OSError, LookupError, TypeError):  # the folder was deleted or damaged
             if self._process is not None and not exited:
                 return False  # or is being replaced at this moment: the child's end will tell
-            state = {"state": "failed", "reason": f"The run folder {self.run.path} was removed or damaged.",
-                     "remedy": "Start again."}
+            text = _("The run folder {folder} was removed or damaged.")
+            state = {"state": "failed", "reason": text.format(folder=self.run.path), "remedy": _("Start again.")}
         name = state["state"]
         if name == "interrupted" and self._process is not None and not exited:
             name = "running"  # silent for long, but alive: we are its parent and know better
@@ -84,11 +85,11 @@ class RunJob(FollowedJob):
 
     def _failure(self, name: str, state: dict[str, Any]) -> Exception:
         if name == "stopped":
-            return RunCancelled("The run was stopped on request.")
-        reason, remedy = state.get("reason") or f"The run {name}.", state.get("remedy")
+            return RunCancelled(_("The run was stopped on request."))
+        reason, remedy = state.get("reason") or _("The run {state}.").format(state=name), state.get("remedy")
         if reason.startswith(("ModuleNotFoundError", "ImportError")):
-            remedy = ("A Python package that the computation needs is missing or damaged. Restart Slicer and try "
-                      "again; if it stays so, reinstall that package.")
+            remedy = _("A Python package that the computation needs is missing or damaged. Restart Slicer and try "
+                       "again; if it stays so, reinstall that package.")
         return RunFailed(" ".join(asSentence(part) for part in (reason, remedy) if part))
 
     def _withoutAWord(self) -> dict[str, Any]:
@@ -96,9 +97,10 @@ class RunJob(FollowedJob):
         code = self._process.exitCode if self._process is not None else None
         output = self._process.lastOutput() if self._process is not None else ""
         if output and not (code is not None and code < 0):
-            return {"reason": f"The computation could not run (exit code {code}). Its last output was:\n{output}"}
-        return {"reason": f"The computation ended without saying why (exit code {code}).",
-                "remedy": "The usual cause is too little memory: close other programs, or use a smaller image."}
+            text = _("The computation could not run (exit code {code}). Its last output was:\n{output}")
+            return {"reason": text.format(code=code, output=output)}
+        return {"reason": _("The computation ended without saying why (exit code {code}).").format(code=code),
+                "remedy": _("The usual cause is too little memory: close other programs, or use a smaller image.")}
 
     def _readProgress(self) -> None:
         """Emit the complete new lines of progress.jsonl."""

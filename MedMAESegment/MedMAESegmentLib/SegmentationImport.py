@@ -11,6 +11,7 @@ import slicer
 import vtk
 
 from MedMAESegmentLib.ImportOptions import ImportOptions
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas
 
 LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
@@ -34,7 +35,7 @@ def loadSegmentation(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, geometry:
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(loaded, True):
-        raise RuntimeError("The segmentation was computed but could not be loaded.")
+        raise RuntimeError(_("The segmentation was computed but could not be loaded."))
     segmentation = loaded.GetSegmentation()
     _moveOntoVoxels(segmentation, geometry, ijkToRas(volumeNode))
     segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
@@ -137,5 +138,6 @@ def _moveOntoVoxels(segmentation: slicer.vtkSegmentation, source: np.ndarray, ta
         shifted = np.eye(4)
         shifted[:3, 3] = np.round(offset[:3, 3])
         if not np.allclose(offset, shifted, atol=1e-3):
-            raise RuntimeError("The segmentation was computed on another grid than the volume's; it was not loaded.")
+            raise RuntimeError(_("The segmentation was computed on another grid than the volume's; it was not "
+                                 "loaded."))
         labelmap.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(target @ shifted))

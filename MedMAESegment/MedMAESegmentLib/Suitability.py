@@ -26,15 +26,17 @@ def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMR
     folder = resolve_model(model)
     info = load_info(folder)
     if info.task != task:
-        raise ValueError(f"The model {info.name} is for {info.task}, not for {task}. Choose another model.")
+        text = _("The model {model} is for {itsTask}, not for {task}. Choose another model.")
+        raise ValueError(text.format(model=info.name, itsTask=info.task, task=task))
     if volumeNodes is None:
         return folder.resolve(), info
     channels = sum(_components(node) for node in volumeNodes)
     isColourOrGrey = len(volumeNodes) == 1 and {channels, info.image_channels} <= {1, 3}  # the engine makes one of it
     if channels != info.image_channels and not isColourOrGrey:
         names = ", ".join(str(channel.get("name", "")) for channel in info.channels[:info.image_channels])
-        raise ValueError(f"The model {info.name} sees {info.image_channels} channels ({names}), but the volumes have "
-                         f"{channels}. Give one volume for each channel, in this order.")
+        text = _("The model {model} sees {wanted} channels ({names}), but the volumes have {found}. Give one volume "
+                 "for each channel, in this order.")
+        raise ValueError(text.format(model=info.name, wanted=info.image_channels, names=names, found=channels))
     return folder.resolve(), info
 
 
@@ -59,19 +61,19 @@ def refuseUnusable(volumeNodes: Sequence[Any], segmentationNode: Any) -> None:
         ValueError: why not, and what to do.
     """
     if not volumeNodes:
-        raise ValueError("A volume is needed. Load one and select it.")
+        raise ValueError(_("A volume is needed. Load one and select it."))
     for node in volumeNodes:
         voxels(node)
         if node.GetScene() is not slicer.mrmlScene:
-            raise ValueError(f"The volume {node.GetName()} is not in the scene. Add it first.")
+            raise ValueError(_("The volume {volume} is not in the scene. Add it first.").format(volume=node.GetName()))
     if segmentationNode is None:
         return
     if not isinstance(segmentationNode, slicer.vtkMRMLSegmentationNode):
-        raise ValueError("The result needs a segmentation node. Give one, or none for a new one.")
+        raise ValueError(_("The result needs a segmentation node. Give one, or none for a new one."))
     if not canReceive(segmentationNode, volumeNodes[0]):
-        raise ValueError(f"The segmentation {segmentationNode.GetName()} is under another transform than the volume "
-                         f"{volumeNodes[0].GetName()}, so that its segments would move. Choose a new segmentation, or "
-                         "put both under the same transform.")
+        text = _("The segmentation {segmentation} is under another transform than the volume {volume}, so that its "
+                 "segments would move. Choose a new segmentation, or put both under the same transform.")
+        raise ValueError(text.format(segmentation=segmentationNode.GetName(), volume=volumeNodes[0].GetName()))
 
 
 def _components(volumeNode: slicer.vtkMRMLVolumeNode) -> int:

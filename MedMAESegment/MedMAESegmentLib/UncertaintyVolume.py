@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 
 from MedMAESegmentLib.SegmentationImport import placeBeside
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas
 
 _NIFTI_HEADER_BYTES, _OFFSET_AT = 352, 108
@@ -25,7 +26,7 @@ def readMap(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     offset = int(np.frombuffer(content, "<f4", 1, _OFFSET_AT)[0]) if len(content) >= _NIFTI_HEADER_BYTES else 0
     voxels = np.frombuffer(content, np.uint8, offset=offset)
     if voxels.size != np.prod(shape):
-        raise RuntimeError("The map of uncertainty has another size than the image; it was not loaded.")
+        raise RuntimeError(_("The map of uncertainty has another size than the image; it was not loaded."))
     return voxels.reshape(shape)
 
 

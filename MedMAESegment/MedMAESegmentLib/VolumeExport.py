@@ -13,6 +13,8 @@ import numpy as np
 import slicer
 import vtk
 
+from MedMAESegmentLib.Translation import tr as _
+
 _NRRD_TYPES = {"f4": "float", "f8": "double", "i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16",
                "i4": "int32", "u4": "uint32", "i8": "int64", "u8": "uint64"}
 _SLAB_BYTES = 32 * 2**20
@@ -25,18 +27,20 @@ def voxels(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
         ValueError: the node is missing, empty, or holds something else than scalars or colours.
     """
     if not isinstance(volumeNode, slicer.vtkMRMLVolumeNode):
-        raise ValueError("A volume is needed. Load one and select it.")
+        raise ValueError(_("A volume is needed. Load one and select it."))
+    name = volumeNode.GetName()
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise ValueError(f"{volumeNode.GetName()} is a label map, not an image. Choose the image; one that was loaded "
-                         "as a label map by mistake becomes a scalar volume in the module Volumes.")
+        raise ValueError(_("{volume} is a label map, not an image. Choose the image; one that was loaded as a label "
+                           "map by mistake becomes a scalar volume in the module Volumes.").format(volume=name))
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
-        raise ValueError(f"The volume {volumeNode.GetName()} is empty. Load its image first.")
+        raise ValueError(_("The volume {volume} is empty. Load its image first.").format(volume=name))
     if image.GetNumberOfPoints() == 1:  # and Slicer crashes when it reads a segmentation of one voxel
-        raise ValueError(f"The volume {volumeNode.GetName()} is a single voxel. Load a whole image.")
+        raise ValueError(_("The volume {volume} is a single voxel. Load a whole image.").format(volume=name))
     if image.GetNumberOfScalarComponents() not in (1, 3, 4):
-        raise ValueError(f"The volume {volumeNode.GetName()} has {image.GetNumberOfScalarComponents()} components a "
-                         "voxel; MedMAE reads grey (1) and colour (3) images. Extract one component first.")
+        text = _("The volume {volume} has {components} components a voxel; MedMAE reads grey (1) and colour (3) "
+                 "images. Extract one component first.")
+        raise ValueError(text.format(volume=name, components=image.GetNumberOfScalarComponents()))
     return slicer.util.arrayFromVolume(volumeNode)
 
 

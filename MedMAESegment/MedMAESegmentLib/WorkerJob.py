@@ -8,10 +8,8 @@ from typing import Any
 
 from medmae.worker.client import Request, WorkerError
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.WorkerSession import WorkerSession
-
-_MISSING_PACKAGE = ("A Python package that the computation needs is missing or damaged. Restart Slicer and try again; "
-                    "if it stays so, reinstall that package.")
 
 
 class WorkerJob(FollowedJob):
@@ -32,7 +30,7 @@ class WorkerJob(FollowedJob):
     def cancel(self) -> None:
         """End the job at once; the worker obeys within two seconds, and is replaced if it does not."""
         if not self._ended:
-            self.error = RunCancelled("Cancelled.")
+            self.error = RunCancelled(_("Cancelled."))
             self._end("cancelled")
 
     def poll(self) -> bool:
@@ -64,7 +62,7 @@ class WorkerJob(FollowedJob):
         """Say that the result is about to be taken, and take it at the next look, when that is on the screen."""
         if not self._isAboutToTake:
             self._isAboutToTake = True
-            self._progress(1.0, "Taking over the result")
+            self._progress(1.0, _("Taking over the result"))
             return
         try:
             self.result = self._takeResult()
@@ -82,15 +80,16 @@ class WorkerJob(FollowedJob):
     def _failure(self, error: WorkerError) -> Exception:
         """The worker's reason in the user's terms; its log goes into Slicer's."""
         if error.kind == "cancelled":
-            return RunCancelled("Cancelled.")
+            return RunCancelled(_("Cancelled."))
         if error.kind == "bad_input":  # the reason says already what to do
             return RunFailed(error.reason)
         logging.getLogger(__name__).info("Log of the computation that failed:\n%s", self._session.log())
         reason, remedy = error.reason, error.remedy
         if "ModuleNotFoundError" in reason or "ImportError" in reason:
-            remedy = _MISSING_PACKAGE
+            remedy = _("A Python package that the computation needs is missing or damaged. Restart Slicer and try "
+                       "again; if it stays so, reinstall that package.")
         elif remedy and "log" in remedy:
-            remedy = "Slicer's log has the details."
+            remedy = _("Slicer's log has the details.")
         return RunFailed(" ".join(asSentence(part) for part in (reason, remedy) if part))
 
     def _tellProgress(self) -> None:
@@ -101,7 +100,7 @@ class WorkerJob(FollowedJob):
             self._progress(record["step"] / max(1, record["total"]), describe(record))
         elif state != self.state and record is None:
             self.state = state
-            self._progress(0.0, "Loading the model")
+            self._progress(0.0, _("Loading the model"))
 
     def _cleanUp(self) -> None:
         self._session.abandon(self._request, self._images)
