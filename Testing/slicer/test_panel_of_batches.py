@@ -539,3 +539,18 @@ def test_in_the_whole_panel_a_batch_goes_on_while_another_module_is_open(
     assert not page.isBusy and panel.logic.jobs == []
     settle(page, qt_application)
     assert table(page) == [] and panel._parameterNode.batchSource == ""
+
+
+def test_what_is_different_for_files_and_elsewhere_is_said(page, choose, run, folder, plan):
+    from dataclasses import replace
+
+    plan("pause=0")
+    page.chosen.append(replace(page.chosen[0], options={"smoothing": 0.5, "uncertainty": True}))
+    choose(folder)
+    assert page.ui.batchHintLabel.text == "Files hold voxels, no surfaces: smoothing is left out."
+    run()
+    assert table(page) == ["Done"] * 3
+    page.chosen.append(replace(page.chosen[0], target="gpu-box"))
+    choose(folder, folder.parent / "out")
+    assert page.ui.batchHintLabel.text == (
+        "All images are one job on gpu-box; the results come when it has ended.")
