@@ -187,6 +187,19 @@ def test_a_volume_that_cannot_be_used_is_told_before_it_is_tried(open_panel, sce
     assert "The volume nothing is empty." in warned(open_panel("MedMAESegment"))
 
 
+@pytest.mark.parametrize("width", [380, 420])
+def test_long_warnings_are_not_cut_off(open_panel, make_volume, installed, qt_application, width):
+    make_volume(name="MR of somebody with a name that is long").SetAttribute("DICOM.Modality", "MR")
+    installed(model_info("Abdomen", labels=LABELS, training={
+        "ranges": {"spacing_mm": [[8, 8, 8], [9, 9, 9]], "shape": [[50, 50, 50], [60, 60, 60]]}}))
+    panel = open_panel("MedMAESegment")
+    assert warned(panel).count("\n\n") == 2
+    qt_application.show(panel, width, qt_application.heightOf(panel, width))
+    label = panel.ui.warningsLabel
+    assert label.height >= label.heightForWidth(label.width)
+    assert panel.ui.volumePage.width <= width and panel.ui.segmentButton.visible
+
+
 def test_a_region_that_is_turned_is_warned_about(open_panel, make_volume, model, qt_application):
     make_volume()
     panel = open_panel("MedMAESegment")
@@ -340,7 +353,7 @@ def test_a_classification_model_shows_classes_and_nothing_about_segments(
     rows = [[ui.resultTable.item(row, column).text() for column in range(3)] for row in range(2)]
     assert rows == [["fracture", "80 %", "k 4"], ["none", "20 %", "k 1"]]
     assert "Not calibrated" in ui.resultTable.horizontalHeaderItem(1).toolTip()
-    assert ui.statusLabel.text.startswith("Done in")
+    assert ui.statusLabel.text.startswith("Done in") and ui.statusLabel.text.endswith(": fracture.")
     assert volume.GetAttribute("MedMAE.class") == "fracture"
     panel._modelSection.name = "Abdomen"
     assert ui.segmentButton.text == "Segment" and all(widget.visible for widget in about)

@@ -268,7 +268,10 @@ def _status(run: VolumeRun) -> str:
         return _("Cancelled.")
     if run.state == "failed":
         return str(run.job.error) if run.job is not None else ""
-    return _("Done in {time}.").format(time=duration(run.seconds))
+    time = duration(max(run.seconds, 1))
+    if run.choices.isClassification:
+        return _("Done in {time}: {label}.").format(time=time, label=run.job.result.label)
+    return _("Done in {time}.").format(time=time)
 
 
 def _failure(choices: Choices) -> str:
