@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
     LABELS,
-    answer,
+    agree,
     installed,
     model,
     model_info,

@@ -54,16 +54,16 @@ def open_panel(qt_application, monkeypatch, scene):
 
 
 @pytest.fixture
-def answer(monkeypatch):
+def agree(monkeypatch):
     """Answer questions of the panel with yes from now on, or with no; gives the list of those that are asked."""
     import slicer
 
-    def answer_them(isYes):
+    def agree_to_them(isYes):
         asked = []
         monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text) or isYes)
         return asked
 
-    return answer_them
+    return agree_to_them
 
 
 @pytest.fixture

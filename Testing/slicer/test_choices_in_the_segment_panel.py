@@ -214,18 +214,18 @@ def test_a_region_that_is_turned_is_warned_about(open_panel, make_volume, model,
 
 
 def test_only_serious_warnings_are_asked_about_and_only_once(open_panel, make_volume, installed, work_plan,
-                                                             fake_worker, answer):
+                                                             fake_worker, agree):
     work_plan("work=60")
     volume = make_volume(name="MR of somebody")
     volume.SetAttribute("DICOM.Modality", "MR")
     installed(model_info("Abdomen", labels=LABELS, training={"ranges": {"shape": [[50, 50, 50], [60, 60, 60]]}}))
     panel = open_panel("MedMAESegment")
     panel.logic.worker = fake_worker
-    asked = answer(False)
+    asked = agree(False)
     panel.ui.segmentButton.click()
     assert "modality MR" in asked[0] and "size" not in asked[0] and asked[0].endswith("Go on?")
     assert panel.logic.jobs == []
-    asked = answer(True)
+    asked = agree(True)
     for _press in range(4):  # started, cancelled, started, cancelled
         panel.ui.segmentButton.click()
     assert len(asked) == 1
@@ -282,19 +282,19 @@ def test_looking_for_warnings_never_holds_the_event_loop(open_panel, scene, inst
 
 
 def test_other_computers_are_offered_and_agreed_to_once_for_each_scene(
-        open_panel, application, make_volume, model, targets, answer):
+        open_panel, application, make_volume, model, targets, agree):
     make_volume()
     panel = open_panel("MedMAESegment")
     assert panel.ui.computeSelector.itemText(3) == "gpu-box (another computer)"
     panel.ui.computeSelector.setCurrentIndex(3)
     assert panel.choices().arguments() == {"device": "auto", "target": "gpu-box"}
     assert "copied to gpu-box" in panel.ui.costsLabel.text
-    asked = answer(False)
+    asked = agree(False)
     panel.ui.segmentButton.click()
     assert "will leave this computer for gpu-box" in asked[0] and panel.logic.jobs == []
-    answer(True)
+    agree(True)
     assert panel._volumePage._mayBegin()
-    asked = answer(True)
+    asked = agree(True)
     assert panel._volumePage._mayBegin() and asked == []
     application.clear()
     make_volume()
@@ -303,12 +303,12 @@ def test_other_computers_are_offered_and_agreed_to_once_for_each_scene(
     assert panel._volumePage._mayBegin() and len(asked) == 1
 
 
-def test_a_target_that_was_removed_disappears(open_panel, make_volume, model, targets, answer):
+def test_a_target_that_was_removed_disappears(open_panel, make_volume, model, targets, agree):
     make_volume()
     panel = open_panel("MedMAESegment")
     panel.ui.computeSelector.setCurrentIndex(3)
     targets.remove_target("gpu-box")
-    answer(True)
+    agree(True)
     with pytest.raises(BadInput, match="There is no target gpu-box"):
         panel._volumePage.onSegmentButton()
     panel.exit()

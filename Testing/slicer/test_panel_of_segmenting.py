@@ -83,14 +83,14 @@ def test_segments_are_kept_and_the_new_ones_get_a_number(panel, volume, qt_appli
 
 
 def test_segments_that_may_have_been_corrected_are_replaced_only_after_asking(
-        panel, volume, qt_application, work_plan, result_file, make_segmentation, answer):
+        panel, volume, qt_application, work_plan, result_file, make_segmentation, agree):
     work_plan(f"labels={result_file(volume)}")
     panel._parameterNode.segmentation = node = make_segmentation(volume, {"left": BOX, "mine": BOX})
     panel.ui.replaceCheckBox.click()
     panel.ui.segmentButton.click()
     assert "The segments left in" in panel.question
     assert panel.logic.jobs == [] and panel.ui.segmentButton.text == "Segment"
-    answer(True)
+    agree(True)
     panel.ui.segmentButton.click()
     until(qt_application, ended(panel))
     names = [node.GetSegmentation().GetNthSegment(index).GetName() for index in range(3)]
