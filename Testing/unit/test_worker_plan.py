@@ -52,13 +52,14 @@ def worker():
 
 
 def planned(worker, model, grid=GRID, measure=True, **settings):
+    settings = {"device": "cpu", **settings}
     return worker.wait(worker.plan(model, [grid], settings=settings, measure=measure), 120).result
 
 
 def test_windows_and_passes_are_those_of_the_segmentation_and_the_model_stays_warm(worker, model):
     array = volume()
     told = planned(worker, model)
-    request = worker.wait(worker.segment(model, [worker.image(array, AFFINE)]), 60)
+    request = worker.wait(worker.segment(model, [worker.image(array, AFFINE)], settings={"device": "cpu"}), 60)
     assert request.result["warm"]
     assert (told["windows"], told["passes"]) == (request.result["windows"], request.result["passes"])
     assert (told["members"], told["window"], told["memory_steps"], told["device"]) == (1, [16] * 3, [], "cpu")

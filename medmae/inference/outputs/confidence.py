@@ -37,10 +37,9 @@ class Confidence:
         step = -(-len(points) // MOST_POINTS)
         sample = points[::step]
         probabilities = torch.softmax(head.logits(features.flatten(1).index_select(1, sample)), 0)
-        highest, winner = probabilities.max(0)
-        sums = torch.zeros_like(self._sums, device=highest.device)
-        sums.index_add_(1, winner, torch.stack([highest, torch.ones_like(highest)]).double())
-        self._sums += sums.cpu() * (len(points) / len(sample))
+        highest, winner = (each.cpu() for each in probabilities.max(0))
+        weight = len(points) / len(sample)
+        self._sums.index_add_(1, winner, torch.stack([highest, torch.ones_like(highest)]).double() * weight)
 
     def means(self) -> list[float | None]:
         """The mean of each class but background; None for classes that won nowhere."""
