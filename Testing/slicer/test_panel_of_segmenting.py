@@ -299,3 +299,20 @@ def test_a_result_that_is_deleted_leaves_its_table(panel, volume, qt_application
     panel.exit()
     panel.enter()
     assert shown(panel)[0][0] == "left" and not panel.ui.editButton.enabled
+
+
+def test_closing_the_scene_while_the_volume_is_handed_over_leaves_an_empty_panel(panel, application, work_plan,
+                                                                                 monkeypatch):
+    work_plan("work=60")
+    monkeypatch.setattr(slicer.app, "processEvents", application.clear)
+    panel.ui.segmentButton.click()
+    assert panel.isIdle() and panel.logic.jobs == []
+    assert panel.ui.statusLabel.text == "Choose a volume." and not panel.ui.progressBar.visible
+
+
+def test_removing_the_volume_while_it_is_handed_over_is_explained(panel, volume, scene, work_plan, monkeypatch):
+    work_plan("work=60")
+    monkeypatch.setattr(slicer.app, "processEvents", lambda: scene.RemoveNode(volume))
+    with pytest.raises(ValueError, match="was removed from the scene while it was being handed over"):
+        panel._volumePage.onSegmentButton()
+    assert panel.isIdle() and panel.ui.statusLabel.text == "Choose a volume."
