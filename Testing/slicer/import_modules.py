@@ -41,9 +41,9 @@ def main() -> None:
     _watching = True
     for name in sys.argv[1:]:
         importlib.import_module(name)
-    for file in sorted(ROOT.glob("*MedMAE*/*Lib/*.py")):
+    for file in sorted(ROOT.glob("*MedMAE*/*Lib/**/*.py")):
         if file.stem != "__init__":
-            importlib.import_module(f"{file.parent.name}.{file.stem}")
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts[1:]))
     _watching = False
     heavy = HEAVY & (set(sys.modules) - before)
     if heavy:

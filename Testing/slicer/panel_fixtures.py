@@ -25,7 +25,9 @@ LABELS = [{"name": "background", "value": 0}, {"name": "left", "value": 1, "colo
 def qt_application(application):
     from qtapp.application import PanelApplication
 
-    return PanelApplication(SOURCE)
+    made = PanelApplication(SOURCE)
+    made.heavyBefore = {"torch", "monai"} & set(sys.modules)  # of tests of the engine, where they are collected as well
+    return made
 
 
 @pytest.fixture
