@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -53,6 +54,7 @@ def main(panels: Path, states: Path, work: Path) -> None:
                      f"Synthetic CT {number + 1}") for number in (4, 5, 6)]
     pictures.volume(volumes[0], "Synthetic abdomen", panels / "MedMAESegment.png")
     pictures.batch()
+    _effect(application, volumes[0], states / "segment-effect.png")
     mrml.clear()
     _loadPicture(work / "xray" / "images" / "xray_032.png", "Synthetic chest X-ray")
     pictures.classification("Synthetic chest X-ray finding")
@@ -131,6 +133,32 @@ def _train(application, cases, picture: Path) -> None:
     _until(application, lambda: panel._job is None)
     assert panel.ui.statusLabel.text.startswith("The model Synthetic abdomen is ready"), panel.ui.statusLabel.text
     panel.cleanup()
+
+
+def _effect(application, volume, picture: Path) -> None:
+    """The effect of the Segment Editor, with its model taken into a new segmentation."""
+    import slicer
+    from qtapp import effects
+
+    module = ROOT / "SegmentEditorMedMAE"
+    sys.path.insert(0, str(module))
+    effects.install(os.environ["SLICER_PYTHON_SOURCE"])
+    effect = effects.ScriptedEffect()
+    effect.setPythonSource(module / "SegmentEditorMedMAELib" / "SegmentEditorEffect.py")
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Edited")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    editor = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    editor.SetAndObserveSegmentationNode(segmentation)
+    editor.SetAndObserveSourceVolumeNode(volume)
+    effect.edit(editor)
+    effect.frame.resize(420, 150)
+    options = effect.self()
+    options.applyButton.click()
+    _until(application, lambda: not options._run.isRunning)
+    assert options.statusLabel.text.startswith("Done"), options.statusLabel.text
+    application.screenshot(SimpleNamespace(parent=effect.frame), picture)
+    options.cleanup()
 
 
 def _until(application, condition: Callable[[], bool]) -> None:
