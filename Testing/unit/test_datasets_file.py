@@ -272,3 +272,23 @@ def test_values_that_label_maps_cannot_hold_are_refused_before_anything_is_compu
 def test_classes_may_have_negative_values(write):
     assert load_dataset(write(changed(CLASSIFICATION, labels={"no": -1, "yes": 1}, training=[]))).labels == {
         "no": -1, "yes": 1}
+
+
+def test_labels_may_bring_the_colours_and_terms_that_a_model_shows(write):
+    from medmae.models.labels import model_labels
+
+    terms = {"category": ["SCT", "1", "Structure"], "type": ["SCT", "2", "Lobe"]}
+    dataset = load_dataset(write(changed(SEGMENTATION, labels={"background": 0, "liver": 1, "lobe": 2},
+                                         looks={"lobe": {"color": [0.1, 0.2, 1], "terminology": terms}})))
+    background, liver, lobe = model_labels(dataset.labels, dataset.looks)
+    assert lobe == {"name": "lobe", "value": 2, "color": [0.1, 0.2, 1], "terminology": terms}
+    assert [background, liver] == model_labels(dataset.labels)[:2]
+
+
+@pytest.mark.parametrize(("looks", "message"), [
+    ({"spleen": {"color": [0, 0, 1]}}, "spleen"), ([], "'looks' must give"), ({"liver": "red"}, "'looks' must give"),
+    ({"liver": {"color": [0, 0, 2]}}, "three numbers from 0 to 1"), ({"liver": {"color": [True, 0, 0]}}, "three num"),
+    ({"liver": {"terminology": {"type": ["SCT", "2"]}}}, "lists of scheme, code and meaning")])
+def test_looks_that_nobody_can_show_are_told(write, looks, message):
+    with pytest.raises(BadInput, match=message):
+        load_dataset(write(changed(SEGMENTATION, looks=looks)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -103,3 +104,7 @@ def test_every_slice_can_be_drawn(plane, is_colour, down, across, value):
     labels = np.full(plane.shape, value)
     image = np.repeat(plane[..., None], 3, -1) if is_colour else plane
     assert np.isfinite(read(preview_png(image, labels, {1: RED, 2: GREEN}, (down, across)))).all()
+
+
+def test_a_picture_may_be_smaller():
+    assert preview_png(np.zeros((40, 60)), None, {}, (1.0, 1.0), side=96)[16:24] == struct.pack(">II", 96, 96)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medmae.errors import BadInput
 
@@ -53,6 +53,8 @@ class Dataset:
         task: what the labels are for; None when no case has a label.
         modalities: one DICOM code for each channel (CT, MR, PT, DX, US, ...).
         channel_names: the channels as the file names them.
+        looks: how people see labels, by name: {"color": [red, green, blue] in 0..1, "terminology": {...} or None} (see
+            `medmae.volumes.terminology`); labels that the file says nothing of are left out.
         draws: seed to ids of training cases in the order in which few-label draws take them, where the file settles
             it: one whose cases were renamed, as it goes to another computer, draws as the original does.
         labels: name to stored value, in the order of the network's classes: ascending values, and for segmentation
@@ -70,6 +72,7 @@ class Dataset:
     subsets: dict[str, tuple[str, ...]]
     channel_names: tuple[str, ...] = ()
     draws: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    looks: dict[str, dict[str, Any]] = field(default_factory=dict)
     _subset_ids: dict[str, tuple[str, ...]] | None = None
 
     def cases(self, key: str) -> tuple[Case, ...]:
@@ -126,7 +129,8 @@ def load_dataset(path: Path | str) -> Dataset:
 
     The form is that of the Medical Segmentation Decathlon and of MONAI data lists: ``labels`` as name to value or value
     to name, ``modality`` or ``channel_names``, and lists of items ``{image, label, subject?, id?}`` or plain paths,
-    relative to the file. An item may state a ``modality`` of its own, for pretraining on images of several.
+    relative to the file. ``looks`` gives labels the colours and terms of the model that is trained on them. An item may
+    state a ``modality`` of its own, for pretraining on images of several.
 
     Raises:
         BadInput: the file cannot be used; the message lists all its problems.

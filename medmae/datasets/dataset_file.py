@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from medmae.datasets.dataset import Case, ClassValue, Dataset, Task
-from medmae.datasets.labels import dicom_code, parse_labels, parse_modalities
+from medmae.datasets.labels import dicom_code, parse_labels, parse_looks, parse_modalities
 from medmae.datasets.problems import raise_problems
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.volumes import output_name
 
-MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets", "draws")
+MEANINGFUL_KEYS = ("name", "task", "labels", "modality", "channel_names", "subsets", "draws", "looks")
 USUAL_LISTS = ("training", "validation", "test", "unlabeled")
 UNKNOWN_MODALITY = "OT"  # DICOM's code for "other"; intensities are then scaled robustly, image by image
 ITEM_KEYS = ("image", "label", "subject", "id", "modality")
@@ -44,12 +44,13 @@ def parse_dataset(path: Path) -> Dataset:
     _check_crossing(cases, problems)
     subsets, subset_ids = _subsets(data.get("subsets", {}), items, cases, problems)
     draws = _draws(data.get("draws", {}), cases.get("training", []), problems)
+    looks = parse_looks(data.get("looks", {}), labels, problems)
     name = data.get("name", path.parent.name)
     if not isinstance(name, str):
         problems.append(f"'name' is {name!r}, not text.")
     raise_problems(problems, f"The dataset file {path}", "Correct the file and start again.")
     return Dataset(path, name, task, modalities, labels, {key: tuple(found) for key, found in cases.items()}, subsets,
-                   channel_names, draws, subset_ids)
+                   channel_names, draws, looks, subset_ids)
 
 
 def _file(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 # Names seen in Decathlon, nnU-Net and BraTS files; the default normalisation is chosen by the DICOM code.
@@ -89,6 +90,35 @@ def _background_first(labels: dict[str, int]) -> dict[str, int]:
         return {"background": 0, **labels}
     first = (named or zero)[0]
     return {first: labels[first], **{name: value for name, value in labels.items() if name != first}}
+
+
+def parse_looks(raw: Any, labels: Mapping[str, int], problems: list[str]) -> dict[str, dict[str, Any]]:
+    """Colours and terms of labels by name, from {name: {"color": [r, g, b], "terminology": {...}}}; both are optional.
+    """
+    looks: dict[str, dict[str, Any]] = {}
+    for name, look in (raw if isinstance(raw, dict) else {"": raw}).items():
+        color = look.get("color") if isinstance(look, dict) else None
+        terminology = look.get("terminology") if isinstance(look, dict) else None
+        if name not in labels or not isinstance(look, dict):
+            problems.append(f"'looks' must give names of 'labels' a colour and terms, but it has {name!r}: {look!r}.")
+        elif color is not None and not _is_color(color):
+            problems.append(f"'looks' gives '{name}' the colour {color!r}; three numbers from 0 to 1 are needed.")
+        elif terminology is not None and not _is_terminology(terminology):
+            problems.append(f"'looks' gives '{name}' terms that are not lists of scheme, code and meaning.")
+        else:
+            looks[name] = {key: value for key, value in (("color", color), ("terminology", terminology)) if value}
+    return looks
+
+
+def _is_color(color: Any) -> bool:
+    return isinstance(color, list) and len(color) == 3 and all(
+        isinstance(part, (int, float)) and not isinstance(part, bool) and 0 <= part <= 1 for part in color)
+
+
+def _is_terminology(terms: Any) -> bool:
+    return isinstance(terms, dict) and all(
+        isinstance(term, list) and len(term) == 3 and all(isinstance(part, str) for part in term)
+        for term in terms.values())
 
 
 def parse_modalities(data: dict[str, Any], problems: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -46,7 +46,8 @@ def describe_model(run: RunFolder, plan: Plan, preprocessing: Preprocessing, arc
     return ModelInfo(
         name=run.path.resolve().name, task=dataset.task, method=config.method, preset=config.preset,
         architecture=architecture, channels=_channels(dataset, preprocessing),
-        labels=model_labels(dataset.labels), modality=dataset.modalities[0], **preprocessing.model_fields(),
+        labels=model_labels(dataset.labels, dataset.looks), modality=dataset.modalities[0],
+        **preprocessing.model_fields(),
         training={"dataset": dataset.name, "cases": len(plan.training),
                   "subjects": len({case.subject for case in plan.training}), "steps": config.steps,
                   "batch_size": config.batch_size, "seed": config.seed,

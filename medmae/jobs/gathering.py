@@ -145,7 +145,8 @@ def described(dataset: Dataset) -> dict[str, Any]:
     """What a dataset file says of all its cases, without its name."""
     names = dataset.channel_names or dataset.modalities
     return {"name": DATASET_NAME, "channel_names": {str(number): name for number, name in enumerate(names)},
-            **({"task": dataset.task, "labels": dataset.labels} if dataset.task else {})}
+            **({"task": dataset.task, "labels": dataset.labels} if dataset.task else {}),
+            **({"looks": dataset.looks} if dataset.looks else {})}
 
 
 def neutral_ids(count: int) -> list[str]:

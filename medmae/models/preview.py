@@ -54,18 +54,19 @@ def without_small_print(plane: NDArray) -> NDArray[np.float64]:
 
 
 def preview_png(plane: NDArray, labels: NDArray | None, colors: Mapping[int, Sequence[float]],
-                pixel_mm: tuple[float, float]) -> bytes:
-    """Draw a slice into a PNG of `SIDE` x `SIDE` pixels; with labels it is cut to what lies around them.
+                pixel_mm: tuple[float, float], side: int = SIDE) -> bytes:
+    """Draw a slice into a PNG of `side` x `side` pixels; with labels it is cut to what lies around them.
 
     Args:
         plane: (rows, columns), or (rows, columns, 3) as red, green and blue; of any range.
         labels: (rows, columns) of values, 0 for none; or None.
         colors: red, green and blue in 0..1 of the values that are drawn.
         pixel_mm: size of a pixel (down, across).
+        side: of the picture, in pixels.
     """
     low, high = np.percentile(plane, [1, 99.5])
     shown = np.clip((np.asarray(plane, np.float64) - low) / max(high - low, 1e-9), 0, 1)
-    rows, columns = _places(plane.shape[:2], labels, np.array(pixel_mm, float))
+    rows, columns = _places(plane.shape[:2], labels, np.array(pixel_mm, float), side)
     picture = _sampled(shown, rows, columns)
     picture = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture
     if labels is not None:
@@ -79,7 +80,8 @@ def preview_png(plane: NDArray, labels: NDArray | None, colors: Mapping[int, Seq
     return _png(np.round(255 * picture).astype(np.uint8))
 
 
-def _places(shape: tuple[int, ...], labels: NDArray | None, pixel_mm: NDArray) -> tuple[NDArray, NDArray]:
+def _places(shape: tuple[int, ...], labels: NDArray | None, pixel_mm: NDArray,
+            pixels: int) -> tuple[NDArray, NDArray]:
     """Rows and columns, as fractions, of the pixels of a square picture in mm around what is labelled."""
     whole = np.array(shape) * pixel_mm
     centre, side = whole / 2, float(whole.max())
@@ -89,7 +91,7 @@ def _places(shape: tuple[int, ...], labels: NDArray | None, pixel_mm: NDArray) -
         side = min(side, max(_MARGIN * float((high - low).max()), _LEAST_SHARE * side))
         room = np.maximum(whole - side, 0) / 2  # the picture stays inside of the slice where it can
         centre = np.clip((low + high) / 2, whole / 2 - room, whole / 2 + room)
-    steps = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    steps = (np.arange(pixels) + 0.5) / pixels - 0.5
     rows, columns = ((middle + steps * side) / mm - 0.5 for middle, mm in zip(centre, pixel_mm, strict=True))
     return rows, columns
 
