@@ -12,6 +12,7 @@ import vtk
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels, writeNrrd, writeVolume
 
 from medmae.files import write_json
+from medmae.volumes.terminology import from_slicer_text
 from MedMAETrainLib.LabelExport import Label, labelArray, segmentByName, segmentNames
 
 CasePair = tuple[Any, Any]  # (vtkMRMLVolumeNode, vtkMRMLSegmentationNode)
@@ -92,7 +93,10 @@ def exportDataset(cases: Sequence[CasePair], folder: Path, modality: str, *, all
     path = folder / "dataset.json"
     write_json(path, {
         "name": "annotated in 3D Slicer", "task": "segmentation", "channel_names": {"0": modality},
-        "labels": {"background": 0, **{label.name: label.value for label in labels}}, "training": items})
+        "labels": {"background": 0, **{label.name: label.value for label in labels}},
+        "looks": {label.name: {"color": list(label.color), "terminology": from_slicer_text(label.terminology)}
+                  for label in labels},
+        "training": items})
     return path, labels
 
 

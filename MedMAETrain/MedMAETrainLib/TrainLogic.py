@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
@@ -86,7 +85,7 @@ class TrainLogic:
         run = _createRun(config, encoderPath)
         try:
             labels = self._handOver(cases, run, modality, allowMissing, report)
-            writeRequest(run, _modelName(name, labels), [dataclasses.asdict(label) for label in labels])
+            writeRequest(run, _modelName(name, labels))
             report(0.0, "Starting")
             process = ChildProcess(run.path, detached=True, command=self.engineCommand)
             process.start()

@@ -70,7 +70,6 @@ class TrainingJob(RunJob):
 
         self._request = readRequest(self.run.path / REQUEST_FILE)  # another Slicer may have been quicker
         if self._request["installed"] is None:
-            _keepLook(self.run.model, self._request["labels"])
             folder = install_model(self.run.model, name=_freeName(self._request["name"]))
             self._request["installed"] = folder.name
             write_json(self.run.path / REQUEST_FILE, self._request)
@@ -86,12 +85,12 @@ class TrainingJob(RunJob):
                 log.warning("The run %s could not be marked as seen: %s", self.run.path, error)
 
 
-def writeRequest(run: RunFolder, name: str, labels: list[dict]) -> None:
-    """Note what Slicer will do with the model: its name, and the looks of the segments it was trained on.
+def writeRequest(run: RunFolder, name: str) -> None:
+    """Note what Slicer will do with the model: the name that it gets.
 
     "installed" becomes the model's name in the list, "told" becomes true once a Slicer has seen how the run ended.
     """
-    write_json(run.path / REQUEST_FILE, {"name": name, "labels": labels, "installed": None, "told": False})
+    write_json(run.path / REQUEST_FILE, {"name": name, "installed": None, "told": False})
 
 
 def readRequest(file: Path) -> dict[str, Any]:
@@ -101,7 +100,7 @@ def readRequest(file: Path) -> dict[str, Any]:
         BadInput: it is damaged.
     """
     request = read_json(file, "request of MedMAETrain")
-    if not isinstance(request, dict) or not {"name", "labels", "installed", "told"} <= set(request):
+    if not isinstance(request, dict) or not {"name", "installed", "told"} <= set(request):
         raise BadInput(f"The request {file} is damaged. Remove its run, or install the model of the run by hand.")
     return request
 
@@ -131,20 +130,6 @@ def _freeName(wanted: str) -> str:
     taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
     names = (wanted if number == 1 else f"{wanted} {number}" for number in itertools.count(1))
     return next(name for name in names if name.casefold() not in taken)
-
-
-def _keepLook(model: Path, labels: list[dict]) -> None:
-    """Give the labels of the model the colours and terminology that the user's segments had."""
-    from medmae.volumes.terminology import from_slicer_text
-
-    info = read_json(model / "model.json", "model")
-    looks = {label["name"]: label for label in labels}
-    for label in info["labels"]:
-        look = looks.get(label["name"])
-        if look is not None:
-            label["color"] = look["color"]
-            label["terminology"] = from_slicer_text(look["terminology"]) or label["terminology"]
-    write_json(model / "model.json", info)
 
 
 def _killRun(run: RunFolder) -> None:

@@ -31,7 +31,6 @@ def installed(monkeypatch):
         return Path("/registry") / name
 
     monkeypatch.setattr(medmae.models, "install_model", install)
-    monkeypatch.setattr("MedMAETrainLib.TrainingJob._keepLook", lambda model, labels: None)
     return calls
 
 
@@ -202,7 +201,7 @@ def test_damaged_runs_do_not_hide_the_others(logic, engine, cases):
     from MedMAETrainLib.TrainLogic import TrainLogic
 
     for name, files in {"a": {"slicer.json": "{}"}, "b": {"slicer.json": "nonsense", "spec.json": "{}"}, "c": {
-            "slicer.json": '{"name": "x", "labels": [], "installed": null, "told": true}', "spec.json": "{}",
+            "slicer.json": '{"name": "x", "installed": null, "told": true}', "spec.json": "{}",
             "state.json": ""}}.items():
         (runs_folder() / name).mkdir(parents=True)
         for file, text in files.items():
