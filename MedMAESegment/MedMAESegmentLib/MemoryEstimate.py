@@ -70,10 +70,12 @@ def atLeastNeeded(volumeNode: slicer.vtkMRMLVolumeNode, info: Any, box: Sequence
     from medmae.volumes.region import region_of_box
 
     shape = voxels(volumeNode).shape
+    isPicture = len(shape) == 4 and shape[0] == 1
     geometry = Geometry((shape[0], shape[1], shape[2]), networkGeometry(volumeNode))
     nothing = np.broadcast_to(np.float32(0), (info.image_channels, *geometry.shape))
-    layout = Preprocessing.of(info).layout(Volume(nothing, geometry),
-                                           None if box is None else region_of_box(box, geometry))
+    volume = Volume(nothing, geometry, is_2d=isPicture, source=_("The volume {volume}").format(
+        volume=volumeNode.GetName()))
+    layout = Preprocessing.of(info).layout(volume, None if box is None else region_of_box(box, geometry))
     channels, *prepared = layout.array.shape
     work = Work(held_bytes=0, prepared=(channels, *prepared), wanted=tuple(slice(0, size) for size in prepared),
                 stored=geometry.shape, target=layout.target.shape, window=tuple(info.input_size), overlap=0.5, batch=1,

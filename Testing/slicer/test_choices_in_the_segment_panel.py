@@ -357,3 +357,22 @@ def test_a_classification_model_shows_classes_and_nothing_about_segments(
     assert volume.GetAttribute("MedMAE.class") == "fracture"
     panel._modelSection.name = "Abdomen"
     assert ui.segmentButton.text == "Segment" and all(widget.visible for widget in about)
+
+
+def test_another_patient_is_warned_about_and_questions_are_plain_text(
+        open_panel, application, make_volume, model, fake_worker, work_plan, monkeypatch):
+    import qt
+
+    work_plan("work=60")
+    panel, asked = open_panel("MedMAESegment"), []
+    panel.logic.worker = fake_worker
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay",
+                        lambda text, textFormat: asked.append((text, textFormat)) or True)
+    for _patient in range(2):
+        volume = make_volume(name="<b>CT</b>")
+        volume.SetAttribute("DICOM.Modality", "MR")
+        panel.ui.inputVolumeSelector.setCurrentNode(volume)
+        panel.ui.segmentButton.click()
+        application.clear()
+    assert len(asked) == 2 and asked[0] == asked[1]
+    assert asked[0][0].startswith("<b>CT</b> is of the modality MR") and asked[0][1] == qt.Qt.PlainText

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -168,3 +169,15 @@ def test_looking_imports_nothing_heavy():
                           timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_what_the_engine_will_refuse_is_told_with_the_name_of_the_volume(make_volume, info, scene):
+    from medmae.errors import BadInput
+
+    vast = make_volume((6, 8, 10), affine=np.diag([1e9, 1.0, 1.0, 1.0]), name="vast")
+    with pytest.raises(BadInput, match="^The volume vast measures 6 x 8 x 1e"):
+        _kinds([vast], dataclasses.replace(info, spacing_mm=[3.0, 1.0, 1.0]))
+    picture = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
+    slicer.util.updateVolumeFromArray(picture, np.zeros((1, 24, 28, 3), np.uint8))
+    with pytest.raises(BadInput, match="^The volume photo is a 2-D image"):
+        _kinds([picture], info)

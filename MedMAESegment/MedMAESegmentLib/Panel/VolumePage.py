@@ -16,6 +16,7 @@ from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Panel.ChannelSelectors import ChannelSelectors
 from MedMAESegmentLib.Panel.Choices import Choices
 from MedMAESegmentLib.Panel.EstimateLine import EstimateLine
+from MedMAESegmentLib.Panel.ModelDialogs import isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.Panel.ResultTable import ResultTable
 from MedMAESegmentLib.Panel.VolumeRun import VolumeRun
@@ -78,6 +79,7 @@ class VolumePage:
         for run in list(self._runs):
             run.cancel()
         self._runs = []
+        self._warnings.forget()
         self._show()
 
     def onSegmentButton(self, clicked: bool = False) -> None:
@@ -128,7 +130,7 @@ class VolumePage:
         target = None if choices.isClassification else choices.target
         questions = [*self._warnings.questions(), self._consent.question(target), self._replacement(choices)]
         questions = [question for question in questions if question]
-        if questions and not slicer.util.confirmOkCancelDisplay("\n\n".join([*questions, _("Go on?")])):
+        if questions and not isConfirmed("\n\n".join([*questions, _("Go on?")])):
             return False
         self._warnings.accept()
         self._consent.give(target)
@@ -179,7 +181,7 @@ class VolumePage:
             return
         self.busyChanged.emit()
         if run.state == "failed" and run.job is not None:
-            slicer.util.errorDisplay(f"{_failure(run.choices)}\n\n{run.job.error}")
+            tellError(f"{_failure(run.choices)}\n\n{run.job.error}")
 
     def _takeResult(self, run: VolumeRun) -> None:
         parameters = self._logic.getParameterNode()  # another module may be open by now, with the panel disconnected

@@ -83,6 +83,10 @@ class WarningsBox(VTKObservationMixin):
         """Do not ask about these warnings again; they stay in view."""
         self._accepted |= {warning.text for warning in self._warnings}
 
+    def forget(self) -> None:
+        """Ask about everything again: the scene holds other images."""
+        self._accepted.clear()
+
     def _onModified(self, caller: object = None, event: object = None) -> None:
         self._timer.start()
 
