@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import random
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -316,3 +319,50 @@ def test_a_checkpoint_of_something_else_is_refused_with_the_reason(section, mode
     section.manager.importFileAction.trigger()
     assert section.says[0].startswith("The weights were not imported.") and "weights.pt" in section.says[0]
     assert "Traceback" not in section.says[0] and rows(section) == before
+
+
+@pytest.mark.parametrize("name", ["model.json", "preview.png"])
+def test_a_small_zip_that_would_fill_the_memory_is_not_unpacked(section, home, answering, tmp_path, name):
+    write_model(tmp_path / "Spleen")
+    with zipfile.ZipFile(tmp_path / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in (tmp_path / "Spleen").iterdir():
+            if file.name != name:
+                archive.write(file, file.name)
+        with archive.open(name, "w") as member:
+            for _ in range(300):
+                member.write(b" " * 2**20)
+    answering(file=tmp_path / "m.zip")
+    tracemalloc.start()
+    section.manager.importFileAction.trigger()
+    _now, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * 2**20
+    if name == "model.json":
+        assert "does not describe a model" in section.says[0] and not home.exists()
+    else:
+        assert section.says == [] and section.ui.modelPreviewLabel.text == "No picture"
+
+
+def test_a_zip_that_is_damaged_anywhere_is_explained(section, home, answering, tmp_path):
+    from medmae.errors import BadInput
+
+    write_model(tmp_path / "Spleen", weights=b"abc" * 300, preview=b"x" * 300)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "m.zip", "w", method) as archive:
+            for file in sorted((tmp_path / "Spleen").iterdir()):
+                archive.write(file, file.name)
+        whole, dice = (tmp_path / "m.zip").read_bytes(), random.Random(method)
+        for _ in range(150):
+            damaged = bytearray(whole)
+            damaged[dice.randrange(len(damaged))] ^= dice.randrange(1, 256)
+            (tmp_path / "bad.zip").write_bytes(damaged)
+            with contextlib.suppress(BadInput):  # or the byte did not matter
+                section.manager._logic.importModel(tmp_path / "bad.zip", "x", replace=True)
+
+
+def test_a_name_too_long_for_a_folder_is_cut(section, home, answering, tmp_path):
+    write_model(tmp_path / "m", name="\u809d" * 100)
+    for _ in range(2):
+        answering(folder=tmp_path / "m", name=lambda proposal: proposal)
+        section.manager.importFolderAction.trigger()
+    assert section.says == [] and len(rows(section)) == 2

@@ -256,3 +256,49 @@ def test_the_details_tell_everything_and_can_be_copied(section, models, qt_appli
         assert part in seen["text"], part
     assert "from hospital A" in seen["readme"]
     assert qt.QApplication.clipboard().text() == "Somebody, 2026"
+
+
+@pytest.mark.parametrize("told", [
+    {"scores": {"test": {"mean_dice": 10**400}}, "training": {"cases": 10**400}}, {"created": "0001-01-01T00:00+14:00"},
+    {"scores": {"test": {"mean_dice": 1e300}}}, {"scores": {"test": {"mean_dice": -1, "auc": True}}}])
+def test_absurd_figures_are_no_figures(section, home, told):
+    write_model(home / "one", **told)
+    section.update()
+    texts = [item_of(section, "one").text(column) for column in range(1, 4)]
+    assert max(map(len, texts)) <= 10 and section.info is not None
+
+
+def test_endless_names_neither_hold_the_panel_nor_widen_it(section, home, qt_application):
+    write_model(home / "one", modality="M" * 10**6, licence="L" * 10**6, citation="C" * 10**6,
+                scores={"S" * 10**6: {"mean_dice": 0.5}}, training={"dataset": "D" * 10**6, "T" * 10**6: 1},
+                labels=[LIVER[0], *({"name": f"{n} " + "N" * 10**5, "value": n} for n in range(1, 20))])
+    from MedMAESegmentLib.Panel.ModelComparison import comparison
+    from MedMAESegmentLib.Panel.ModelDetails import ModelDetails
+
+    begun = time.perf_counter()
+    section.update()
+    qt_application.application.processEvents()
+    ModelDetails("one", section.info, home / "one", "R" * 200_000).dialog.deleteLater()
+    assert time.perf_counter() - begun < 2, "on a busy machine"
+    other = model_info("other", labels=[LIVER[0], *({"name": f"{n}", "value": n} for n in range(1, 10_000))])
+    assert len(comparison(section.info, other)) < 5000
+    assert section.ui.modelTree.parentWidget().minimumSizeHint.width() <= 380
+
+
+@pytest.mark.parametrize("fault", ["a number of 5000 digits", "unreadable"])
+def test_one_bad_model_does_not_hide_the_others(section, models, monkeypatch, fault):
+    (models / "Broken").mkdir()
+    (models / "Broken" / "model.json").write_text('{"name": ' + "1" * 5000 + "}")
+    if fault == "unreadable":
+        is_file = Path.is_file
+
+        def refuse(path):
+            if path.parent.name == "Broken":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return is_file(path)
+
+        monkeypatch.setattr(Path, "is_file", refuse)  # the tests may run as somebody who may read everything
+    section.update()
+    assert rows(section) == ["A new one", "Broken", "\u00c9ponge pulmonaire", "Liver CT"]
+    section.name = "Broken"
+    assert section.ui.modelDescriptionLabel.text.startswith("This model is damaged.")

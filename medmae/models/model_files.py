@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ from medmae.models.info import ModelInfo
 
 INFO, WEIGHTS, PREVIEW, CARD = "model.json", "weights.safetensors", "preview.png", "README.md"
 LARGEST_INFO_BYTES = 16 * 2**20
+LARGEST_PREVIEW_BYTES = 8 * 2**20
 
 
 class ModelFiles:
@@ -44,7 +46,7 @@ class ModelFiles:
             with zipfile.ZipFile(self.path) as archive:
                 found = [name for name in archive.namelist()
                          if name.rpartition("/")[2] == INFO and name.count("/") <= 1]
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
             raise BadInput(f"{self.path} is neither a model folder nor a zip of one ({error}). "
                            "Give the folder that holds model.json, or fetch the zip again.") from None
         if len(found) != 1:
@@ -52,21 +54,22 @@ class ModelFiles:
                            "Unpack it and give the folder of the model.")
         return found[0].removesuffix(INFO)
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one file of the model.
+    def read(self, name: str, most: int = -1) -> bytes:
+        """The bytes of one file of the model, at most so many: a small zip may hold what fills the memory.
 
         Raises:
             BadInput: the file is missing or damaged.
         """
         try:
             if self._zip_prefix is None:
-                return (self.path / name).read_bytes()
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self._zip_prefix + name)
+                with open(self.path / name, "rb") as file:
+                    return file.read(most)
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._zip_prefix + name) as member:
+                return member.read(most)
         except (OSError, KeyError):
             raise BadInput(f"The model {self.path} has no readable {name}: it is incomplete. "
                            "Copy or download it again.") from None
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
             raise BadInput(f"The {name} in {self.path} is damaged ({error}). Fetch the zip again.") from None
 
     def has(self, name: str) -> bool:
@@ -83,12 +86,12 @@ class ModelFiles:
             BadInput: it is missing, is not JSON, or does not describe a model.
         """
         where = f"{INFO} of {self.path}"
-        content = self.read(INFO)
+        content = self.read(INFO, LARGEST_INFO_BYTES + 1)
         if len(content) > LARGEST_INFO_BYTES:
-            raise BadInput(f"The {where} has {len(content)} bytes; it does not describe a model.")
+            raise BadInput(f"The {where} has more than {LARGEST_INFO_BYTES} bytes; it does not describe a model.")
         try:
             data = json.loads(content.decode("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # beyond what is no JSON: absurdly long numbers, absurdly deep
             raise BadInput(f"The {where} is not valid JSON ({error}). Copy or download the model again.") from None
         if not isinstance(data, dict):
             raise BadInput(f"The {where} is not a JSON object, so it does not describe a model.")

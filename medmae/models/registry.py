@@ -16,12 +16,13 @@ from medmae.files import PARTIAL, write_json, write_text
 from medmae.home import models_folder
 from medmae.models.card import model_card
 from medmae.models.info import ModelInfo
-from medmae.models.model_files import CARD, INFO, PREVIEW, WEIGHTS, ModelFiles
+from medmae.models.model_files import CARD, INFO, LARGEST_PREVIEW_BYTES, PREVIEW, WEIGHTS, ModelFiles
 from medmae.models.replacing import new_folder
 
 log = logging.getLogger(__name__)
 _known: dict[Path, tuple[tuple[int, int, int], ModelInfo]] = {}
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
+_MOST_BYTES = 255  # of a name, in most file systems
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
@@ -82,7 +83,7 @@ def survey_models() -> tuple[list[tuple[str, ModelInfo]], list[tuple[str, str]]]
             continue
         try:
             models.append((entry.name, _known_info(entry)))
-        except BadInput as error:
+        except (BadInput, OSError) as error:  # one that may not be read does not hide the others
             damaged.append((entry.name, str(error)))
     return models, damaged
 
@@ -133,14 +134,16 @@ def install_model(folder: str | Path, name: str | None = None, replace: bool = F
                        "(--replace).")
     weights = files.verified_weights(info)
     info = dataclasses.replace(info, name=name)
+    preview = files.read(PREVIEW, LARGEST_PREVIEW_BYTES + 1) if files.has(PREVIEW) else b""
+    has_preview = 0 < len(preview) <= LARGEST_PREVIEW_BYTES
     with new_folder(target) as temporary:
         if isinstance(weights, Path):
             shutil.copyfile(weights, temporary / WEIGHTS)
         else:
             (temporary / WEIGHTS).write_bytes(weights)
-        if files.has(PREVIEW):
-            (temporary / PREVIEW).write_bytes(files.read(PREVIEW))
-        write_text(temporary / CARD, model_card(info, has_preview=files.has(PREVIEW)))
+        if has_preview:
+            (temporary / PREVIEW).write_bytes(preview)
+        write_text(temporary / CARD, model_card(info, has_preview=has_preview))
         write_json(temporary / INFO, to_json(info))
     return target
 
@@ -168,8 +171,9 @@ def usable_name(text: str) -> str:
     """The nearest to `text` that can be the name of an installed model."""
     name = re.sub(r"[^\w .+-]+", "_", text).strip(" .")
     name = (name if re.match(r"\w", name) else f"model {name}")[:100].rstrip(" .")
+    name = name.encode()[:_MOST_BYTES - len(" 999")].decode(errors="ignore").rstrip(" .")  # it may get a number
     return name if _is_name(name) else "model"
 
 
 def _is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None and text == text.rstrip(" .")
+    return _NAME.fullmatch(text) is not None and text == text.rstrip(" .") and len(text.encode()) <= _MOST_BYTES

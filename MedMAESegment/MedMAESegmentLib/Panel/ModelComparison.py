@@ -8,6 +8,8 @@ from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Panel import ModelFacts as facts
 
+_MOST_NAMES = 20  # so that the dialog with its buttons fits on the screen
+
 
 def comparison(installed: Any, new: Any) -> str:
     """Date, cases, score and structures of two models, one a line, with what a person should notice."""
@@ -17,8 +19,8 @@ def comparison(installed: Any, new: Any) -> str:
     added, lost = [name for name in after if name not in before], [name for name in before if name not in after]
     lines.append(_("Structures: the same {number}").format(number=len(after)) if not added and not lost
                  else _("Structures: {number}").format(number=len(after)))
-    lines += [_("New: {names}").format(names=", ".join(added))] if added else []
-    lines += [_("No longer there: {names}").format(names=", ".join(lost))] if lost else []
+    lines += [_("New: {names}").format(names=facts.listed(added, _MOST_NAMES))] if added else []
+    lines += [_("No longer there: {names}").format(names=facts.listed(lost, _MOST_NAMES))] if lost else []
     if installed.weights_sha256 == new.weights_sha256:
         lines.append(_("Both are the same: nothing would change but the description."))
     elif facts.date(new) < facts.date(installed):

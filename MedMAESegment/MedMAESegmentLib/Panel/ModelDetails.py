@@ -98,7 +98,7 @@ def detailsHtml(name: str, info: Any, folder: Path) -> str:
 
 
 def _heading(text: str) -> str:
-    return f"<h4 style='margin-top:14px'>{escape(text)}</h4>"
+    return f"<h4 style='margin-top:14px'>{_escaped(text)}</h4>"
 
 
 def _labels(info: Any) -> str:
@@ -108,7 +108,7 @@ def _labels(info: Any) -> str:
         swatch = (f"<td bgcolor='#{red:02x}{green:02x}{blue:02x}'>&nbsp;&nbsp;&nbsp;&nbsp;</td>"
                   if info.task == "segmentation" else "")
         texts = (label.get("name", ""), label.get("value", ""), _terms(label.get("terminology")))
-        rows.append(f"<tr>{swatch}" + "".join(f"<td>{escape(str(text))}</td>" for text in texts) + "</tr>")
+        rows.append(f"<tr>{swatch}" + "".join(f"<td>{_escaped(text)}</td>" for text in texts) + "</tr>")
     return "<table cellpadding='3' style='margin-bottom:12px'>" + "".join(rows) + "</table>"
 
 
@@ -167,8 +167,16 @@ def _figures(figures: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = (f"<tr><td width='150'>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
+    cells = (f"<tr><td width='150'>{_escaped(name)}</td><td>{_escaped(value)}</td></tr>" for name, value in rows)
     return "<table cellpadding='3'>" + "".join(cells) + "</table>"
+
+
+def _escaped(text: Any) -> str:
+    return escape(_cut(str(text)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _readable(key: Any) -> str:
@@ -191,4 +199,4 @@ def _value(value: Any, depth: int = 0) -> str:
         text = f"({text})" if depth else text
     else:
         text = str(value)
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return _cut(text)

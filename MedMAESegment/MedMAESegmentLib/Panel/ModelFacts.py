@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,8 @@ _FIGURES = {"segmentation": (("mean_dice", "Dice"),), "classification": (("auc",
 _MODALITIES = {"CT": "computed tomography", "MR": "magnetic resonance imaging MRI", "PT": "positron emission PET",
                "US": "ultrasound", "DX": "digital X-ray radiograph", "CR": "computed radiography X-ray",
                "MG": "mammography", "NM": "nuclear medicine", "XA": "angiography", "OP": "ophthalmic fundus"}
+_LONGEST = 100  # characters of one name: a stranger's may have millions, over which Qt would sit for minutes
+_MOST_CASES = 10**9
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ class Score:
 def structures(info: Any) -> list[str]:
     """The names of what a model segments, or of the classes that it tells apart."""
     labels = info.labels[1:] if info.task == "segmentation" else info.labels
-    return [str(label.get("name", "")) for label in labels]
+    return [_cut(label.get("name", "")) for label in labels]
 
 
 def anatomy(info: Any, most: int = 4) -> str:
     """The first few structures or classes, and how many more there are."""
-    names = structures(info)
+    return listed(structures(info), most)
+
+
+def listed(names: list[str], most: int) -> str:
+    """The first few names, and how many more there are."""
     if len(names) <= most + 1:
         return ", ".join(names)
     return _("{names} and {number} more").format(names=", ".join(names[:most]), number=len(names) - most)
@@ -59,7 +64,7 @@ def anatomy(info: Any, most: int = 4) -> str:
 
 def modality(info: Any) -> str:
     """The modalities of the image's channels, each once, as "CT" or "MR + PT"; "" where they are not known."""
-    channels = [str(channel.get("modality") or "") for channel in info.channels]
+    channels = [_cut(channel.get("modality") or "") for channel in info.channels]
     return " + ".join(dict.fromkeys(code for code in (channels or [info.modality]) if code))
 
 
@@ -67,15 +72,16 @@ def date(info: Any) -> str:
     """The day on which a model was made, as 2026-11-20; "" where it is not known."""
     try:
         made = datetime.datetime.fromisoformat(str(info.created))
-    except ValueError:
+        return (made.astimezone() if made.tzinfo is not None else made).date().isoformat()
+    except (ValueError, OverflowError, OSError):  # a year that has no local time
         return ""
-    return (made.astimezone() if made.tzinfo is not None else made).date().isoformat()
 
 
 def trainingCases(info: Any) -> int | None:
     """How many labelled cases a model was trained on; None where it does not say."""
     cases = info.training.get("cases", info.training.get("images"))
-    return cases if isinstance(cases, int) and not isinstance(cases, bool) and cases >= 0 else None
+    isNumber = isinstance(cases, int) and not isinstance(cases, bool)
+    return cases if isNumber and 0 <= cases < _MOST_CASES else None
 
 
 def score(info: Any) -> Score | None:
@@ -85,7 +91,7 @@ def score(info: Any) -> Score | None:
         figures = info.scores[name]
         for key, title in _FIGURES.get(info.task, ()):
             value = figures.get(key) if isinstance(figures, dict) else None
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
                 return Score(title, float(value), _how(name, figures))
     return None
 
@@ -96,7 +102,7 @@ def _how(name: str, figures: dict[str, Any]) -> str:
     if name == "validation":
         return (_("validation cases, which also chose the weights") if figures.get("selected_on")
                 else _("validation cases"))
-    return _("test cases") if name == "test" else name
+    return _("test cases") if name == "test" else _cut(name)
 
 
 def description(info: Any) -> str:
@@ -120,10 +126,16 @@ def searchText(name: str, info: Any) -> str:
     parts = [name, info.name, *structures(info), *codes, *(_MODALITIES.get(code, "") for code in codes), info.task,
              info.method, description(info), *terms, info.citation, info.licence,
              *(value for value in info.training.values() if isinstance(value, str))]
-    return folded(" ".join(parts))
+    return folded(" ".join(_cut(part) for part in parts))
 
 
 def folded(text: str) -> str:
     """Text without case and diacritics, for comparing."""
     return "".join(character for character in unicodedata.normalize("NFKD", text)
                    if not unicodedata.combining(character)).casefold()
+
+
+def _cut(text: Any) -> str:
+    """A name in one piece that a panel can show."""
+    text = str(text)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
