@@ -63,7 +63,7 @@ def _lock(folder: Path) -> Iterator[None]:
             yield  # no locks here
             return
         raise BadInput(f"Another process is writing its results into {folder}. Wait until it has ended, or choose "
-                       "another --out.") from None
+                       "another folder (--out).") from None
     try:
         yield
     finally:

@@ -37,9 +37,11 @@ class FolderBatchJob(RunJob):
         super().cancel()
 
     def _takeEnd(self, name: str, state: dict[str, Any]) -> None:
-        """Some cases that failed do not make the batch a failure; the reasons are with the cases."""
+        """Some cases that failed do not make the batch a failure; the reasons are with the cases. An engine that has
+        not come to all of them does."""
         self._noteResults()
-        if name == "failed" and any(case.state == "done" for case in self.cases):
+        hasOpen = self.book.running is not None or self.book.following is not None
+        if name == "failed" and not hasOpen and any(case.state == "done" for case in self.cases):
             name = "done"
         if name != "done":
             self.book.cancelOpen()

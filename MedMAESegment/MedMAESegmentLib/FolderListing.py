@@ -69,7 +69,7 @@ def listFolder(folder: Path, out: Path, info: Any, settings: dict[str, Any]) -> 
     Raises:
         ValueError, medmae.errors.BadInput: nothing can be done with these folders; why, and what to do.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - where one may not look, too
         raise ValueError(_("There is no folder {folder}. Choose another one.").format(folder=folder))
     refuseUnwritable(out)
     real = Path(os.path.realpath(folder))  # as the engine notes it
@@ -97,7 +97,7 @@ def refuseUnwritable(out: Path) -> None:
     Raises:
         ValueError: why.
     """
-    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    there = next(folder for folder in (out, *out.parents) if os.path.exists(folder))  # noqa: PTH110 - asks, never fails
     if not there.is_dir():
         raise ValueError(_("{file} is a file, so that the folder {folder} cannot be made. Choose another one.").format(
             file=there, folder=out))

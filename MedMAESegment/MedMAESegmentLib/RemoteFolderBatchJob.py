@@ -93,11 +93,13 @@ class RemoteFolderBatchJob(FollowedJob):
             if not follow(earlier).is_final:
                 stop(earlier, hard=True)
         elif earlier is not None:
-            self._await(earlier)
+            self._await(earlier)  # however it has ended: the rest is submitted anew
         missing = [index for index in self._todo if self._again or not self._isFinished(index)]
         if missing:
             images = [str(self._listing.images[index].path) for index in missing]
-            self._await(submit(where, "segment", config, {"model": model, "images": images}, name=name))
+            problem = self._await(submit(where, "segment", config, {"model": model, "images": images}, name=name))
+            if problem:
+                raise RunFailed(problem)
 
     def _isFinished(self, index: int) -> bool:
         image = self._listing.images[index]
@@ -105,8 +107,8 @@ class RemoteFolderBatchJob(FollowedJob):
         record = records.get(self._stemOf(index))
         return record is not None and image.output.is_file() and record["stamp"] == FoundCase((image.path,), "").stamp()
 
-    def _await(self, job: Any) -> None:
-        """Follow a job until its end and take its results."""
+    def _await(self, job: Any) -> str:
+        """Follow a job until its end and take its results; returns why it has not come to all of its images, or ""."""
         from medmae.jobs.fetching import fetch
         from medmae.jobs.following import follow
         from medmae.jobs.stopping import stop
@@ -121,14 +123,14 @@ class RemoteFolderBatchJob(FollowedJob):
                 stop(job, hard=True)
                 raise RunCancelled(_("Cancelled."))
         job = job.refreshed()
+        problem = " ".join(part for part in (status.reason, status.remedy) if part)
         if job.folder is None:  # it has not come to a run
-            raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
+            return problem
         self._tell(1.0, _("Fetching the results"), isOfAll=True)
         with _FETCHING:
             fetch(job, partial=True)
             count = self._deliver(job)
-        if count == 0 and status.state != "done":
-            raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
+        return problem if status.state != "done" and count < len(_sentBy(job)) else ""
 
     def _tellProgress(self, job: Any, status: Any, offset: int) -> int:
         """Hand on what is new in the job's progress, from byte `offset` on; returns where it ends now."""
@@ -160,8 +162,11 @@ class RemoteFolderBatchJob(FollowedJob):
         _header, found = read_manifest(job.mirror / RESULTS / MANIFEST)
         records = [record for record in found.values() if record["result"]["image"] in self._indexOf]
         out, failed = self._listing.out, self._failures(job)
+        if not records and not failed:
+            return 0
         with only_writer(out):
             manifest, stamps = Manifest(out, self._listing.options, resume=not self._again), _stampsOf(job)
+            manifest.begin()  # also where all have failed: else the summary would be taken for something else
             for record in records:
                 self._takeOne(record, manifest, stamps)
             _header, known = read_manifest(out / MANIFEST)

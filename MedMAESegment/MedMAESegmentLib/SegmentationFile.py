@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from MedMAESegmentLib.VolumeExport import ijkToRas, voxels
 
 ENDING = ".seg.nrrd"
 _SAVED_AS = "MedMAE.savedAs"
+_MOST_BYTES = 200  # of a file's name without number and ending; file systems take 255
 
 
 class SegmentationFile(BackgroundTask[Path]):
@@ -58,6 +60,7 @@ def freePath(folder: Path, name: str, taken: Collection[Path]) -> Path:
 def plainName(name: str) -> str:
     """A name without what not every file system takes."""
     plain = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name)[:100].strip(" .")
+    plain = plain.encode()[:_MOST_BYTES].decode(errors="ignore").strip(" .")
     return plain or "case"
 
 
@@ -69,7 +72,7 @@ def noteSaved(segmentationNode: slicer.vtkMRMLSegmentationNode, path: Path) -> N
 def isSavedIn(segmentationNode: slicer.vtkMRMLSegmentationNode, folder: Path) -> bool:
     """Whether a segmentation was saved in `folder` and is there still."""
     path = segmentationNode.GetAttribute(_SAVED_AS)
-    return path is not None and Path(path).parent == folder and Path(path).is_file()
+    return path is not None and Path(path).parent == folder and os.path.isfile(path)  # noqa: PTH113 - asks, never fails
 
 
 def _segmentsOf(node: slicer.vtkMRMLSegmentationNode) -> list[Segment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -281,6 +282,51 @@ def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_her
     cases = computing.segmentAll(folder, "abdomen", target="gpu-box")
     assert [case.state for case in cases] == ["done"] * 4
     assert [cases[index].result.stat().st_mtime_ns for index in (0, 1, 3)] == done, "nothing is done twice"
+
+
+def test_an_engine_that_is_killed_is_told_and_its_batch_goes_on(computing, folder, application):
+    from MedMAESegmentLib.FollowedJob import RunFailed
+
+    before = application.leftovers()
+    job = computing.segmentAll(folder, "abdomen", waitForCompletion=False)
+    deadline = time.monotonic() + 60
+    while job.cases[0].state != "done":
+        assert time.monotonic() < deadline and not job.poll()
+        time.sleep(0.01)
+    os.killpg(job._process._process.pid, signal.SIGKILL)
+    with pytest.raises(RunFailed, match="ended without saying why"):
+        job.wait()
+    assert job.cases[3].state == "cancelled" and application.leftovers() == before
+    cases = computing.segmentAll(folder, "abdomen")
+    assert [case.state for case in cases] == ["done", "done", "failed", "done"] and cases[0].wasDoneBefore
+    assert not list(folder.rglob(".partial-*"))
+
+
+def test_a_folder_in_which_everything_has_failed_is_tried_again(computing, folder):
+    from MedMAESegmentLib.FollowedJob import RunFailed
+
+    for image in ("a.nrrd", "b.nrrd", "more/c.nrrd"):
+        (folder / image).write_text("NRRD0004\n")
+    with pytest.raises(RunFailed):
+        computing.segmentAll(folder, "abdomen")
+    (folder / "a.nrrd").unlink()
+    with pytest.raises(RunFailed):
+        computing.segmentAll(folder, "abdomen")
+
+
+def test_what_has_failed_elsewhere_is_tried_again(computing, folder):
+    from MedMAESegmentLib.FollowedJob import RunFailed
+
+    from medmae.jobs.target import Target
+    from medmae.jobs.targets import add_target
+
+    (folder / "bad.nrrd").unlink()
+    add_target(Target("gpu-box", environment="python", python="/bin/false"), replace=True)
+    with pytest.raises(RunFailed):
+        computing.segmentAll(folder, "abdomen", target="gpu-box")
+    add_target(Target("gpu-box", environment="python", python=sys.executable), replace=True)
+    cases = computing.segmentAll(folder, "abdomen", target="gpu-box")
+    assert [case.state for case in cases] == ["done"] * 3
 
 
 def test_volumes_are_segmented_elsewhere_one_after_the_other(computing, home, make_volume, application):

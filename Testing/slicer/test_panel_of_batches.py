@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,15 @@ def table(page, column="state"):
     return texts
 
 
+def toolTip(page, row):
+    """What the tool tip of a row shows."""
+    import qt
+
+    document = qt.QTextDocument()
+    document.setHtml(page.ui.batchTable.item(row, 2).toolTip())
+    return document.toPlainText()
+
+
 def check(page, row, isOn):
     import qt
 
@@ -178,7 +188,7 @@ def test_all_volumes_are_segmented_and_the_end_is_told(
     assert table(page) == ["Done", "Done", "Waiting", "Failed"] and busy == [True, False]
     assert page.ui.batchStatusLabel.text.startswith("2 done, 1 failed.\nCT 3: ")
     assert table(page, "time")[0].endswith(" s")
-    assert page.ui.batchTable.item(3, 2).toolTip().startswith("CT 3\nFailed: ")
+    assert toolTip(page, 3).startswith("CT 3\nFailed: ")
     assert page.told == [] and not page.ui.batchProgressBar.visible
     picture("batch-ended")
 
@@ -493,7 +503,7 @@ def test_volumes_leave_this_computer_only_after_a_yes(page, make_volume, qt_appl
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: True)
     page.ui.batchButton.click()
     until(qt_application, lambda: not page.isBusy)
-    assert "There is no target gpu-box" in page.ui.batchTable.item(0, 2).toolTip()
+    assert "There is no target gpu-box" in toolTip(page, 0)
 
 
 def test_results_that_are_in_the_scene_only_can_be_saved_afterwards(
@@ -554,3 +564,82 @@ def test_what_is_different_for_files_and_elsewhere_is_said(page, choose, run, fo
     choose(folder, folder.parent / "out")
     assert page.ui.batchHintLabel.text == (
         "All images are one job on gpu-box; the results come when it has ended.")
+
+
+@pytest.mark.parametrize("bad", ["none", "a.nrrd"])
+def test_an_engine_that_is_killed_is_told(page, choose, folder, plan, qt_application, application, bad):
+    before = application.leftovers()
+    plan("pause=1.2", f"bad={bad}")
+    choose(folder)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[1] == "Running")
+    os.killpg(page._job._process._process.pid, signal.SIGKILL)
+    until(qt_application, lambda: not page.isBusy)
+    first = "Done" if bad == "none" else "Failed"
+    assert table(page) == [first, "Cancelled", "Cancelled"] and application.leftovers() == before
+    assert "ended without saying why" in page.told[0] and "ended without saying why" in page.ui.batchStatusLabel.text
+
+
+@pytest.mark.parametrize("text", ["~nobody-here/x", "x" * 5000, "/" + "x" * 300 + "/y", "a\0b"])
+def test_whatever_is_typed_as_a_folder_is_answered(page, qt_application, folder, choose, text):
+    choose(text, text)
+    assert page.ui.batchHintLabel.text.startswith("There is no folder") and not page.ui.batchButton.enabled
+    choose(folder, text)
+    assert table(page) == [] or page.ui.batchButton.enabled
+    page.ui.batchVolumesButton.click()
+    assert page.ui.batchHintLabel.text == "Load the volumes, or choose a folder."
+
+
+def test_a_folder_that_was_refused_is_looked_at_again(page, choose, folder):
+    moved = folder.with_name("moved")
+    choose(moved)
+    assert "There is no folder" in page.ui.batchHintLabel.text
+    folder.rename(moved)
+    choose(moved)
+    assert page.ui.batchButton.enabled and table(page) == ["Waiting"] * 3
+
+
+def test_a_model_that_was_chosen_during_the_batch_has_cases_of_its_own(
+        page, choose, folder, plan, qt_application, monkeypatch):
+    from dataclasses import replace
+
+    plan("pause=0.2")
+    choose(folder)
+    page.ui.batchButton.click()
+    until(qt_application, lambda: table(page)[0] == "Done")
+    other = replace(page.chosen[0].info, name="b", weights_sha256="1" * 64)
+    monkeypatch.setattr("medmae.models.load_info", lambda _path: other)
+    page.chosen.append(replace(page.chosen[0], info=other))
+    page.update()
+    until(qt_application, lambda: not page.isBusy)
+    settle(page, qt_application)
+    until(qt_application, lambda: page._lister is None)
+    assert table(page) == ["Waiting"] * 3 and page.ui.batchStatusLabel.text == "3 done."
+
+
+def test_names_of_strangers_are_shown_as_they_are(page, make_volume, qt_application):
+    make_volume(name="<b>bold</b><img src='/etc/passwd'>")
+    settle(page, qt_application)
+    assert toolTip(page, 0).startswith("<b>bold</b><img src='/etc/passwd'>\n")
+
+
+def test_a_name_too_long_for_a_file_is_cut(page, run, make_volume, qt_application, work_plan, labels_file, tmp_path):
+    volumes = [make_volume(name="\u809d" * 100) for _ in range(2)]
+    work_plan(f"labels={labels_file(volumes[0], [BOX])}")
+    page.ui.batchOutputEdit.text = str(tmp_path / "out")
+    page.ui.batchOutputEdit.editingFinished.emit()
+    settle(page, qt_application)
+    run()
+    assert table(page) == ["Done"] * 2 and len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_long_path_does_not_widen_the_panel(page, choose, folder, plan, run, qt_application):
+    (folder / "a.nrrd").rename(folder / f"{'x' * 200}.nrrd")
+    plan("pause=0", f"bad={'x' * 200}.nrrd")
+    choose(folder)
+    run()
+    assert "x" * 200 in page.ui.batchStatusLabel.text
+    choose(folder / ("x" * 150))
+    assert "x" * 150 in page.ui.batchHintLabel.text
+    qt_application.application.processEvents()
+    assert page.ui.batchTable.parentWidget().minimumSizeHint.width() <= 380

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ FOLDER = "folder"
 
 
 class BatchFields:
-    """The fields above the table; ``changed()`` comes when the user has changed one.
+    """The fields above the table; ``changed()`` comes when the user has changed or confirmed one.
 
     Needs the widgets batchVolumesButton, batchFolderButton, batchFolderLabel, batchFolderEdit, batchChooseFolderButton,
     batchOutputEdit and batchChooseOutputButton.
@@ -104,6 +105,8 @@ class BatchFields:
         if (parameters.batchFolder, parameters.batchOutputFolder) != (
                 self._ui.batchFolderEdit.text.strip(), self._ui.batchOutputEdit.text.strip()):
             self._write()
+        else:
+            self.changed.emit()
 
     def _write(self) -> None:
         parameters = self._logic.getParameterNode()
@@ -119,4 +122,4 @@ class BatchFields:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text.strip()).expanduser() if text.strip() else None
+    return Path(os.path.expanduser(text.strip())) if text.strip() else None  # noqa: PTH111 - takes whatever is typed

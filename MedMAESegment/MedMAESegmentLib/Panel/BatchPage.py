@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,11 @@ from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.BatchJob import resultsOf
 from MedMAESegmentLib.FolderBatchJob import bookOf
 from MedMAESegmentLib.FolderListing import FolderListing, defaultOutput
-from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled
+from MedMAESegmentLib.FollowedJob import FollowedJob
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.Panel.BatchFields import BatchFields
 from MedMAESegmentLib.Panel.BatchResults import loadResult, showResult
-from MedMAESegmentLib.Panel.BatchTexts import hintText, progressText, summaryText
+from MedMAESegmentLib.Panel.BatchTexts import hasBrokenOff, hintText, progressText, summaryText
 from MedMAESegmentLib.Panel.CaseTable import CaseTable
 from MedMAESegmentLib.Panel.Choices import Choices
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
@@ -202,8 +203,9 @@ class BatchPage:
         choices = self._choices()
         version = choices.info.weights_sha256 if choices.info is not None else ""
         shown = (self.fields.folder, self.fields.output, version, _engineOptions(choices))
-        if shown == self._shown:
+        if shown == self._shown and (self._lister is not None or not self._listProblem):
             return
+        self._listProblem = self._listProblem if shown == self._shown else ""
         self._shown, self._listing, self._volumes, self._keys, self._cases = shown, None, [], [], []
         self.table.show([])
         self._stopListing()
@@ -308,8 +310,8 @@ class BatchPage:
                 self._left.pop(self._keys[row], None)
         self._say(summaryText(job))
         self._setStarting(None)
-        isTold = isinstance(job.error, RunCancelled) or any(case.state == "failed" for case in self._cases)
-        if job.error is not None and not isTold:
+        self._updateTimer.start()  # another model may have been chosen meanwhile
+        if hasBrokenOff(job):
             slicer.util.errorDisplay(_("The batch has failed.") + "\n\n" + str(job.error))
 
     def _say(self, text: str) -> None:
@@ -354,16 +356,14 @@ class BatchPage:
                 number=todo, count=len(self._cases))
             button.enabled = not problem and self._lister is None and todo > 0
             button.toolTip = problem or _("Segment them one after the other; one that fails does not stop the others.")
-        self.ui.batchShowFolderButton.enabled = output is not None and output.is_dir()
+        self.ui.batchShowFolderButton.enabled = output is not None and os.path.isdir(output)  # noqa: PTH112 - where one may not look, too
         self._updateOpenButton()
 
     def _whyNothing(self) -> str:
         """Why there is nothing to be done with the images; empty where there is, or while they are looked for."""
         if self.fields.isFolder:
-            if self._lister is not None:
-                return _("Looking for images...")
-            if self._listProblem:
-                return self._listProblem
+            if self._listProblem or self._lister is not None:
+                return self._listProblem or _("Looking for images...")
             if self._listing is not None and self._listing.difference and not self.ui.batchAgainCheckBox.checked:
                 return hintText(self._choices(), self._listing, True)
         elif not self._cases:

@@ -40,9 +40,17 @@ def summaryText(job: Any) -> str:
     lines = [f"{case.name}: {case.message}" for case in failed[:FAILURES_TOLD]]
     if len(failed) > FAILURES_TOLD:
         lines.append(_("The table tells why the others have failed."))
-    if job.error is not None and not failed and not isinstance(job.error, RunCancelled):
+    if hasBrokenOff(job):
         lines.append(str(job.error))
     return "\n".join([f"{text}.", *lines])
+
+
+def hasBrokenOff(job: Any) -> bool:
+    """Whether it has ended too early, for a reason that is not with the cases that failed."""
+    if job.error is None or isinstance(job.error, RunCancelled):
+        return False
+    return not any(case.state == "failed" for case in job.cases) or any(
+        case.state == "cancelled" for case in job.cases)
 
 
 def hintText(choices: Choices, listing: FolderListing | None, isFolder: bool) -> str:

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.FollowedJob import duration
+from MedMAESegmentLib.Panel.ModelDialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 
 NAME, STATE, TIME = range(3)
@@ -98,7 +99,7 @@ class CaseTable:
         case = self._cases[index]
         time = duration(case.seconds) if case.seconds is not None else ""
         texts = [case.name, stateText(case), time]
-        toolTip = f"{case.name}\n{texts[STATE]}"
+        toolTip = asPlainHtml(f"{case.name}\n{texts[STATE]}")
         self._isFilling = True
         for column, text in enumerate(texts):
             item = self._table.item(index, column)
