@@ -67,3 +67,36 @@ def test_planes_count_by_their_voxels_whatever_is_taken_of_them(monkeypatch):
     taken.take(unsure.expand(2, 20, 30), few, head)
     one, other = (float(torch.softmax(value.flatten(), 0)[1]) for value in (sure, unsure))
     assert taken.means() == [pytest.approx((600 * one + 200 * other) / 800, abs=1e-6)]
+
+
+def test_a_lesion_of_few_voxels_in_a_large_organ_has_its_own(monkeypatch):
+    monkeypatch.setattr(confidence, "MOST_POINTS", 12)
+    head, taken = VoxelHead(3, 3), Confidence(3)
+    features = torch.tensor([0.0, 3.0, 0.0]).view(3, 1, 1).repeat(1, 20, 30)
+    features[:, 7, 11] = torch.tensor([0.0, 0.0, 1.0])
+    features[:, 7, 12] = torch.tensor([0.0, 0.0, 5.0])
+    taken.take(features, features.argmax(0).to(torch.int16), head)
+    organ, lesion = taken.means()
+    expected = torch.softmax(features, 0)
+    assert organ == pytest.approx(float(expected[1, 0, 0]), abs=1e-6)
+    assert lesion == pytest.approx(float(expected[2, 7, 11:13].mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 30), (40, 1, 30), (1, 1, 25), (3, 70, 5)])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("roi", [None, (3.0, 12.0, -60.0, 60.0, -60.0, 60.0)])
+def test_of_odd_images_ensembles_and_regions_it_is_the_mean_of_the_winners(shape, members, roi):
+    won: dict[int, list[torch.Tensor]] = {1: [], 2: []}
+
+    def sink(_row, logits):
+        highest, winner = torch.softmax(logits.double(), 0).max(0)
+        for index in won:
+            won[index].append(highest[winner == index])
+
+    segmenter = Segmenter([segmentation_model()] * members, mirror=members > 1)
+    labels = segmenter.segment(smooth(Geometry.of(shape, (1.0, 1.0, 1.0))), roi=roi, sink=sink)
+    for index, name in enumerate(("rim", "core"), 1):
+        all_of_it = torch.cat(won[index])
+        assert len(all_of_it) == (labels == index).sum()
+        expected = pytest.approx(float(all_of_it.mean()), abs=1e-4) if len(all_of_it) else None
+        assert segmenter.last_run.confidence.get(name) == expected
