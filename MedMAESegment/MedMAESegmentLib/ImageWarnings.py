@@ -66,14 +66,16 @@ def _modality(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[Im
 
 
 def _intensity(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[ImageWarning]:
-    tables = (info.training.get("ranges") or {}).get("percentiles") or []
-    if number >= len(tables):
-        return []
     array = voxels(node).reshape(-1)
     sample = array[::max(1, array.size // _MOST_VOXELS) | 1]  # an odd step visits rows and columns evenly
     finite = sample[np.isfinite(sample)].astype(np.float64)
     if not finite.size:
-        return []  # the engine says what is wrong with it
+        text = _("{volume} holds no intensities (its voxels are not numbers). Its result will mean nothing. Load the "
+                 "image again, or choose another one.")
+        return [] if np.isfinite(array).any() else [ImageWarning("intensity", text.format(volume=node.GetName()))]
+    tables = (info.training.get("ranges") or {}).get("percentiles") or []
+    if number >= len(tables):
+        return []
     found = _("{value} (seen: {low} to {high}) at {percent} %")
     outside = [found.format(value=f"{value:.4g}", low=f"{low:.4g}", high=f"{high:.4g}", percent=percent)
                for percent, value, (low, high) in zip(

@@ -316,3 +316,16 @@ def test_removing_the_volume_while_it_is_handed_over_is_explained(panel, volume,
     with pytest.raises(ValueError, match="was removed from the scene while it was being handed over"):
         panel._volumePage.onSegmentButton()
     assert panel.isIdle() and panel.ui.statusLabel.text == "Choose a volume."
+
+
+def test_labels_that_end_in_numbers_are_not_taken_for_one_another(panel, volume, make_segmentation):
+    from MedMAESegmentLib.SegmentSummary import SegmentSummary
+
+    node = make_segmentation(volume, {"rib": BOX, "rib 2": BOX, "rib 3": BOX, "rib 2 2": BOX})
+    summaries = [SegmentSummary("rib", 5, 0.0042), SegmentSummary("rib 2", 50000, 50.0, 0.9)]
+    panel._volumePage._table.showSegments(summaries, node)
+    assert shown(panel) == [["rib 3", "less than 0.01 ml", "unknown"], ["rib 2 2", "50.0 ml", "90 %"]]
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetSegmentIdBySegmentName("rib 3"))
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetSegmentIdBySegmentName("rib 2 2"))
+    panel._volumePage._table.showSegments(summaries, node)
+    assert [row[0] for row in shown(panel)] == ["rib", "rib 2"]

@@ -181,3 +181,14 @@ def test_what_the_engine_will_refuse_is_told_with_the_name_of_the_volume(make_vo
     slicer.util.updateVolumeFromArray(picture, np.zeros((1, 24, 28, 3), np.uint8))
     with pytest.raises(BadInput, match="^The volume photo is a 2-D image"):
         _kinds([picture], info)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_image_without_a_single_number_is_told(make_volume, info, ranges):
+    info = info if ranges else dataclasses.replace(info, training={})
+    node = make_volume((20, 24, 28), dtype="float32", name="broken")
+    voxels = slicer.util.arrayFromVolume(node)
+    voxels[:10] = np.nan
+    assert _kinds([node], info) == {}
+    voxels[...] = np.nan
+    assert "broken holds no intensities" in _kinds([node], info)["intensity"]

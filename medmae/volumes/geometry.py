@@ -155,7 +155,7 @@ def refuse_unusable_affine(affine: NDArray[np.float64], what: str = "The image")
     shear = shear_of(affine)
     if shear > SHEAR_TOLERANCE:
         angle = np.degrees(np.arcsin(min(1.0, shear)))
-        raise BadInput(f"{what} has a sheared affine: two of its axes are {angle:.2f} degrees off a right angle, as "
+        raise BadInput(f"{what} has a sheared grid: two of its axes are {angle:.2f} degrees off a right angle, as "
                        "after a tilted CT gantry or an affine registration. Its voxels are not boxes, so results could "
                        "not be put back in place. Resample it to a right-angled grid first (in Slicer: Transforms, "
                        "Harden transform, then Resample Scalar Volume).")

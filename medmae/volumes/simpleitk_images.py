@@ -117,7 +117,7 @@ def image_of(array: NDArray, geometry: Geometry) -> Any:
 def _unreadable(path: Path, error: RuntimeError) -> str:
     text = str(error)
     if "orthonormal" in text:
-        return (f"{path} has a sheared affine: its axes are not at right angles, as after a tilted CT gantry or an "
+        return (f"{path} has a sheared grid: its axes are not at right angles, as after a tilted CT gantry or an "
                 "affine registration, and Slicer cannot read it either. Resample it to a right-angled grid first.")
     # The last line is the reason, except where it is the stale system error that ITK appends.
     lines = [re.sub(r"\(0x[0-9a-f]+\)", "", line.split("ERROR: ")[-1]).strip() for line in text.splitlines()

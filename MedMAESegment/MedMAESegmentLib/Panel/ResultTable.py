@@ -36,15 +36,14 @@ class ResultTable:
                      segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Show segments in their order; the node, while it is there, tells names and colours."""
         rows = []
-        for summary in summaries:
-            segment = _segmentOf(segmentationNode, summary.name)
+        segments = _segmentsOf(segmentationNode, [summary.name for summary in summaries])
+        for summary, segment in zip(summaries, segments, strict=True):
             confidence = _("unknown") if summary.confidence is None else _percent(summary.confidence)
             rows.append((segment.GetName() if segment is not None else summary.name,
                          _millilitres(summary), confidence if summary.voxels else ""))
         self._show([_("Segment"), _("Volume"), _("Confidence")], rows)
         self._table.horizontalHeaderItem(2).setToolTip(_("Mean probability that the model gives the segment."))
-        for row, summary in enumerate(summaries):
-            segment = _segmentOf(segmentationNode, summary.name)
+        for row, segment in enumerate(segments):
             if segment is not None:
                 self._table.item(row, 0).setIcon(_swatch(segment.GetColor()))
 
@@ -77,14 +76,17 @@ class ResultTable:
         table.visible = bool(rows)
 
 
-def _segmentOf(segmentationNode: slicer.vtkMRMLSegmentationNode | None, name: str) -> Any:
-    """The segment made last of those called `name`, or `name` with a number behind it."""
-    if segmentationNode is None:
-        return None
-    segmentation = segmentationNode.GetSegmentation()
-    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
-    pattern = re.compile(re.escape(name) + r"( \d+)?")
-    return next((segment for segment in reversed(segments) if pattern.fullmatch(segment.GetName())), None)
+def _segmentsOf(segmentationNode: slicer.vtkMRMLSegmentationNode | None, names: Sequence[str]) -> list[Any]:
+    """For each name the segment made last of those called so, or so with a number behind it; None: there is none."""
+    segmentation = segmentationNode.GetSegmentation() if segmentationNode is not None else slicer.vtkSegmentation()
+    made = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments() - 1, -1, -1)]
+
+    def segmentOf(name: str) -> Any:
+        numbered = re.compile(re.escape(name) + r" \d+")
+        return next((segment for segment in made if segment.GetName() == name
+                     or numbered.fullmatch(segment.GetName()) and segment.GetName() not in names), None)
+
+    return [segmentOf(name) for name in names]
 
 
 def _swatch(color: Sequence[float]) -> qt.QIcon:
@@ -98,6 +100,8 @@ def _millilitres(summary: SegmentSummary) -> str:
         return _("not found")
     if summary.ml is None:  # the image states no spacing
         return _("{count} voxels").format(count=summary.voxels)
+    if summary.ml < 0.01:
+        return _("less than 0.01 ml")
     digits = 0 if summary.ml >= 100 else 1 if summary.ml >= 10 else 2
     return _("{size} ml").format(size=f"{summary.ml:.{digits}f}")
 
