@@ -34,9 +34,10 @@ KINDS = {
     "segment": "medmae.inference.segment_run",
     "classify": "medmae.inference.classify_run",
     "evaluate": "medmae.inference.evaluate_run",
+    "rank": "medmae.active_learning.rank_run",
 }
 DONE, FAILED, BAD_INPUT = 0, 1, 2
-APPLIES_MODEL = ("segment", "classify", "evaluate")
+APPLIES_MODEL = ("segment", "classify", "evaluate", "rank")
 REPORTED = ("pretrain", "finetune", "curve")
 HEARTBEAT_SECONDS = 20.0
 

@@ -26,6 +26,7 @@ COMMANDS = {  # name: module that holds it under the name "command"; listed in t
     "classify": "medmae.cli.classify",
     "evaluate": "medmae.cli.evaluate",
     "curve": "medmae.cli.curve",
+    "rank": "medmae.cli.rank",
     "model": "medmae.cli.model",
     "target": "medmae.cli.target",
     "job": "medmae.cli.job",

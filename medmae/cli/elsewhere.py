@@ -19,7 +19,7 @@ from medmae.cli.app import FAILED, say
 from medmae.cli.inference import raise_failures
 from medmae.cli.progress import display_of, duration, new_records
 from medmae.cli.runs import Failed, Request, refuse_filled
-from medmae.cli.scores import show_scores
+from medmae.cli.scores import show_ranking, show_scores
 from medmae.files import read_json
 from medmae.run_folder import Kind, RunFolder
 
@@ -59,7 +59,7 @@ class Elsewhere:
             BadInput: as the run here would, before anything is sent.
         """
         _refuse_resume(resume)
-        if not inputs["images"]:
+        if not inputs.get("images") and not inputs.get("dataset"):
             raise click.UsageError("Missing option '--images'.")
         self.submit(kind, config, inputs, out, as_json)
 
@@ -135,6 +135,10 @@ def check_inputs(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any
         from medmae.inference.evaluate_run import labelled_cases
 
         labelled_cases(load_dataset(inputs["dataset"]), inputs.get("split") or "test")
+    elif kind == "rank":
+        from medmae.active_learning.pool import pool_of
+
+        pool_of(inputs, out)
     elif "dataset" in inputs:
         load_dataset(inputs["dataset"])
     elif kind == "pretrain":
@@ -242,8 +246,9 @@ def conclude(job: Job, as_json: bool, name: str | None = None) -> None:
 
 def _show_scores(job: Job) -> None:
     result = job.mirror / "result.json"
-    if job.kind == "evaluate" and result.is_file():
-        show_scores(read_json(result, "result"))
+    show = {"evaluate": show_scores, "rank": show_ranking}.get(job.kind)
+    if show is not None and result.is_file():
+        show(read_json(result, "result"))
 
 
 def refuse_failures(job: Job, folder: Path) -> None:
@@ -253,7 +258,7 @@ def refuse_failures(job: Job, folder: Path) -> None:
         Failed: naming each, and why.
     """
     result = job.mirror / "result.json"
-    if job.kind in ("segment", "classify") and result.is_file():
+    if job.kind in ("segment", "classify", "rank") and result.is_file():
         raise_failures(read_json(result, "result"), folder)
 
 

@@ -1,4 +1,4 @@
-"""What ``segment``, ``classify`` and ``evaluate`` share."""
+"""What ``segment``, ``classify``, ``evaluate`` and ``rank`` share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medmae.cli import runs
 from medmae.cli.app import say
 from medmae.files import read_json
 
-InferenceKind = Literal["segment", "classify", "evaluate"]
+InferenceKind = Literal["segment", "classify", "evaluate", "rank"]
 
 
 def inference_config(kind: InferenceKind, given: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
@@ -22,12 +22,13 @@ def inference_config(kind: InferenceKind, given: Mapping[str, Any], overrides: S
     Raises:
         BadInput: a key is unknown or a value is of the wrong type.
     """
+    from medmae.active_learning.config import RankConfig
     from medmae.config import from_json, to_json, with_overrides
     from medmae.inference.config import ClassifyConfig, EvaluateConfig, SegmentConfig
 
     what = f"configuration of {kind}"
-    config: Any = from_json({"segment": SegmentConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig}[kind],
-                            given, what)
+    config: Any = from_json({"segment": SegmentConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
+                             "rank": RankConfig}[kind], given, what)
     return to_json(with_overrides(config, overrides, what))
 
 
@@ -59,14 +60,33 @@ def apply_to_images(kind: InferenceKind, config: Mapping[str, Any], model: str |
         runs.refuse_filled(books)
     asked = {name: value for name, value in {"resume": resume, **inputs}.items() if value}
     inputs = {"model": model, "images": list(images), "out": str(out), **asked}
-    with runs.clean_output(out if share is None else None), runs.temporary_run(kind, config, inputs) as run:
+    with runs.clean_output(out if share is None else None):
+        return result_of(kind, config, inputs, books)
+
+
+def result_of(kind: InferenceKind, config: Mapping[str, Any], inputs: Mapping[str, Any],
+              books: Path | None) -> dict[str, Any]:
+    """Run `kind` and return its result, with the images that failed under "failed".
+
+    Args:
+        kind: what to run on images.
+        config: the resolved configuration.
+        inputs: of the run.
+        books: the folder where the log is kept where some images fail; None: it is not.
+
+    Raises:
+        BadInput: nothing was done.
+        Failed: the run broke down before there was any result.
+    """
+    with runs.temporary_run(kind, config, inputs) as run:
         try:
             runs.execute(run, kind)
         except runs.Failed:
             if not (run.path / "result.json").is_file():
                 raise
-            books.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run.log_file, books / "log.txt")
+            if books is not None:
+                books.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run.log_file, books / "log.txt")
         state = run.state()
         if state["state"] == "stopped":
             say(f"{state.get('reason')} The same command with --resume goes on.")
@@ -109,7 +129,7 @@ def cases_of(images: Sequence[str], channels: Sequence[Sequence[str]]) -> list[A
     return [[str(path) for path in case] for case in cases_of_channels(channels)]
 
 
-def raise_failures(result: Mapping[str, Any], out: Path) -> None:
+def raise_failures(result: Mapping[str, Any], out: Path | None) -> None:
     """End with exit code 1 where some images failed.
 
     Raises:
@@ -119,5 +139,6 @@ def raise_failures(result: Mapping[str, Any], out: Path) -> None:
     if failed:
         reasons = "\n".join(f"  {case['image']}: {case['reason']}" for case in failed)
         others = "; the others are done" if result["cases"] else ""
-        raise runs.Failed(f"{len(failed)} of {len(failed) + len(result['cases'])} images failed{others}.\n"
-                          f"{reasons}\nLog: {out / 'log.txt'}")
+        log = "" if out is None else f"\nLog: {out / 'log.txt'}"
+        total = len(failed) + result.get("scored", len(result["cases"]))
+        raise runs.Failed(f"{len(failed)} of {total} images failed{others}.\n{reasons}{log}")

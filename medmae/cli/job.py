@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TARGET = click.option("--target", metavar="NAME", help="Also jobs of that target which another computer submitted.")
 FOLLOW_EVERY_SECONDS = 2.0
-SUBMITTED = ("pretrain", "finetune", "segment", "classify", "evaluate", "curve")
+SUBMITTED = ("pretrain", "finetune", "segment", "classify", "evaluate", "curve", "rank")
 
 
 @click.group("job", short_help="Runs on other computers: submit, list, follow, stop, resume, fetch.")

@@ -1,4 +1,4 @@
-"""The scores of an evaluation, for a person."""
+"""The scores of an evaluation and the order of a ranking, for a person."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ def show_scores(result: dict[str, Any]) -> None:
         _show_segmentation(result)
     else:
         _show_classification(result)
+
+
+def show_ranking(result: dict[str, Any]) -> None:
+    """Print the result of a run of kind "rank"."""
+    cases = result["cases"]
+    has_subjects = any(case["subject"] != case["case"] for case in cases)
+    columns = {"rank": "rank", "case": "case", **({"subject": "subject"} if has_subjects else {}), "score": "score"}
+    columns |= {name: heading for name, heading in (("foreground_voxels", "predicted voxels"), ("label", "class"))
+                if any(name in case for case in cases)}
+    tables.show(list(columns.values()), [[case.get(name) for name in columns] for case in cases])
+    others = result["scored"] - len(cases)
+    if others:
+        click.echo(f"{others} more {'case comes' if others == 1 else 'cases come'} after these.")
 
 
 def _show_segmentation(result: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from medmae.datasets.validation import validate_cases
 from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.inference.case_loop import CaseFailure, for_each_case, raise_failures
+from medmae.inference.cases import image_name
 from medmae.inference.classifier import Classifier
 from medmae.inference.config import EvaluateConfig
 from medmae.inference.loaded_model import LoadedModel, load_members
@@ -158,13 +159,6 @@ def matched_names(known: Sequence[str], wanted: Sequence[str]) -> dict[str, str]
         if name not in matched and _key(name) in free:
             matched[name] = free.pop(_key(name))
     return matched
-
-
-def image_name(dataset: Dataset, case: Case) -> str:
-    """What a case is called in the results: its (first) image, relative to the dataset file where it lies below it."""
-    folder = dataset.path.parent
-    image = case.images[0]
-    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else str(image)
 
 
 def _segmentation(run: RunFolder, dataset: Dataset, cases: Sequence[Case], models: list[LoadedModel],

@@ -16,7 +16,7 @@ from medmae.config import from_json
 from medmae.datasets import Case, Dataset, draw_cases, load_dataset, validate, validate_cases
 from medmae.datasets.classes import classes_in
 from medmae.errors import BadInput
-from medmae.jobs.gathering import OUTPUTS, Gathering, image_place, neutral_ids
+from medmae.jobs.gathering import INPUTS, OUTPUTS, Gathering, described, image_place, neutral_ids, record_of
 from medmae.jobs.neutral_images import Wanted
 from medmae.jobs.upload import Report, Upload
 
@@ -111,25 +111,12 @@ def _apply(gathering: Gathering, config: Config, inputs: Mapping[str, Any]) -> C
     cases = find_cases(inputs["images"], out)
     paths: dict[str, Any] = {"model": gathering.models(inputs["model"]), "out": OUTPUTS, "resume": True}
     names = neutral_ids(len(cases))
-    wanted = [Wanted(str(path), frame=config.get("frame")) for case in cases for path in case.images]
-    converted = gathering.staging.convert(wanted, gathering.report)
-    images: list[Any] = []
-    for name, case in zip(names, cases, strict=True):
-        parts = [next(converted)[0] for _ in case.images]
-        problem = next((part.problem for part in parts if part.blob is None), None)
-        if problem is not None:
-            gathering.unreadable.append({"image": str(case.images[0]), "reason": problem})
-            continue
-        places = [gathering.add_blob(image_place(name, number), part.blob)
-                  for number, part in enumerate(parts) if part.blob is not None]
-        images.append(places if len(places) > 1 else places[0])
-        gathering.cases[name] = {"images": [str(path) for path in case.images], "output": case.output_name,
-                                 "stamp": case.stamp()}
-    next(converted, None)  # the last report
-    if not images:
-        raise BadInput("\n".join([f"None of the {len(cases)} images could be used:",
-                                  *(f"  {one['image']}: {one['reason']}" for one in gathering.unreadable)]))
-    paths["images"] = images
+    places = _readable(gathering, [(name, str(case.images[0]), case.images)
+                                   for name, case in zip(names, cases, strict=True)], config.get("frame"))
+    gathering.cases.update({name: {"images": [str(path) for path in case.images], "output": case.output_name,
+                                   "stamp": case.stamp()}
+                            for name, case in zip(names, cases, strict=True) if name in places})
+    paths["images"] = [images if len(images) > 1 else images[0] for images in places.values()]
     if inputs.get("base"):
         from medmae.jobs.base_inputs import gather_base
 
@@ -137,9 +124,56 @@ def _apply(gathering: Gathering, config: Config, inputs: Mapping[str, Any]) -> C
     return {**config, "frame": None}, paths, {"out": inputs.get("out")}
 
 
+def _rank(gathering: Gathering, config: Config, inputs: Mapping[str, Any]) -> Collected:
+    """Images as for segmenting, or a list of a dataset, of which no label travels."""
+    if inputs.get("images"):
+        return _apply(gathering, config, inputs)
+    from medmae.active_learning.pool import UNLABELED, pool_of
+
+    dataset, pool = load_dataset(inputs["dataset"]), pool_of(inputs)
+    cases = dict(zip(neutral_ids(len(pool)), dataset.cases(inputs.get("split") or UNLABELED), strict=True))
+    paths = {"model": gathering.models(inputs["model"]), "out": OUTPUTS, "resume": True, "split": UNLABELED}
+    places = _readable(gathering, [(name, own.image, own.found.images) for name, own in zip(cases, pool, strict=True)])
+    gathering.cases.update({name: record_of(dataset, cases[name]) for name in places})
+    items = [{"id": name, "image": [place.removeprefix(f"{INPUTS}/") for place in images],
+              "subject": gathering.subject(cases[name].subject)} for name, images in places.items()]
+    paths["dataset"] = gathering.add_json("dataset.json", {**described(replace(dataset, task=None)), UNLABELED: items})
+    return config, paths, {"dataset": dataset.name, "out": inputs.get("out")}
+
+
+def _readable(gathering: Gathering, cases: Sequence[tuple[str, str, Sequence[Path]]],
+              frame: int | None = None) -> dict[str, list[str]]:
+    """By neutral name, where the images of a case lie there, one a channel; those that cannot be read stay here.
+
+    Args:
+        gathering: takes the images.
+        cases: (neutral name, what failures are called, images).
+        frame: of 4-D images.
+
+    Raises:
+        BadInput: none can be read.
+    """
+    converted = gathering.staging.convert([Wanted(str(path), frame=frame) for _, _, images in cases for path in images],
+                                          gathering.report)
+    found: dict[str, list[str]] = {}
+    for name, own, images in cases:
+        parts = [next(converted)[0] for _ in images]
+        problem = next((part.problem for part in parts if part.blob is None), None)
+        if problem is not None:
+            gathering.unreadable.append({"image": own, "reason": problem})
+            continue
+        found[name] = [gathering.add_blob(image_place(name, number), part.blob)
+                       for number, part in enumerate(parts) if part.blob is not None]
+    next(converted, None)  # the last report
+    if not found:
+        raise BadInput("\n".join([f"None of the {len(cases)} images could be used:",
+                                  *(f"  {one['image']}: {one['reason']}" for one in gathering.unreadable)]))
+    return found
+
+
 _KINDS: dict[str, Callable[[Gathering, Config, Mapping[str, Any]], Collected]] = {
     "pretrain": _pretrain, "finetune": _finetune, "curve": _curve, "evaluate": _evaluate, "segment": _apply,
-    "classify": _apply}
+    "classify": _apply, "rank": _rank}
 
 
 def _checking(gathering: Gathering) -> Callable[[int, int], None]:

@@ -26,6 +26,7 @@ WANTED = {
     "curve": ("results.csv", "cases.csv", "summary.json", "report.html"),
     "segment": (RESULTS, "result.json"),
     "classify": (RESULTS, "result.json"),
+    "rank": (RESULTS, "result.json"),
     "evaluate": (RESULTS, "result.json", "report.html")}
 LOG = "log.txt"
 MAKES_MODEL = ("pretrain", "finetune")

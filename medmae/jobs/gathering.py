@@ -108,7 +108,7 @@ class Gathering:
         for number, case in enumerate(withheld, start=1):
             items["training"].append({"image": f"images/withheld-{number:04d}{SUFFIX}",
                                       "label": _class_label(case), "subject": f"withheld-{number:04d}"})
-        self.cases.update({names[case.id]: _record(dataset, case) for case in cases})
+        self.cases.update({names[case.id]: record_of(dataset, case) for case in cases})
         for key, value in (further or {}).items():
             items[key] = {name: [names[each] for each in ids] for name, ids in value.items()}  # type: ignore[assignment]
         return self.add_json("dataset.json", {**described(dataset), **items})
@@ -163,7 +163,8 @@ def _class_label(case: Case) -> Any:
     return list(case.class_value) if isinstance(case.class_value, tuple) else case.class_value
 
 
-def _record(dataset: Dataset, case: Case) -> dict[str, Any]:
+def record_of(dataset: Dataset, case: Case) -> dict[str, Any]:
+    """Whose a neutral name is, for ``cases.json``."""
     folder, first = dataset.path.parent, case.images[0]
     return {"images": [str(path) for path in case.images], "label": None if case.label is None else str(case.label),
             "id": case.id, "subject": case.subject, "output": case.id,

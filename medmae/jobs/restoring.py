@@ -16,7 +16,8 @@ _OUTPUT = re.compile(rf"(?:[^\n]*/)?{OUTPUTS}/(?:[^\n]*/)?(case-\d{{4,}})(\.[^\n
 _PLACE = re.compile(r"(?:/[^\s:,;'\"()]*/)?(?:inputs/)?(images|labels|base/inputs/images)/"
                     r"(case-\d{4,}(?:-image-\d+)?)(?:-(\d+))?(?:\.seg)?\.nrrd")
 _OF_APPLYING = {"image": "image", "error": "reason"}
-_FAILURES = {"segment": _OF_APPLYING, "classify": _OF_APPLYING, "pretrain": {"file": "image", "reason": "reason"}}
+_FAILURES = {"segment": _OF_APPLYING, "classify": _OF_APPLYING, "rank": _OF_APPLYING,
+             "pretrain": {"file": "image", "reason": "reason"}}
 _RESULTS = (".json", ".csv", ".jsonl")
 
 

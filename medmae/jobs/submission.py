@@ -116,7 +116,7 @@ def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mappin
 
 def _with_results(job: Job, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a run that writes results: where to, and that it goes on with what is there when started again."""
-    if job.kind in ("segment", "classify"):
+    if job.kind in ("segment", "classify", "rank"):
         return {**inputs, "out": job.out or str(job.mirror / RESULTS), "resume": True}
     return {**inputs, "out": job.out} if job.kind == "evaluate" and job.out else dict(inputs)
 
