@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,6 +283,42 @@ def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_her
     cases = computing.segmentAll(folder, "abdomen", target="gpu-box")
     assert [case.state for case in cases] == ["done"] * 4
     assert [cases[index].result.stat().st_mtime_ns for index in (0, 1, 3)] == done, "nothing is done twice"
+
+
+def test_what_lies_beside_a_dicom_series_is_told_apart(computing, tmp_path, make_volume):
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
+    from MedMAESegmentLib.VolumeExport import writeVolume
+    from test_volumes_dicom import write_series
+
+    study, volume = tmp_path / "study", make_volume((20, 24, 28))
+    write_series(study)
+    (study / "notes.json").write_text("{}")
+    for name in ("MedMAE other", "derived"):
+        (study / name).mkdir()
+        writeVolume(volume, study / name / "map.nrrd")
+    (study / "MedMAE other" / "manifest.jsonl").write_text("")
+    (study / "link.nrrd").symlink_to(study / "not fetched.nrrd")
+    for isDoneBefore in (False, True):
+        cases = computing.segmentAll(study, "abdomen")
+        states = [(case.name, case.state, case.wasDoneBefore) for case in cases]
+        assert states == [("study", "done", isDoneBefore), ("derived/map.nrrd", "done", isDoneBefore),
+                          ("link.nrrd", "failed", False)]
+        results = sorted(path.name for path in study.rglob("*.seg.nrrd"))
+        assert results == ["map.seg.nrrd", "study.seg.nrrd"], "results of another model are no images"
+
+
+def test_a_folder_of_results_that_is_removed_in_the_middle_is_made_again(computing, folder, tmp_path):
+    out = tmp_path / "out"
+    job = computing.segmentAll(folder, "abdomen", out, waitForCompletion=False)
+    deadline = time.monotonic() + 60
+    while job.cases[0].state != "done":
+        assert time.monotonic() < deadline and not job.poll()
+        time.sleep(0.005)
+    shutil.rmtree(out)
+    job.wait()
+    cases = computing.segmentAll(folder, "abdomen", out)
+    assert [case.state for case in cases] == ["done", "done", "failed", "done"]
+    assert all(case.result.is_file() for case in cases if case.state == "done")
 
 
 def test_an_engine_that_is_killed_is_told_and_its_batch_goes_on(computing, folder, application):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medmae.datasets import Case, Dataset
 from medmae.errors import BadInput
+from medmae.inference.manifest import MANIFEST
 from medmae.volumes import find_images
 from medmae.volumes.contents import read_geometry
 
@@ -37,7 +39,8 @@ def find_cases(images: Sequence[str | Sequence[str]], out: Path | None = None) -
 
     Args:
         images: as typed.
-        out: the folder of the results; what it holds from an earlier run is no image.
+        out: the folder of the results; what it holds from an earlier run is no image, nor what another folder of
+            results holds that lies in one of `images`.
 
     Raises:
         BadInput: nothing is found, an element of a multi-channel case is not exactly one image, or two cases would have
@@ -45,9 +48,10 @@ def find_cases(images: Sequence[str | Sequence[str]], out: Path | None = None) -
     """
     cases: list[FoundCase] = []
     single = [str(entry) for entry in images if isinstance(entry, (str, Path))]
+    is_result = _ResultsWithin(map(Path, single))
     if single or not images:
         cases += [FoundCase((found.path,), found.output_name) for found in find_images(single)
-                  if out is None or not _is_inside(found.path, out)]
+                  if out is None or not (_is_inside(found.path, out) or is_result(found.path))]
         if not cases:
             raise BadInput(f"All images found lie in {out}, where the results go. Choose another --out.")
     for entry in images:
@@ -62,6 +66,25 @@ def find_cases(images: Sequence[str | Sequence[str]], out: Path | None = None) -
     if twice:
         raise BadInput(f"Several cases would be written to {', '.join(twice)}. Segment them in runs of their own.")
     return cases
+
+
+class _ResultsWithin:
+    """Tells whether an image was found in a folder of results within a folder that was named."""
+
+    def __init__(self, named: Iterable[Path]) -> None:
+        self._named = set(named)
+        self._known: dict[Path, bool] = {}
+
+    def __call__(self, path: Path) -> bool:
+        if path in self._named:
+            return False
+        folders = list(itertools.takewhile(lambda folder: folder not in self._named, path.parents))
+        return len(folders) < len(path.parents) and any(map(self._holds_results, folders))
+
+    def _holds_results(self, folder: Path) -> bool:
+        if folder not in self._known:
+            self._known[folder] = (folder / MANIFEST).is_file()
+        return self._known[folder]
 
 
 def sizes_of(cases: Sequence[FoundCase]) -> list[float]:

@@ -12,12 +12,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medmae import __version__
 from medmae.errors import BadInput
 from medmae.files import PARTIAL, remove_partial
-from medmae.inference.cases import FoundCase
+
+if TYPE_CHECKING:
+    from medmae.inference.cases import FoundCase
 
 MANIFEST = "manifest.jsonl"
 MAY_CHANGE = ("device", "batch", "memory")  # results are the same
@@ -63,8 +65,8 @@ class Manifest:
         return record["result"] if whole else None
 
     def begin(self) -> None:
-        """Write the first line, before the first result is written."""
-        if not self.is_begun:
+        """Write the first line, before the first result is written; also where somebody has removed it meanwhile."""
+        if not self.is_begun or not self.file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.records:
                 self.file.write_bytes(b"")  # what an earlier run left counts no more

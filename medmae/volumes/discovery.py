@@ -107,6 +107,8 @@ def expand(pattern: str) -> Iterator[Path]:
     if path.is_dir():
         yield from _at_least_one(_inside(path), f"The folder {path} contains no images. Give a folder with NIfTI, "
                                                 "NRRD, MHA/MHD, DICOM, PNG, JPEG or TIFF files.")
+    elif path.is_symlink():  # where it leads nowhere, reading it says so, as where it is found in a folder
+        yield path
     elif path.exists() or not glob.has_magic(pattern):
         refuse_missing(path)
         yield path
