@@ -9,6 +9,7 @@ from pathlib import Path
 import slicer
 
 from MedMAESegmentLib.BatchCase import BatchCase, CaseBook, summaryOf
+from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentationFile import SegmentationFile, freePath, isSavedIn, noteSaved
@@ -138,7 +139,7 @@ class BatchJob(FollowedJob):
 
     def _noteUnsaved(self, index: int, error: Exception) -> None:
         self.book.note(index, state="failed", message=_(
-            "The result is in the scene but could not be saved: {reason}").format(reason=error))
+            "The result is in the scene but could not be saved: {reason}").format(reason=explained(error)))
 
     def _finish(self) -> None:
         self.result = self.cases

@@ -50,7 +50,7 @@ class BatchLogic:
         :returns: a `BatchCase` for each image, with its state and result; with ``waitForCompletion=False`` the job,
           which has `cases`.
         :raises ValueError: there is nothing to segment, or the results cannot be written there.
-        :raises RunFailed: no case could be done.
+        :raises RunFailed: no case could be done, or the computation broke off before it had come to all.
         """
         if isinstance(images, (str, Path)):
             listing = inBackground(self.folderLister(images, model, outputFolder, **options))

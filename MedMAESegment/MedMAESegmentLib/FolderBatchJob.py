@@ -96,7 +96,7 @@ def noteResults(book: CaseBook, results: dict[str, Any], byImage: dict[str, int]
     """Take in what the run says of all cases at its end."""
     for result in results["cases"]:
         index = byImage.get(result["image"])
-        if index is not None and not book.cases[index].wasDoneBefore:
+        if index is not None and book.cases[index].state != "done":  # most were told while it ran
             book.note(index, state="done", message="", result=Path(result["output"]), seconds=result["seconds"])
     for failure in results["failed"]:
         index = byImage.get(failure["image"])

@@ -50,8 +50,9 @@ class SegmentationFile(BackgroundTask[Path]):
 def freePath(folder: Path, name: str, taken: Collection[Path]) -> Path:
     """A file in `folder`, called after a volume, that neither is there nor `taken`: nothing is ever overwritten."""
     plain, number = plainName(name), 1
+    written = {str(each).casefold() for each in taken}  # "CT" and "ct" are one file on most computers
     path = folder / f"{plain}{ENDING}"
-    while path in taken or path.exists():
+    while str(path).casefold() in written or path.exists():
         number += 1
         path = folder / f"{plain}-{number}{ENDING}"
     return path

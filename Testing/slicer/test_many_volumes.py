@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -133,6 +134,25 @@ def test_results_of_an_earlier_batch_are_saved_once_when_a_folder_is_named(
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file, so that the folder"):
         logic.segmentAll([volume], "model", tmp_path / "file" / "out")
+
+
+def test_names_that_differ_in_case_only_get_files_of_their_own(tmp_path):
+    from MedMAESegmentLib.SegmentationFile import freePath
+
+    assert freePath(tmp_path, "CT", [tmp_path / "ct.seg.nrrd"]).name == "CT-2.seg.nrrd"
+
+
+def test_a_full_disk_is_told_in_plain_words(logic, work_plan, make_volume, labels_file, tmp_path, monkeypatch):
+    from MedMAESegmentLib.FollowedJob import RunFailed
+
+    def refuse(path, *_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    volume = make_volume(name="one")
+    work_plan(f"labels={labels_file(volume, [BOX])}")
+    monkeypatch.setattr("MedMAESegmentLib.SegmentationFile.write_label", refuse)
+    with pytest.raises(RunFailed, match="could not be saved: The disk is full. Make room and try again."):
+        logic.segmentAll([volume], "model", tmp_path / "out")
 
 
 def test_what_cannot_be_saved_is_told_and_stays_in_the_scene(logic, work_plan, make_volume, labels_file, tmp_path):

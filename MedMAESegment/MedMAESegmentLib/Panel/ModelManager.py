@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
 from MedMAESegmentLib.CheckpointImport import ENDINGS, FORMATS
+from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.Panel import ModelDialogs as dialogs
 from MedMAESegmentLib.Panel.ModelComparison import comparison
 
 _log = logging.getLogger(__name__)
-_DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of its own
 _FILES_OF_A_MODEL = ("model.json", "weights.safetensors")
 
 
@@ -226,16 +225,3 @@ def _modelIn(path: str | Path) -> Path:
     """What is installed when this is chosen: for a file of a model its folder."""
     path = Path(path)
     return path.parent if path.name in _FILES_OF_A_MODEL else path
-
-
-def explained(error: Exception) -> str:
-    """What went wrong, in plain words."""
-    if not isinstance(error, OSError):
-        return str(error)
-    place = error.filename2 or error.filename or ""
-    if error.errno in _DISK_FULL:
-        return _("The disk is full. Make room and try again. {place}").format(place=place).strip()
-    if isinstance(error, PermissionError):
-        return _("There is no permission to read or write {place}. Choose another place, or ask who administers this "
-                 "computer.").format(place=place)
-    return str(error)
