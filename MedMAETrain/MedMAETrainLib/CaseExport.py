@@ -47,7 +47,7 @@ def collectLabels(cases: Sequence[CasePair], allowMissing: bool = False) -> list
                      "or rename it." for name in names if name.casefold() == "background"]
         for name in names:
             segment = segmentByName(segmentationNode, name)
-            labels.setdefault(name, Label(name, len(labels) + 1, tuple(segment.GetColor()), _terminology(segment)))
+            labels.setdefault(name, Label(name, len(labels) + 1, tuple(segment.GetColor()), terminologyText(segment)))
     if not allowMissing:
         problems += [f"Case {number} has no segment named {name}, which other cases have. Was it named differently?"
                      for number, names in enumerate(namesOfCase, 1) for name in labels if names and name not in names]
@@ -143,7 +143,8 @@ def _volumeProblems(number: int, volumeNode: Any) -> list[str]:
     return []
 
 
-def _terminology(segment: slicer.vtkSegment) -> str:
+def terminologyText(segment: slicer.vtkSegment) -> str:
+    """The terms of a segment as Slicer writes them; "": it has none."""
     tag = vtk.reference("")
     return str(tag) if segment.GetTag(segment.GetTerminologyEntryTagName(), tag) else ""
 

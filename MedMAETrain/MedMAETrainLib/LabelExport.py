@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,52 +46,96 @@ def segmentByName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -
     return segmentationNode.GetSegmentation().GetNthSegment(segmentNames(segmentationNode).index(name))
 
 
-def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
-               labels: Sequence[Label], between: Callable[[], None] = lambda: None) -> tuple[np.ndarray, list[str]]:
-    """The segments on the volume's voxels, (k, j, i) uint8 or uint16, and the problems found.
+@dataclass
+class LabelMap:
+    """Segments as one label map.
+
+    array - (k, j, i) uint8 or uint16, on the volume's voxels.
+    counts - How many voxels each segment has there, by name, before others that overlap it have taken some.
+    overlaps - How many voxels two segments of different labels share, by their names.
+    resampled - Whether a segment was not drawn on the volume's voxels.
+    """
+
+    array: np.ndarray
+    counts: dict[str, int] = field(default_factory=dict)
+    overlaps: dict[tuple[str, str], int] = field(default_factory=dict)
+    resampled: bool = False
+
+
+def labelMap(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+             labels: Sequence[Label], between: Callable[[], None] = lambda: None) -> LabelMap:
+    """The segments that have the names of `labels`, with their values, on the volume's voxels.
 
     Segments drawn on the volume's own grid are copied, a whole layer at a time; others are resampled one by one, with
-    the transforms of both nodes. Problems: a segment without a voxel in the volume; voxels that belong to two
-    segments. A segment that the case does not have leaves no trace.
+    the transforms of both nodes. Where segments overlap, the one that comes first in `labels` keeps the voxels. A
+    segment that the segmentation does not have leaves no trace. Several labels may share a value.
     """
-    array = np.zeros(voxels(volumeNode).shape[:3], np.uint8 if len(labels) < 256 else np.uint16)
     present = set(segmentNames(segmentationNode))
     labels = [label for label in labels if label.name in present]
-    overlaps: dict[tuple[int, int], int] = defaultdict(int)
-    found: set[int] = set()
+    # While they are put together, segments are numbered so that the one that keeps a voxel has the lower number.
+    kind = np.uint8 if len(labels) < 255 and max((label.value for label in labels), default=0) < 256 else np.uint16
+    ranked = [dataclasses.replace(label, value=number) for number, label in enumerate(labels, 1)]
+    array = np.zeros(voxels(volumeNode).shape[:3], kind)
+    counts = np.zeros(len(labels) + 1, np.int64)
+    clashes: dict[tuple[int, int], int] = defaultdict(int)
 
     def place(region: Region, values: np.ndarray) -> None:
+        counts[:] += np.bincount(values.ravel(), minlength=len(counts))
         target = array[region]
         filled = values > 0
         clash = filled & (target > 0)
         if clash.any():
-            pairs, counts = np.unique(np.stack([target[clash], values[clash]]), axis=1, return_counts=True)
-            for (first, second), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
-                overlaps[first, second] += count
-        found.update(np.flatnonzero(np.bincount(values.ravel())).tolist())
+            pairs, shared = np.unique(np.stack([target[clash], values[clash]]), axis=1, return_counts=True)
+            for (first, second), count in zip(pairs.T.tolist(), shared.tolist(), strict=True):
+                clashes[min(first, second), max(first, second)] += count
+            filled &= ~clash | (values < target)
         np.copyto(target, values, where=filled)
         between()
 
     hadLabelmaps = segmentationNode.GetSegmentation().ContainsRepresentation(_LABELMAP)
+    resampled = _placeAll(volumeNode, segmentationNode, ranked, array.dtype, place)
+    if not hadLabelmaps:  # resampling a surface has made them
+        segmentationNode.GetSegmentation().RemoveRepresentation(_LABELMAP)
+    table = np.array([0, *(label.value for label in labels)], kind)
+    for plane in array:
+        plane[...] = table[plane]
+        between()
+    overlaps = {(labels[first - 1].name, labels[second - 1].name): count for (first, second), count in clashes.items()
+                if labels[first - 1].value != labels[second - 1].value}
+    return LabelMap(array, {label.name: int(counts[label.value]) for label in ranked}, overlaps, resampled)
+
+
+def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+               labels: Sequence[Label], between: Callable[[], None] = lambda: None) -> tuple[np.ndarray, list[str]]:
+    """The segments on the volume's voxels, (k, j, i) uint8 or uint16, and the problems found.
+
+    Problems: a segment without a voxel in the volume; voxels that belong to two segments. See `labelMap`.
+    """
+    found = labelMap(volumeNode, segmentationNode, labels, between)
+    problems = [f"the segment {name} is empty, or lies outside the volume"
+                for name, count in found.counts.items() if not count]
+    problems += [f"the segments {first} and {second} overlap in {count} voxels, but a voxel can have one label only"
+                 for (first, second), count in found.overlaps.items()]
+    return found.array, problems
+
+
+def _placeAll(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+              labels: Sequence[Label], kind: np.dtype, place: Callable[[Region, np.ndarray], None]) -> bool:
+    """Hand the voxels of all labels to `place`, slab by slab; whether some had to be resampled."""
+    resampled = False
     for labelmap, values in _layers(segmentationNode, labels):
         region, stored = _onVoxels(volumeNode, segmentationNode, labelmap)
         if stored is not None:
             for first in range(0, len(stored), _SLAB):  # slab by slab: short pauses, little memory
                 slab = slice(region[0].start + first, min(region[0].start + first + _SLAB, region[0].stop))
-                place((slab, *region[1:]), _renumbered(stored[first:first + _SLAB], values, array.dtype))
+                place((slab, *region[1:]), _renumbered(stored[first:first + _SLAB], values, kind))
             continue
         for label in (label for label in labels if label.value in values.values()):
             mask = _resampled(volumeNode, segmentationNode, label.name)
             if mask is not None:
-                place((slice(None),) * 3, mask.astype(array.dtype) * array.dtype.type(label.value))
-    if not hadLabelmaps:  # resampling a surface has made them
-        segmentationNode.GetSegmentation().RemoveRepresentation(_LABELMAP)
-    names = {label.value: label.name for label in labels}
-    problems = [f"the segment {label.name} is empty, or lies outside the volume"
-                for label in labels if label.value not in found]
-    problems += [f"the segments {names[first]} and {names[second]} overlap in {count} voxels, but a voxel can have one "
-                 "label only" for (first, second), count in overlaps.items()]
-    return array, problems
+                resampled = True
+                place((slice(None),) * 3, mask.astype(kind) * kind.type(label.value))
+    return resampled
 
 
 def _layers(segmentationNode: slicer.vtkMRMLSegmentationNode,

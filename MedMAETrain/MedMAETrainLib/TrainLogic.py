@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,21 @@ from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver
 
 from medmae.errors import BadInput
+from medmae.files import write_json
 from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
-from MedMAETrainLib.LabelExport import Label, segmentNames
+from MedMAETrainLib.LabelExport import segmentNames
+from MedMAETrainLib.Project import Project
+from MedMAETrainLib.ProjectDataset import DATASET_FILE, datasetOf
+from MedMAETrainLib.ProjectLogic import ProjectLogic, noteRun
 from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
 
 DATA_FOLDER = "data"
+Data = tuple[list[str], Callable[[Path], Any]]  # names of the labels, and what writes a data set into a folder
 
 
-class TrainLogic:
+class TrainLogic(ProjectLogic):
     """The computation of the MedMAETrain module; needs no widget.
 
     >>> job = logic.finetune([(volumeNode, segmentationNode), ...], encoder="gl-mae-brain", name="my hippocampus")
@@ -32,6 +37,7 @@ class TrainLogic:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
         self.jobs: list[TrainingJob] = []
         self._handOvers: list[HandOver] = []
@@ -47,19 +53,20 @@ class TrainLogic:
         """The names of the segments, in order."""
         return segmentNames(segmentationNode)
 
-    def finetune(self, cases: Sequence[CasePair], encoder: str | Path = "none", name: str | None = None, *,
-                 method: str | None = None, preset: str | None = None, modality: str | None = None,
-                 steps: int | None = None, seed: int | None = None, device: str = "auto",
+    def finetune(self, cases: Sequence[CasePair] | Project, encoder: str | Path = "none", name: str | None = None, *,
+                 task: str = "segmentation", method: str | None = None, preset: str | None = None,
+                 modality: str | None = None, steps: int | None = None, seed: int | None = None, device: str = "auto",
                  allowMissing: bool = False, settings: dict[str, Any] | None = None,
                  progressCallback: ProgressCallback | None = None,
                  waitForCompletion: bool = False) -> TrainingJob | str:
-        """Train a segmentation model on the given cases, starting from an encoder.
+        """Train a model on the given cases, starting from an encoder.
 
-        :param cases: pairs (volumeNode, segmentationNode). Segments are matched by name over all cases and resampled
-          onto the voxels of their volume.
+        :param cases: a project, which then knows of the run and its model; or pairs (volumeNode, segmentationNode),
+          whose segments are matched by name over all cases and resampled onto the voxels of their volume.
         :param encoder: name in the registry, model folder or run folder; "none": from scratch, with `method`
           ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base"; gl-mae has more, such as "tiny-hybrid",
           see medmae finetune --help).
+        :param task: "segmentation", or of a project "classification" by the classes of its cases.
         :param name: of the finished model in the list; default: made from the label names.
         :param modality: DICOM code (CT, MR, PT, US, DX, CR); default: the encoder's, else guessed from the voxels.
         :param steps: optimiser steps; default: what the preset says.
@@ -76,16 +83,20 @@ class TrainLogic:
 
         report = progressCallback or (lambda _fraction, _message: None)
         encoderPath = "none" if str(encoder) == "none" else str(Path(resolve_model(encoder)).resolve())
-        collectLabels(cases, allowMissing)  # what needs no voxels is told before anything is written or installed
-        modality = modality or _encoderModality(encoderPath) or guessModality(cases[0][0])
+        modality = modality or _encoderModality(encoderPath)
+        # What needs no voxels is told before anything is written or installed.
+        if isinstance(cases, Project):
+            names, write = _ofProject(cases, task, modality, allowMissing)
+        else:
+            names, write = self._ofScene(cases, modality, allowMissing, report)
         if self.engineCommand is None:
             Dependencies.ensureInstalled()
         given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
         config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
         run = _createRun(config, encoderPath)
         try:
-            labels = self._handOver(cases, run, modality, allowMissing, report)
-            writeRequest(run, _modelName(name, labels))
+            write(run.path / DATA_FOLDER)
+            writeRequest(run, _modelName(name, names))
             report(0.0, "Starting")
             process = ChildProcess(run.path, detached=True, command=self.engineCommand)
             process.start()
@@ -93,6 +104,8 @@ class TrainLogic:
             shutil.rmtree(run.path, ignore_errors=True)
             raise
         job = self._follow(TrainingJob(run, process))
+        if isinstance(cases, Project):
+            noteRun(cases, job, task, str(encoder))
         job.progressed.connect(report)
         return job.wait() if waitForCompletion else job
 
@@ -113,23 +126,32 @@ class TrainLogic:
         job.startFollowing()
         return job
 
-    def _handOver(self, cases: Sequence[CasePair], run: RunFolder, modality: str, allowMissing: bool,
-                  report: ProgressCallback) -> list[Label]:
-        handOver = HandOver([node for case in cases for node in case])
-        self._handOvers.append(handOver)
-        try:
-            handOver()
-            return exportDataset(cases, run.path / DATA_FOLDER, modality, allowMissing=allowMissing, report=report,
-                                 between=handOver)[1]
-        finally:
-            self._handOvers.remove(handOver)
+    def _ofScene(self, cases: Sequence[CasePair], modality: str | None, allowMissing: bool,
+                 report: ProgressCallback) -> Data:
+        def write(folder: Path) -> None:
+            handOver = HandOver([node for case in cases for node in case])
+            self._handOvers.append(handOver)
+            try:
+                handOver()
+                exportDataset(cases, folder, modality or guessModality(cases[0][0]), allowMissing=allowMissing,
+                              report=report, between=handOver)
+            finally:
+                self._handOvers.remove(handOver)
+
+        return [label.name for label in collectLabels(cases, allowMissing)], write
+
+
+def _ofProject(project: Project, task: str, modality: str | None, allowMissing: bool) -> Data:
+    content = datasetOf(project, task, modality=modality, allowMissing=allowMissing, whole=True)
+    names = [name for name, value in content["labels"].items() if value or task == "classification"]
+    return names, lambda folder: write_json(folder / DATASET_FILE, content)
 
 
 def _createRun(config: dict[str, Any], encoder: str) -> RunFolder:
     path = runs_folder() / f"finetune-{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
         return RunFolder.create(path, "finetune", config, {
-            "dataset": str(path / DATA_FOLDER / "dataset.json"), "encoder": encoder, "subset": None, "cases": None})
+            "dataset": str(path / DATA_FOLDER / DATASET_FILE), "encoder": encoder, "subset": None, "cases": None})
     except OSError as error:
         raise BadInput(f"The folder of MedMAE's runs, {runs_folder()}, cannot be written to ({error.strerror}). Make "
                        "it writable, or set the environment variable MEDMAE_HOME to another folder.") from error
@@ -141,7 +163,7 @@ def _encoderModality(encoder: str) -> str | None:
     return None if encoder == "none" else load_info(Path(encoder)).modality or None
 
 
-def _modelName(wanted: str | None, labels: Sequence[Label]) -> str:
+def _modelName(wanted: str | None, labels: Sequence[str]) -> str:
     """A name that the list of models accepts: the wanted one, or one made from the label names."""
-    text = wanted or f"{', '.join(label.name for label in labels[:3])}{' and more' if len(labels) > 3 else ''}"
+    text = wanted or f"{', '.join(labels[:3])}{' and more' if len(labels) > 3 else ''}"
     return re.sub(r"[^\w .+-]+", "", text).strip(" .+-")[:90] or "model"
