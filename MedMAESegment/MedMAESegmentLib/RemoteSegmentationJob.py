@@ -14,7 +14,7 @@ from typing import Any
 import slicer
 
 from MedMAESegmentLib.Background import BackgroundTask
-from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, duration
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe, duration
 from MedMAESegmentLib.SegmentationImport import loadSegmentation
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver
 from MedMAESegmentLib.SegmentSummary import SegmentSummary, summariesOf
@@ -29,8 +29,9 @@ _underWay: set[RemoteSegmentationJob] = set()
 class RemoteSegmentationJob(FollowedJob):
     """A segmentation on a target; its `result` is the filled vtkMRMLSegmentationNode.
 
-    Everything that talks to the target happens in a thread; the scene is touched here alone. One that is cancelled,
-    also by the end of the application, is ended and removed on its target by a process that outlives this one.
+    Everything that talks to the target happens in a thread; the scene is touched here alone. One whose result is here,
+    or that is cancelled, also by the end of the application, is ended and removed on its target by a process that
+    outlives this one. A run that has failed there stays, with its log.
     """
 
     def __init__(self, target: str, config: dict[str, Any], inputs: dict[str, Any], folder: Path,
@@ -44,6 +45,7 @@ class RemoteSegmentationJob(FollowedJob):
         self._told: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._submitted: Any = None
+        self._isOfNoUse = False  # to anybody, once the thread is over: nothing of it is wanted from the target
         self._discarding = threading.Lock()
         self._wantsMap = bool(config.get("uncertainty"))
         shape = voxels(receiver.volumeNode).shape[:3]
@@ -90,21 +92,33 @@ class RemoteSegmentationJob(FollowedJob):
             if not self._stop.is_set():
                 job = self._submitted = submit(get_target(target), "segment", config, inputs, out=out)
             while not self._stop.is_set() and not (status := follow(job)).is_final:
-                self._told.put(_progress(status))
+                self._told.put(_progress(status, target))
                 self._stop.wait(LOOK_EVERY_SECONDS)
             if self._stop.is_set():
                 raise RunCancelled(_("Cancelled."))
             if status.state != "done":
-                raise RunFailed(" ".join(part for part in (status.reason, status.remedy) if part))
+                raise self._failure(job, status)
             self._told.put((1.0, _("Fetching the result")))
             fetch(job)
             (file,) = out.rglob("*.seg.nrrd")
             (facts,) = json.loads((job.mirror / "result.json").read_text("utf-8"))["cases"]
             maps = [readMap(path, shape) for path in out.rglob("*.uncertainty.nii.gz")] if self._wantsMap else []
+            self._isOfNoUse = True
             return file, facts, maps[0] if maps else None
         finally:
             if self._stop.is_set():
                 self._discard()
+
+    def _failure(self, job: Any, status: Any) -> RunFailed:
+        """Why there is no result, without what only helps those who go on with a job."""
+        from medmae.jobs.submission import submission_of
+
+        submission = submission_of(job)
+        parts = [status.reason, status.remedy]
+        if submission.is_over and submission.stage != "done":  # no run has begun there
+            self._isOfNoUse = True
+            parts = [submission.error, submission.remedy]
+        return RunFailed(" ".join(asSentence(part) for part in parts if part))
 
     def _take(self) -> None:
         try:
@@ -125,10 +139,11 @@ class RemoteSegmentationJob(FollowedJob):
 
     def _cleanUp(self) -> None:
         _underWay.discard(self)
-        if self._task.isOver:
+        isOver = self._task.isOver
+        self._stop.set()
+        if isOver:
             shutil.rmtree(self._folder, ignore_errors=True)
-        else:
-            self._stop.set()
+        if not isOver or self._isOfNoUse:
             self._discard()
 
     def _discard(self) -> None:
@@ -155,11 +170,23 @@ def _endWithApplication() -> None:
         connect("aboutToQuit()", endAll)
 
 
-def _progress(status: Any) -> tuple[float, str]:
-    text = f"{status.state[:1].upper()}{status.state[1:]}" + (f": {status.stage}" if status.stage else "")
-    if status.queue:
-        text += f" ({status.queue})"
+def _progress(status: Any, target: str) -> tuple[float, str]:
+    """How far a job is, in words for those who wait for it."""
+    isCounted = status.state != "submitting" and status.step and status.total
+    done = status.step / status.total if isCounted else 0.0
+    if status.state == "unreachable" or (status.state == "submitting" and status.reason):
+        text = _("{target} does not answer at the moment: {reason}")
+        return done, text.format(target=target, reason=asSentence(status.reason or ""))
+    if status.state == "running" and isCounted:
+        return done, describe({"stage": status.stage or "step", "step": status.step, "total": status.total,
+                               "eta_s": status.eta_s})
+    if status.state == "submitting":
+        text = _("Sending to {target}")
+    elif status.state == "queued":
+        text = _("Waiting until {target} begins")
+    else:
+        text = _("{target} begins")
+    text = text.format(target=target) + (f" ({status.queue})" if status.queue else "")
     if status.eta_s is not None:
         text = _("{progress}, about {time} left").format(progress=text, time=duration(status.eta_s))
-    done = status.step / status.total if status.total and status.step and status.state == "running" else 0.0
     return done, text

@@ -28,7 +28,7 @@ from MedMAESegmentLib.RemoteSegmentationJob import RemoteSegmentationJob
 from MedMAESegmentLib.SegmentationJob import SegmentationJob
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver, attributesOf
 from MedMAESegmentLib.SegmentOptions import SegmentOptions
-from MedMAESegmentLib.Suitability import refuseUnusable, usableModel
+from MedMAESegmentLib.Suitability import refuseUnusable, refuseUnusableGrids, usableModel
 from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import voxels, writeNrrd, writeVolume
 from MedMAESegmentLib.WorkerSession import WorkerSession, applicationWorker
@@ -94,6 +94,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         """
         volumeNodes = _listed(volumeNode)
         refuseUnusable(volumeNodes, segmentationNode)
+        refuseUnusableGrids(volumeNodes)
         modelFolder, info = usableModel(model, "segmentation", volumeNodes)
         options = SegmentOptions(device, precision, overlap, mirror, largestComponent, uncertainty)
         box = boxInVolume(roiNode, volumeNodes[0]) if roiNode is not None else None
@@ -122,6 +123,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         """
         volumeNodes = _listed(volumeNode)
         refuseUnusable(volumeNodes, None)
+        refuseUnusableGrids(volumeNodes)
         modelFolder, info = usableModel(model, "classification", volumeNodes)
         report = progressCallback or (lambda fraction, message: None)
         images = self._handOver(volumeNodes, report)
@@ -148,6 +150,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
         """
         volumeNodes = _listed(volumeNode)
         refuseUnusable(volumeNodes, None)
+        refuseUnusableGrids(volumeNodes)
         modelFolder, info = usableModel(model, "segmentation", volumeNodes)
         options = SegmentOptions(device, precision, overlap, mirror, largestComponent, uncertainty)
         settings = options.settings(boxInVolume(roiNode, volumeNodes[0]) if roiNode is not None else None)
@@ -176,6 +179,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
 
         volumeNodes = _listed(volumeNode)
         refuseUnusable(volumeNodes, None)
+        refuseUnusableGrids(volumeNodes)
         folder = resolve_model(model)
         weights = folder if folder.is_file() else folder / "weights.safetensors"
         info = load_info(folder)

@@ -10,7 +10,7 @@ import slicer
 
 from MedMAESegmentLib.SegmentationImport import canReceive
 from MedMAESegmentLib.Translation import tr as _
-from MedMAESegmentLib.VolumeExport import voxels
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
 
 def usableModel(model: str | Path, task: str, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode] | None,
@@ -74,6 +74,18 @@ def refuseUnusable(volumeNodes: Sequence[Any], segmentationNode: Any) -> None:
         text = _("The segmentation {segmentation} is under another transform than the volume {volume}, so that its "
                  "segments would move. Choose a new segmentation, or put both under the same transform.")
         raise ValueError(text.format(segmentation=segmentationNode.GetName(), volume=volumeNodes[0].GetName()))
+
+
+def refuseUnusableGrids(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]) -> None:
+    """Refuse volumes whose voxels are no boxes, or lie nowhere, before anything is handed over.
+
+    Raises:
+        medmae.errors.BadInput: why not, and what to do.
+    """
+    from medmae.volumes.geometry import refuse_unusable_affine
+
+    for node in volumeNodes:
+        refuse_unusable_affine(networkGeometry(node), _("The volume {volume}").format(volume=node.GetName()))
 
 
 def _components(volumeNode: slicer.vtkMRMLVolumeNode) -> int:

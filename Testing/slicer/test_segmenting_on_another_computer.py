@@ -49,7 +49,9 @@ def logic(server, tmp_path, monkeypatch):
 
 
 def test_the_result_comes_back_onto_the_volume_and_the_event_loop_lives(
-        logic, make_volume, make_segmentation, application, monkeypatch):
+        logic, make_volume, make_segmentation, application, monkeypatch, tmp_path):
+    from medmae.jobs.job import list_jobs
+
     volume = make_volume((20, 24, 28), name="DOE^JANE")
     target = make_segmentation(volume, {"liver": np.s_[0:2, 0:3, 0:3]})
     before, beats, told = application.leftovers(), [], []
@@ -70,6 +72,7 @@ def test_the_result_comes_back_onto_the_volume_and_the_event_loop_lives(
         masks = [slicer.util.arrayFromSegmentBinaryLabelmap(
             one, one.GetSegmentation().GetSegmentIdBySegmentName(name), volume) > 0 for one in (node, here)]
         np.testing.assert_array_equal(*masks)
+    assert _within(60, lambda: list_jobs() == [] and _runs(tmp_path / "there") == []), "nothing stays once it is here"
 
 
 def _within(seconds, isSo):

@@ -193,6 +193,20 @@ def test_what_cannot_be_segmented_is_refused_before_anything_starts(logic, work_
     assert voxels_left(logic) == []
 
 
+@pytest.mark.parametrize(("affine", "reason"), [
+    (np.diag([1.0, 1.0, np.nan, 1.0]), "volume odd has no usable geometry"),
+    (np.eye(4) + 0.5 * np.eye(4, k=1) * [1, 1, 0, 0], "volume odd has a sheared grid")])
+def test_voxels_that_are_no_boxes_are_refused_before_anything_starts(logic, work_plan, make_volume, affine, reason):
+    from medmae.errors import BadInput
+
+    work_plan("work=60")
+    volume = make_volume(affine=affine, name="odd")
+    for call in (logic.segment, logic.classify, logic.estimate, logic.warnings):
+        with pytest.raises(BadInput, match=reason):
+            call(volume, "model")
+    assert logic.jobs == [] and logic.worker.starts == 0
+
+
 def test_a_singular_transform_is_not_what_the_network_sees(scene, make_volume):
     from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry
 
