@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from medmae.active_learning.strategies import strategy_names
 from medmae.inference.config import LabelFormat, Precision, SegmentConfig
 
+Mirror = Literal["trained", "all", "none"]
 DEFAULT_STRATEGY = "entropy"
 
 
@@ -14,12 +16,15 @@ DEFAULT_STRATEGY = "entropy"
 class RankConfig:
     """How cases are ranked; device, precision, overlap, batch, frame, skip_empty and memory are as in `SegmentConfig`.
 
-    strategy: what makes a case useful (`strategy_names`); seed: of what is random in it; cases: only that many, the
-    most useful ones, are told (None: all); labels: also write the predicted label map of each case; format: of these.
+    strategy: what makes a case useful (`strategy_names`); seed: of what is random in it; mirror: along which axes
+    images are mirrored ("trained": those along which the model's training did so, "all", "none"); cases: only that
+    many, the most useful ones, are told (None: all); labels: also write the predicted label map of each case; format:
+    of these.
     """
 
     strategy: str = DEFAULT_STRATEGY
     seed: int = 0
+    mirror: Mirror = "trained"
     cases: int | None = None
     labels: bool = False
     format: LabelFormat = "nii.gz"

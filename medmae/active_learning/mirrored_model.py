@@ -34,6 +34,7 @@ class MirroredModel:
     Attributes:
         info: the description of the (first) model.
         names: those of all models.
+        mirrored: for each model the combinations of axes along which it sees images mirrored.
         segmenter: of a segmentation model.
         classifier: of a classification model.
 
@@ -49,12 +50,20 @@ class MirroredModel:
         self.info = members[0].info
         self.names = [member.info.name for member in members]
         self.task = self.info.task
-        self.passes = len(members) * len(mirrorings(members[0].preprocessing.spatial_dims))
+        self.mirrored = [mirrorings(member.info, config.mirror) for member in members]
         if task == "segmentation":
-            self.segmenter = segmenter_for([replace(one, network=MirroredMean(one.network).eval()) for one in members],
-                                           config.as_segment())
+            networks = [MirroredMean(one.network, axes).eval()
+                        for one, axes in zip(members, self.mirrored, strict=True)]
+            self.segmenter = segmenter_for(
+                [replace(one, network=network) for one, network in zip(members, networks, strict=True)],
+                config.as_segment())
         else:
             self.classifier = Classifier(members[0], batch=config.batch)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of each window."""
+        return sum(map(len, self.mirrored))
 
     def segment(self, case: Candidate, taker: Taker | None = None) -> np.ndarray:
         """The label map (k, j, i) of a case on the grid of its image, by the mean of the mirrored predictions.
@@ -82,15 +91,14 @@ class MirroredModel:
         """
         classifier, model = self.classifier, self.classifier.model
         prepared = model.preprocessing.prepare(case.images)
-        axes = mirrorings(model.preprocessing.spatial_dims)
         probabilities = []
-        for number, mirrored in enumerate(axes):
+        for number, axes in enumerate(self.mirrored[0]):
 
             def report(done: int, total: int, number: int = number) -> None:
                 if case.on_progress is not None:
-                    case.on_progress(number * total + done, len(axes) * total)
+                    case.on_progress(number * total + done, self.passes * total)
 
-            logits = view_logits(Mirrored(model.network, mirrored).eval(), prepared.array, model.window,
+            logits = view_logits(Mirrored(model.network, axes).eval(), prepared.array, model.window,
                                  device=model.device, context=model.preprocessing.context, precision=model.precision,
                                  batch=classifier.batch, on_progress=report, should_stop=case.should_stop)
             pooled = pool_slices(logits, classifier.pooling).double().numpy()

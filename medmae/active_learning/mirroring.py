@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medmae.active_learning.config import Mirror
+from medmae.models import ModelInfo
 
-def mirrorings(dims: int) -> list[tuple[int, ...]]:
-    """The 2^dims combinations of the spatial axes of images (B, C, *spatial), the empty one first."""
-    axes = range(2, 2 + dims)
-    return [combination for count in range(dims + 1) for combination in itertools.combinations(axes, count)]
+Axes = tuple[int, ...]
+
+
+def mirrorings(info: ModelInfo, mirror: Mirror) -> list[Axes]:
+    """Every combination of the axes of images (B, C, *spatial) along which a model sees them mirrored, the empty one
+    first.
+
+    "trained": the axes along which the model's training mirrored images, as model.json tells. To a model that never saw
+    a head upside down, or for which front and back have names, such an image says nothing about the one in question. A
+    model that does not tell, made elsewhere, sees images as they are.
+    """
+    told = info.training.get("flip_axes") if mirror == "trained" else range(info.spatial_dims * (mirror == "all"))
+    known = told if isinstance(told, (list, range)) else ()
+    axes = [2 + axis for axis in range(info.spatial_dims) if axis in known]
+    return [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
 
 
 class Mirrored(nn.Module):
     """A classification network that sees its images mirrored along `axes`."""
 
-    def __init__(self, network: nn.Module, axes: tuple[int, ...]) -> None:
+    def __init__(self, network: nn.Module, axes: Axes) -> None:
         super().__init__()
         self.network = network
         self.axes = axes
@@ -30,15 +44,16 @@ class Mirrored(nn.Module):
 
 
 class MirroredMean(nn.Module):
-    """A segmentation network whose answer is the mean of its probabilities over all mirrorings.
+    """A segmentation network whose answer is the mean of its probabilities over `mirrored` images.
 
     `WindowPredictor` can mirror too, but averages what enters the last layer, in which predictions that contradict each
     other cancel without a trace; the mean of probabilities keeps them as uncertainty.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, mirrored: Sequence[Axes]) -> None:
         super().__init__()
         self.network = network
+        self.mirrored = list(mirrored)
 
     @property
     def takes_any_window(self) -> bool:
@@ -47,11 +62,10 @@ class MirroredMean(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *spatial) to the logarithm of the mean of the softmaxes, (B, K, *spatial) float32."""
-        axes = mirrorings(images.ndim - 2)
         total: Tensor | None = None
-        for mirrored in axes:
-            logits = self.network(images.flip(mirrored)).flip(mirrored)
+        for axes in self.mirrored:
+            logits = self.network(images.flip(axes)).flip(axes)
             part = functional.log_softmax(logits.float(), 1)
             total = part if total is None else torch.logaddexp(total, part)
         assert total is not None
-        return total - math.log(len(axes))
+        return total - math.log(len(self.mirrored))

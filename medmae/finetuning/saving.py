@@ -12,7 +12,7 @@ from medmae.config import to_json
 from medmae.datasets import Dataset
 from medmae.datasets.preprocessing import Preprocessing
 from medmae.files import read_json
-from medmae.finetuning.planning import FROM_SCRATCH, Plan
+from medmae.finetuning.planning import FROM_SCRATCH, Plan, with_flips
 from medmae.finetuning.preview import preview_of
 from medmae.models import ModelInfo, save_model
 from medmae.models.labels import model_labels
@@ -52,6 +52,7 @@ def describe_model(run: RunFolder, plan: Plan, preprocessing: Preprocessing, arc
                   "subjects": len({case.subject for case in plan.training}), "steps": config.steps,
                   "batch_size": config.batch_size, "seed": config.seed,
                   "encoder": plan.encoder_info.name if plan.encoder_info else FROM_SCRATCH,
+                  "flip_axes": list(with_flips(plan, preprocessing.orientation).config.augmentation.flip_axes or ()),
                   "ranges": read_json(run.path / "ranges.json"), **training},
         scores=scores, multi_label=plan.multi_label, slice_pooling=config.slice_pooling, calibration=calibration,
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
