@@ -265,10 +265,12 @@ def test_no_name_of_ours_is_in_anything_that_travels(tmp_path: Path, mirror: Pat
     encoder = tiny_encoder(tmp_path / "encoder", "gl-mae")
     segment = {"images": [str(own / "Mustermann-0-case0.nii.gz")], "model": str(encoder), "out": str(own / "out")}
     of_dataset = {"dataset": str(dataset), "encoder": str(encoder), "model": str(encoder), "out": str(own / "out")}
+    of_pool = {**of_dataset, "split": "training"}
     for kind, config, inputs in (("pretrain", to_json(PRETRAIN), {"dataset": str(dataset)}),
                                  ("finetune", to_json(FinetuneConfig(cases=1)), of_dataset),
                                  ("curve", {"cases": [1], "seeds": [0]}, of_dataset),
-                                 ("evaluate", {}, of_dataset), ("segment", {}, segment), ("classify", {}, segment)):
+                                 ("evaluate", {}, of_dataset), ("segment", {}, segment), ("classify", {}, segment),
+                                 ("rank", {}, segment), ("rank", {}, of_pool)):
         upload = collect(kind, config, inputs, mirror, silent)
         told = [json.dumps(upload.spec).encode(), json.dumps(list(upload.files)).encode()]
         for blob in upload.files.values():

@@ -15,6 +15,7 @@ from inference_helpers import description
 from test_jobs_collecting import arrived, mirror, silent, there  # noqa: F401 - fixtures
 from tiny_training_data import blob_volume, write_volumes
 
+from medmae.active_learning.config import RankConfig
 from medmae.config import to_json
 from medmae.files import read_json, write_json
 from medmae.inference.config import ClassifyConfig, EvaluateConfig, SegmentConfig
@@ -26,7 +27,8 @@ from medmae.run import execute
 from medmae.run_folder import RunFolder
 from medmae.volumes import read_label
 
-CONFIGS: dict[str, Any] = {"segment": SegmentConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig}
+CONFIGS: dict[str, Any] = {"segment": SegmentConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
+                           "rank": RankConfig}
 TIMES = ("seconds", "stage_seconds", "peak_bytes", "estimated_peak_bytes", "finished_before", "out")
 
 
