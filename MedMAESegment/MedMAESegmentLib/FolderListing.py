@@ -85,6 +85,9 @@ def listFolder(folder: Path, out: Path, info: Any, settings: dict[str, Any]) -> 
         raise ValueError(_("The folder {folder} is not empty, and what is in it is not of a batch of MedMAE. Choose "
                            "another or an empty folder, so that nothing is overwritten.").format(folder=out))
     difference = _difference(header["options"], options) if header is not None else ""
+    known = [(real / name, records[stem]) for name, stem in images if stem in records]
+    if not difference and any(record["images"] != [str(path)] for path, record in known):
+        difference = _("images in another place")  # the folder was moved, or is another drive now
     done = {} if difference else records
     return FolderListing(real, out, [
         FolderImage(name, real / name, out / f"{stem}.{FORMAT}", _secondsOf(done.get(stem), real / name, stem, out))

@@ -327,6 +327,17 @@ def test_what_lies_beside_a_dicom_series_is_told_apart(computing, tmp_path, make
         assert results == ["map.seg.nrrd", "study.seg.nrrd"], "results of another model are no images"
 
 
+def test_a_folder_that_was_moved_with_its_results_is_told_before_anything_begins(computing, folder):
+    (folder / "bad.nrrd").unlink()
+    computing.segmentAll(folder, "abdomen")
+    moved = folder.rename(folder.with_name("moved"))
+    with pytest.raises(ValueError, match=r"made with other choices \(images in another place\). Choose another folder"):
+        computing.segmentAll(moved, "abdomen")
+    cases = computing.segmentAll(moved, "abdomen", again=True)
+    assert [(case.state, case.wasDoneBefore) for case in cases] == [("done", False)] * 3
+    assert all(case.wasDoneBefore for case in computing.segmentAll(moved, "abdomen"))
+
+
 def test_a_folder_of_results_that_is_removed_in_the_middle_is_made_again(computing, folder, tmp_path):
     out = tmp_path / "out"
     job = computing.segmentAll(folder, "abdomen", out, waitForCompletion=False)
