@@ -643,3 +643,21 @@ def test_a_long_path_does_not_widen_the_panel(page, choose, folder, plan, run, q
     assert "x" * 150 in page.ui.batchHintLabel.text
     qt_application.application.processEvents()
     assert page.ui.batchTable.parentWidget().minimumSizeHint.width() <= 380
+
+
+@pytest.mark.parametrize("field", ["batchFolder", "batchOutputFolder"])
+def test_a_place_on_another_computer_that_came_with_a_scene_is_not_looked_at_until_the_user_says_so(
+        page, logic, folder, qt_application, monkeypatch, field):
+    parameters = logic.getParameterNode()
+    parameters.batchSource, parameters.batchFolder = "folder", str(folder)
+    elsewhere = f"/{folder}"  # another computer to Windows, this folder here
+    setattr(parameters, field, elsewhere)
+    looked = []
+    lister = logic.folderLister
+    monkeypatch.setattr(logic, "folderLister",
+                        lambda *given, **options: looked.append(given) or lister(*given, **options))
+    page.update()
+    assert elsewhere in page.ui.batchHintLabel.text and not looked
+    assert not page.ui.batchButton.enabled and page.fields.output is None
+    getattr(page.ui, f"{field.removesuffix('Folder') if field != 'batchFolder' else field}Edit").editingFinished.emit()
+    until(qt_application, lambda: looked and elsewhere not in page.ui.batchHintLabel.text)

@@ -27,6 +27,7 @@ class BatchFields:
         """`logic` gives the parameter node in which the choices are kept."""
         self.changed = Signal()
         self._ui, self._logic = ui, logic
+        self._confirmed: set[str] = set()  # places on other computers that the user has named, not only the scene
         ui.batchFolderButton.toggled.connect(self._onSource)
         ui.batchFolderEdit.editingFinished.connect(self._onEdited)
         ui.batchOutputEdit.editingFinished.connect(self._onEdited)
@@ -42,12 +43,18 @@ class BatchFields:
     @property
     def folder(self) -> Path | None:
         """The folder with the images."""
-        return _path(self._ui.batchFolderEdit.text)
+        return None if self.unconfirmed else _path(self._ui.batchFolderEdit.text)
 
     @property
     def output(self) -> Path | None:
         """The folder for the results; None: the default."""
-        return _path(self._ui.batchOutputEdit.text)
+        return None if self.unconfirmed else _path(self._ui.batchOutputEdit.text)
+
+    @property
+    def unconfirmed(self) -> str:
+        """A place on another computer that came with the scene: merely looking there tells that computer who looks."""
+        texts = [edit.text.strip() for edit in (self._ui.batchFolderEdit, self._ui.batchOutputEdit)]
+        return next((text for text in texts if _isElsewhere(text) and text not in self._confirmed), "")
 
     def read(self) -> None:
         """Show what the scene says."""
@@ -94,13 +101,18 @@ class BatchFields:
         path = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, edit.text)
         if path:
             edit.text = path
+            self._confirm()
             self._write()
 
     def _onSource(self, checked: bool) -> None:
         self._showSource()
         self._write()
 
+    def _confirm(self) -> None:
+        self._confirmed |= {edit.text.strip() for edit in (self._ui.batchFolderEdit, self._ui.batchOutputEdit)}
+
     def _onEdited(self) -> None:
+        self._confirm()
         parameters = self._logic.getParameterNode()
         if (parameters.batchFolder, parameters.batchOutputFolder) != (
                 self._ui.batchFolderEdit.text.strip(), self._ui.batchOutputEdit.text.strip()):
@@ -119,6 +131,11 @@ class BatchFields:
     def _showSource(self) -> None:
         for widget in (self._ui.batchFolderLabel, self._ui.batchFolderEdit, self._ui.batchChooseFolderButton):
             widget.visible = self.isFolder
+
+
+def _isElsewhere(text: str) -> bool:
+    """Whether a path names another computer, as Windows reads it."""
+    return text.replace("\\", "/").startswith("//")
 
 
 def _path(text: str) -> Path | None:

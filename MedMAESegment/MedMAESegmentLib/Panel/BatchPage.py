@@ -164,6 +164,9 @@ class BatchPage:
 
     def _whyNot(self, choices: Choices) -> str:
         """Why nothing can be segmented with these choices; empty where it can."""
+        if self.fields.unconfirmed:
+            return _("The scene names a folder on another computer: {folder}. Press Enter in its field to "
+                     "use it.").format(folder=self.fields.unconfirmed)
         if choices.info is None:
             return _("Choose a model.")
         if choices.isClassification:
