@@ -14,7 +14,7 @@ from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.Translation import tr as _
-from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxelGrid, voxels
 
 
 class HandOver:
@@ -25,8 +25,7 @@ class HandOver:
     """
 
     def __init__(self, nodes: Sequence[slicer.vtkMRMLNode]) -> None:
-        self._names = [node.GetName() for node in nodes]
-        self._references = [NodeReference(node) for node in nodes]
+        self._nodes = [(node.GetName(), NodeReference(node), _gridOf(node)) for node in nodes]
         self._isCancelled = False
 
     def cancel(self) -> None:
@@ -38,14 +37,18 @@ class HandOver:
 
         Raises:
             RunCancelled: somebody has cancelled.
-            ValueError: a node has left the scene.
+            ValueError: a node has left the scene, or a volume has got another grid of voxels.
         """
         processEvents()
         if self._isCancelled:
             raise RunCancelled(_("Cancelled."))
-        for name, reference in zip(self._names, self._references, strict=True):
-            if reference.node is None:
+        for name, reference, grid in self._nodes:
+            node = reference.node
+            if node is None:
                 text = _("{volume} was removed from the scene while it was being handed over. Load it and start again.")
+                raise ValueError(text.format(volume=name))
+            if _gridOf(node) != grid:
+                text = _("{volume} was changed while it was being handed over. Start again.")
                 raise ValueError(text.format(volume=name))
 
 
@@ -74,6 +77,10 @@ def handOverImages(client: WorkerClient, volumeNodes: Sequence[slicer.vtkMRMLVol
         client.release(*images)
         raise
     return images
+
+
+def _gridOf(node: slicer.vtkMRMLNode) -> tuple | None:
+    return voxelGrid(node) if isinstance(node, slicer.vtkMRMLVolumeNode) else None
 
 
 def engineVoxels(array: np.ndarray) -> np.ndarray:

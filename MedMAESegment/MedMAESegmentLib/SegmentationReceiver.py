@@ -16,7 +16,7 @@ from MedMAESegmentLib.ImportOptions import ImportOptions
 from MedMAESegmentLib.NodeReference import NodeReference
 from MedMAESegmentLib.SegmentationImport import canReceive, removeFromScene
 from MedMAESegmentLib.Translation import tr as _
-from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry
+from MedMAESegmentLib.VolumeExport import networkGeometry, voxelGrid
 
 Importer = Callable[[Any, Any], Any]
 
@@ -34,7 +34,7 @@ class SegmentationReceiver:
         self.options, self.geometry = options, networkGeometry(volumeNodes[0])
         self._volumes = [NodeReference(node) for node in volumeNodes]
         self._names = [node.GetName() for node in volumeNodes]
-        self._grid = _grid(volumeNodes[0])
+        self._grid = voxelGrid(volumeNodes[0])
         self._segmentation = NodeReference(segmentationNode) if segmentationNode is not None else None
         self._attributes = {**attributes, **_frameOf(volumeNodes[0])}
         self._history: slicer.vtkSegmentationHistory | None = None
@@ -64,7 +64,7 @@ class SegmentationReceiver:
         lost, volumeNode = self.whyPointless(), self.volumeNode
         if lost is not None:
             raise lost
-        if _grid(volumeNode) != self._grid:
+        if voxelGrid(volumeNode) != self._grid:
             text = _("The volume {volume} was changed while it was being segmented; the result was discarded. Segment "
                      "it again.")
             raise RunFailed(text.format(volume=volumeNode.GetName()))
@@ -106,12 +106,6 @@ def attributesOf(info: Any, options: Mapping[str, Any]) -> dict[str, str]:
     """What a node says about the model that made it, and how."""
     said = {name: value for name, value in options.items() if value not in (None, False)}
     return {"model": info.name, "modelVersion": info.weights_sha256, "options": json.dumps(said, sort_keys=True)}
-
-
-def _grid(volumeNode: slicer.vtkMRMLVolumeNode) -> tuple:
-    """What must not change between handing over and taking back: the voxel grid itself (a transform may move)."""
-    image = volumeNode.GetImageData()
-    return ijkToRas(volumeNode).tolist(), image.GetDimensions() if image is not None else None
 
 
 def _frameOf(volumeNode: slicer.vtkMRMLVolumeNode) -> dict[str, str]:

@@ -51,6 +51,12 @@ def ijkToRas(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+def voxelGrid(volumeNode: slicer.vtkMRMLVolumeNode) -> tuple:
+    """What must not change between handing over and taking back: the voxel grid itself (a transform may move)."""
+    image = volumeNode.GetImageData()
+    return ijkToRas(volumeNode).tolist(), image.GetDimensions() if image is not None else None
+
+
 def networkGeometry(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """The 4x4 matrix (i, j, k, 1) to RAS in mm under which the network shall see the volume.
 

@@ -182,6 +182,18 @@ def test_a_model_that_is_updated_is_looked_at_again(open_panel, make_volume, ins
     until(qt_application, lambda: panel.ui.warningsFrame.visible)
 
 
+def test_a_transform_that_is_moved_is_looked_at_again(open_panel, scene, make_volume, installed):
+    installed(model_info("Abdomen", labels=LABELS, training={
+        "ranges": {"spacing_mm": [[0.5, 0.5, 0.5], [5, 5, 5]], "shape": [[4, 4, 4], [99, 99, 99]]}}))
+    volume, transform = make_volume(), scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    panel = open_panel("MedMAESegment")
+    assert not warned(panel)
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([20.0, 20.0, 20.0, 1.0])))
+    assert panel._volumePage._warnings._timer.isActive()
+    assert "The spacing of" in warned(panel)
+
+
 def test_a_volume_that_cannot_be_used_is_told_before_it_is_tried(open_panel, scene, model):
     scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
     assert "The volume nothing is empty." in warned(open_panel("MedMAESegment"))

@@ -246,6 +246,19 @@ def test_another_volume_is_begun_meanwhile_and_each_shows_its_own_state(
     assert panel.ui.resultTable.visible
 
 
+def test_a_result_that_came_meanwhile_can_be_edited_once_its_volume_is_chosen(
+        panel, volume, qt_application, make_volume, work_plan, result_file):
+    work_plan("work=0.3", f"labels={result_file(volume)}")
+    other = make_volume(name="another")
+    panel.ui.segmentButton.click()
+    panel.ui.inputVolumeSelector.setCurrentNode(other)
+    until(qt_application, ended(panel))
+    assert panel._parameterNode.segmentation is None and not panel.ui.editButton.enabled
+    panel.ui.inputVolumeSelector.setCurrentNode(volume)
+    assert panel.ui.resultTable.visible and panel.ui.editButton.enabled
+    assert panel._parameterNode.segmentation is panel._volumePage._shownRun().job.result
+
+
 def test_the_result_of_the_next_volume_does_not_go_into_the_last_ones(panel, volume, make_volume, make_segmentation):
     two = make_volume(name="two")
     result, own = make_segmentation(volume, {"left": BOX}), make_segmentation(two, {"mine": BOX})

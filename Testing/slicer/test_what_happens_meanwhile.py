@@ -123,6 +123,19 @@ def test_closing_the_scene_while_the_volume_is_handed_over_is_explained(
     assert logic.jobs == [] and voxels_left(logic) == []
 
 
+@pytest.mark.parametrize("change", [
+    lambda volume: slicer.util.updateVolumeFromArray(volume, np.zeros((7, 8, 10), np.int16)),
+    lambda volume: volume.SetSpacing(1, 2, 3), lambda volume: volume.SetAndObserveImageData(None)])
+def test_another_image_in_the_volume_while_it_is_handed_over_is_explained(
+        logic, work_plan, make_volume, while_handing_over, change):
+    work_plan("work=60")
+    volume = make_volume(name="mine")
+    while_handing_over(lambda: change(volume))
+    with pytest.raises(ValueError, match="mine was changed while it was being handed over"):
+        logic.segment(volume, "model", waitForCompletion=False)
+    assert logic.jobs == [] and voxels_left(logic) == []
+
+
 def test_after_a_cancel_the_next_call_works(logic, work_plan, make_volume, result_file):
     volume = make_volume()
     work_plan("work=60")

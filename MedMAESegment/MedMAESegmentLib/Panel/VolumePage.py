@@ -204,9 +204,10 @@ class VolumePage:
         self._warnings.watch([*self._channels.volumes, *roi] if isReady else [], choices.info)
 
     def _changeSegmentation(self) -> None:
-        """Another volume was chosen: its result must not go into the last one's."""
+        """Another volume was chosen: its result must not go into the last one's, and what it has is shown."""
         parameters, run = self._parameters, self._shownRun()
-        if self._logic.isResultOfAnother(parameters.segmentation, parameters.inputVolume):
+        segmentation = parameters.segmentation
+        if segmentation is None or self._logic.isResultOfAnother(segmentation, parameters.inputVolume):
             isThere = run is not None and run.state == "done" and not run.choices.isClassification
             parameters.segmentation = _inScene(run.job.result) if isThere else None
 

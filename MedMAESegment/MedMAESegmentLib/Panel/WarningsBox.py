@@ -53,7 +53,8 @@ class WarningsBox(VTKObservationMixin):
         self._key = key
         self.removeObservers()
         for node in nodes:
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onModified)
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
+                self.addObserver(node, event, self._onModified)
         self._warnings, self._texts = [], []
         self._show()
         self.changed.emit()
