@@ -132,7 +132,7 @@ def _placeAll(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtk
             continue
         for label in (label for label in labels if label.value in values.values()):
             mask = _resampled(volumeNode, segmentationNode, label.name)
-            if mask is not None:
+            if mask is not None and mask.any():
                 resampled = True
                 place((slice(None),) * 3, mask.astype(kind) * kind.type(label.value))
     return resampled

@@ -23,6 +23,7 @@ from medmae.volumes.segments import Segment
 from MedMAETrainLib.ProjectCase import ProjectCase, ProjectModel, ProjectRun
 from MedMAETrainLib.ProjectFile import (
     PROJECT_FILE,
+    NewerProject,
     ProjectData,
     readProject,
     restoreBackup,
@@ -197,6 +198,16 @@ class ProjectFolder:
                 raise ValueError(_("{case} has no usable segmentation yet. Save one first.").format(case=case.id))
         self._changeCases(cases, state=state)
 
+    def acceptMissing(self, cases: Cases, accepted: bool = True) -> None:
+        """Say that labels which cases lack are not there to see; or that they are still to be drawn."""
+        changed = []
+        for case in self._found(cases):
+            lacks = any(label.name not in case.voxels for label in self.labels)
+            state = "annotated" if accepted and case.label is not None and case.state == "unannotated" else (
+                "unannotated" if lacks and not accepted else case.state)
+            changed.append(dataclasses.replace(case, allowMissing=accepted, state=state))
+        self.putCases(changed)
+
     def removeCases(self, cases: Cases, deleteFiles: bool = False) -> None:
         """Take cases out of the project. What it has of them in its folder stays unless `deleteFiles`; images that lie
         elsewhere always stay."""
@@ -351,7 +362,10 @@ def _locked(folder: Path) -> contextlib.ExitStack:
 
 
 def _restore(folder: Path) -> None:
-    with contextlib.suppress(BadInput):
+    """Restore the backup, unless nothing is damaged: then nothing may be lost."""
+    try:
         readProject(folder)
-        return  # nothing is damaged, so nothing may be lost
-    restoreBackup(folder)
+    except NewerProject:
+        raise
+    except BadInput:
+        restoreBackup(folder)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.SegmentationImport import attachToVolume
 from MedMAESegmentLib.Translation import tr as _
-from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
+from MedMAESegmentLib.VolumeExport import voxels
 
 from medmae.volumes import Geometry, read_image
 from medmae.volumes.contents import read_geometry
@@ -21,9 +22,12 @@ from MedMAETrainLib.LabelExport import segmentNames
 from MedMAETrainLib.ProjectCase import TRUTH, ProjectCase
 from MedMAETrainLib.ProjectFolder import CASES_FOLDER, ProjectFolder
 from MedMAETrainLib.ProjectImport import caseOfNode, markNodes, withSegmentation
-from MedMAETrainLib.ProjectSegmentation import matchSegments, saveSegmentation
+from MedMAETrainLib.ProjectSegmentation import gridOf, matchSegments, saveSegmentation
 from MedMAETrainLib.ProjectSource import database
 from MedMAETrainLib.ProjectSplit import roleFor
+
+# Options of vtkSlicerVolumesLogic; without the first, files beside an image that are numbered alike become its slices.
+_SINGLE_FILE, _AUTO_WINDOW_LEVEL = 4, 8
 
 
 def openCase(project: ProjectFolder, case: ProjectCase) -> tuple[Any, Any]:
@@ -55,10 +59,9 @@ def saveCase(project: ProjectFolder, segmentationNode: Any, volumeNode: Any, cas
     known: dict[str, str | None] = {segment.name: segment.label for segment in case.segments
                                     if segment.name in segmentNames(segmentationNode)}
     drawn = matchSegments(project.labels, segmentationNode, {**known, **(mapping or {})})
-    grid = inBackground(lambda: _gridOfFile(project.file(case.image)), between)
-    if grid is None:  # a picture without millimetres: its voxels are told by their numbers
-        k, j, i = voxels(volumeNode).shape[:3]
-        grid = Geometry((k, j, i), networkGeometry(volumeNode))
+    grid, hasSpacing = inBackground(lambda: _gridOfFile(project.file(case.image)), between)
+    if not hasSpacing and voxels(volumeNode).shape[:3] == grid.shape:  # of a picture the numbers of voxels count alone
+        grid = gridOf(volumeNode)
     folder = project.path / CASES_FOLDER / case.id
     folder.mkdir(parents=True, exist_ok=True)
     revision = 1 + _revisionOf(case.segmentation)
@@ -86,8 +89,8 @@ def _loadImage(project: ProjectFolder, case: ProjectCase) -> Any:
     node = _loadSeries(case.source.series) if path.is_dir() else None
     if node is None and path.exists():
         files = sorted(file for file in path.iterdir() if is_dicom_file(file)) if path.is_dir() else [path]
-        names = vtkStrings(files)
-        options = 0 if path.is_dir() else 2  # 2: this file alone, not what is numbered like it beside it
+        names = _strings(files)
+        options = _AUTO_WINDOW_LEVEL | (0 if path.is_dir() else _SINGLE_FILE)
         node = slicer.modules.volumes.logic().AddArchetypeVolume(str(files[0]), name, options, names) if files else None
     if node is None:
         raise ValueError(_("The image of {case}, {path}, cannot be loaded. Was it moved or removed?").format(
@@ -97,10 +100,8 @@ def _loadImage(project: ProjectFolder, case: ProjectCase) -> Any:
     return node
 
 
-def vtkStrings(files: list[Path]) -> Any:
+def _strings(files: list[Path]) -> Any:
     """Paths as Slicer's logics take them."""
-    import vtk
-
     names = vtk.vtkStringArray()
     for file in files:
         names.InsertNextValue(str(file))
@@ -137,13 +138,13 @@ def _segmentation(project: ProjectFolder, case: ProjectCase) -> Any:
     return node
 
 
-def _gridOfFile(path: Path) -> Geometry | None:
-    """The grid of an image file; None for pictures, which have no millimetres."""
+def _gridOfFile(path: Path) -> tuple[Geometry, bool]:
+    """The grid of an image file, and whether it is in millimetres."""
     grid = read_geometry(path)
     if grid is not None:
-        return grid
+        return grid, True
     volume = read_image(path)
-    return volume.geometry if volume.spacing_known else None
+    return volume.geometry, volume.spacing_known
 
 
 def _revisionOf(segmentation: str | None) -> int:
