@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_entropy_is_that_of_a_slow_sum_over_full_arrays(tmp_path, dims, shape, c
     assert prepared.array.shape[1:] == prepared.grid.shape
     probabilities = slow_probabilities(model, prepared.array)
     entropy = -(probabilities * np.log(probabilities)).sum(0) / np.log(classes)
-    counted = probabilities[0] <= 0.95
+    counted = probabilities[0] <= 0.9
 
     mirrored = MirroredModel(model, CONFIG)
     found = strategy_called("entropy")(mirrored, Candidate("a", (path,)), 0)
@@ -176,7 +177,7 @@ def test_an_ensemble_that_is_mirrored_is_the_mean_of_all_its_answers(tmp_path):
     probabilities = np.mean([slow_probabilities(member, array) for member in members], 0)
     entropy = -(probabilities * np.log(probabilities)).sum(0) / np.log(3)
     found = strategy_called("entropy")(MirroredModel(members, CONFIG), Candidate("a", (path,)), 0)
-    assert found.value == pytest.approx(entropy[probabilities[0] <= 0.95].mean(), abs=1e-5)
+    assert found.value == pytest.approx(entropy[probabilities[0] <= 0.9].mean(), abs=1e-5)
 
 
 def test_a_model_that_is_sure_that_there_is_nothing_has_no_uncertainty(tmp_path):
@@ -192,7 +193,7 @@ def test_rows_that_come_again_are_counted_once():
     for row, values in ((0, sure), (1, sure), (0, unsure), (1, sure)):  # memory ran out after two
         measure.take(row, slice(0, 1), values)
     assert measure.voxels == 2 and measure.mean == pytest.approx(0.5)
-    assert FROM == 0.05  # docs/results/rank.md
+    assert FROM == 0.1  # docs/results/rank.md
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -290,3 +291,16 @@ def test_what_cannot_be_ranked_is_told_at_once(tmp_path):
         medmae.active_learning.rank([], [])
     with pytest.raises(Stopped):
         medmae.active_learning.rank(segmenting(), [scan(tmp_path / "a.nii.gz", (6, 9, 8))], should_stop=lambda: True)
+
+
+def test_the_package_stands_on_inference_and_what_inference_stands_on():
+    """The layers of docs/architecture.md."""
+    below = {"active_learning", "config", "datasets", "errors", "files", "folder_lock", "inference", "metrics",
+             "models", "networks", "run_folder", "volumes"}
+    found = set()
+    for file in Path(medmae.active_learning.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found |= {name.split(".")[1] for name in names if name and name.startswith("medmae.")}
+    assert "inference" in found and found <= below

@@ -31,8 +31,8 @@ OPTIONS_OF_THE_DESIGN = {
     "evaluate": "--model --dataset --split --mirror --overlap --memory --batch --postprocess --device --precision "
                 "--set --json",
     "curve": "--dataset --encoder --steps --device --resume --out --set --json",
-    "rank": "--model --dataset --split --images --frame --strategy --seed --cases --out --resume --labels --format "
-            "--overlap --skip-empty --memory --batch --device --precision --set --json",
+    "rank": "--model --dataset --split --images --channel --frame --strategy --seed --cases --out --resume --labels "
+            "--format --overlap --skip-empty --memory --batch --device --precision --set --json",
     "demo": "--out --json",
     "doctor": "--json",
 }

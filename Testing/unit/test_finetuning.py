@@ -20,6 +20,7 @@ from medmae.finetuning.augmentation import random_matrix, vary_intensity
 from medmae.finetuning.config import AugmentationConfig, FinetuneConfig, default_flip_axes, finetune_config
 from medmae.finetuning.planning import make_plan, with_flips
 from medmae.finetuning.preparing import finetuning_preprocessing
+from medmae.finetuning.saving import describe_model
 from medmae.finetuning.segmentation import DiceCrossEntropy
 from medmae.finetuning.task import encoder_depths
 from medmae.models import load_info, load_network
@@ -135,6 +136,17 @@ def test_left_and_right_are_mirrored_whichever_axis_they_lie_on(tmp_path: Path, 
     dataset = write_volumes(tmp_path, {"training": 1})
     plan = make_plan(FinetuneConfig(preset="tiny-thin"), {"dataset": str(dataset), "encoder": "none"})
     assert with_flips(plan, orientation).config.augmentation.flip_axes == (axis,)
+
+
+def test_a_model_tells_along_which_axes_its_training_mirrored_images(tmp_path: Path) -> None:
+    plan = make_plan(FinetuneConfig(method="gl-mae", preset="tiny"),
+                     {"dataset": str(write_volumes(tmp_path, {"training": 1})), "encoder": "none"})
+    run = RunFolder.create(tmp_path / "run", "finetune", {}, {})
+    (run.path / "ranges.json").write_text("{}")
+    preprocessing = finetuning_preprocessing(plan, DatasetSummary((CaseSummary("a", (20, 24, 22), (1.0, 1.0, 1.0)),)))
+    architecture = architecture_for("gl-mae", "tiny", "segmentation", 1, 3)
+    info = describe_model(run, plan, preprocessing, architecture, training={}, scores={}, calibration={})
+    assert preprocessing.orientation == "RAS" and info.training["flip_axes"] == [2]
 
 
 def test_models_keep_negative_class_values() -> None:

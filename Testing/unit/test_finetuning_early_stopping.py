@@ -85,6 +85,7 @@ def test_training_ends_when_validations_no_longer_improve_and_the_best_weights_b
     assert all(torch.equal(weights[name], value) for name, value in seen[1].items())
     assert not torch.equal(weights["head.weight"], seen[3]["head.weight"])
     info = load_info(run.model)
+    assert info.training["flip_axes"] == []  # the side may be the class
     assert info.training["early_stopping"] == {"patience": 2, "best_step": 4, "best_score": 0.8, "stopped_at": 8}
     assert info.scores["validation"]["selected_on"] == "validation"
     assert "validations have not become better" in run.log_file.read_text()

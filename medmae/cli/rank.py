@@ -11,7 +11,7 @@ import click
 from medmae.active_learning.strategies import strategy_names
 from medmae.cli import options, runs
 from medmae.cli.elsewhere import Elsewhere, on_target
-from medmae.cli.inference import inference_config, inputs_elsewhere, raise_failures, result_of
+from medmae.cli.inference import cases_of, inference_config, inputs_elsewhere, raise_failures, result_of
 from medmae.cli.scores import show_ranking
 
 
@@ -20,11 +20,11 @@ from medmae.cli.scores import show_ranking
     "What", options.models, options.dataset,
     click.option("--split", metavar="KEY", default="unlabeled", show_default=True,
                  help="The list of the dataset file to rank."),
-    options.images, options.frame)
+    options.images, options.channels, options.frame)
 @options.in_group(
     "How",
     click.option("--strategy", type=click.Choice(strategy_names()),
-                 help="entropy: where the model is unsure of the mirrored image; random: the same chance for each.  "
+                 help="entropy: where the model is unsure; random: the same chance for each.  "
                       "[default: entropy]"),
     options.seed,
     click.option("--cases", type=click.IntRange(min=1), metavar="N", help="Tell the N most useful cases only.  "
@@ -41,9 +41,9 @@ from medmae.cli.scores import show_ranking
     options.device, options.inference_precision)
 @options.combine(options.overrides)
 @on_target
-def command(models: tuple[str, ...], dataset: Path | None, split: str, images: tuple[str, ...], out: Path | None,
-            resume: bool, file_format: str | None, overrides: tuple[str, ...], as_json: bool,
-            elsewhere: Elsewhere | None, **chosen: Any) -> None:
+def command(models: tuple[str, ...], dataset: Path | None, split: str, images: tuple[str, ...],
+            channels: tuple[tuple[str, ...], ...], out: Path | None, resume: bool, file_format: str | None,
+            overrides: tuple[str, ...], as_json: bool, elsewhere: Elsewhere | None, **chosen: Any) -> None:
     """Rank cases by how useful it would be to annotate them, the most useful first.
 
     Cases are those of a list of a dataset file, or images. The best case of each subject comes first, then the second
@@ -58,7 +58,8 @@ def command(models: tuple[str, ...], dataset: Path | None, split: str, images: t
       medmae rank --model runs/n4 --dataset dataset.json --strategy random --seed 1 --json
       medmae rank --model runs/n4 --dataset dataset.json --target gpu-box --wait --out next
     """
-    if (dataset is None) == (not images):
+    cases = cases_of(images, channels)
+    if (dataset is None) == (not cases):
         raise click.UsageError("Name the cases to rank, either by --dataset (with --split KEY) or by --images.")
     if elsewhere is None and out is None and (chosen["labels"] or resume):
         raise click.UsageError("--labels and --resume need a folder: name it with --out.")
@@ -66,9 +67,9 @@ def command(models: tuple[str, ...], dataset: Path | None, split: str, images: t
     model = models[0] if len(models) == 1 else list(models)
     if elsewhere is not None:
         named = {} if dataset is None else {"dataset": runs.absolute(dataset), "split": split}
-        elsewhere.apply("rank", config, inputs_elsewhere(model, images, **named), out, resume, as_json)
+        elsewhere.apply("rank", config, inputs_elsewhere(model, cases, **named), out, resume, as_json)
         return
-    inputs = {"model": model, **({"images": list(images)} if images else {"dataset": str(dataset), "split": split}),
+    inputs = {"model": model, **({"images": cases} if cases else {"dataset": str(dataset), "split": split}),
               "out": None if out is None else str(out), "resume": resume}
     if out is not None and not resume:
         runs.refuse_filled(out)

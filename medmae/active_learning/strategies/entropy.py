@@ -1,7 +1,8 @@
 """Cases of which the model is most unsure: the entropy of the mean of its predictions of the mirrored image.
 
-Segmentation. Every window is mirrored along every combination of its axes (8 in 3-D, 4 in 2-D), the softmaxes are
-averaged (overlapping windows are blended as always), and each voxel v of the image has the entropy
+Segmentation. Every window is seen as it is and mirrored along every combination of the axes along which training has
+mirrored images (`mirrorings`), the softmaxes are averaged (overlapping windows are blended as always), and each voxel v
+of the image has the entropy
 
     H(v) = -sum over classes of p(v) ln p(v) / ln(number of classes),    0 (certain) to 1 (all classes as likely).
 
@@ -26,7 +27,7 @@ from medmae.datasets.prepared import Prepared
 from medmae.inference.outputs.uncertainty import normalised_entropy
 from medmae.metrics import predicted_classes
 
-FROM = 0.05
+FROM = 0.1
 
 
 def score(model: MirroredModel, case: Candidate, seed: int) -> Score:  # noqa: ARG001 - nothing is random
