@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -77,11 +78,22 @@ def _roi(volume, low, high):
     return node
 
 
-def test_every_example_runs(logic, ct, make_volume, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def annotations(ct, make_volume, make_segmentation):
+    """The annotated volumes that the examples name."""
+    pet = make_volume((10, 12, 14), affine=OBLIQUE @ np.diag([2.0, 2.0, 2.0, 1.0]), name="PET")
+    mr = make_volume((9, 12, 14), name="MR")
+    for volume, names in ((ct, ["liver", "left kidney"]), (pet, ["Liver", "left_kidney"]), (mr, ["Leber", "scratch"])):
+        boxes = dict(zip(names, (np.s_[2:5, 2:6, 2:6], np.s_[5:8, 6:9, 7:10]), strict=True))
+        make_segmentation(volume, boxes).SetName(f"{volume.GetName()} annotation")
+
+
+def test_every_example_runs(logic, models, ct, annotations, tmp_path, monkeypatch, capsys):
+    from MedMAETrainLib.TrainLogic import TrainLogic
+
     from medmae.jobs.target import Target
     from medmae.jobs.targets import add_target
 
-    make_volume((10, 12, 14), affine=OBLIQUE @ np.diag([2.0, 2.0, 2.0, 1.0]), name="PET")
     _roi(ct, (5, 6, 7), (12, 14, 16))
     add_target(Target("gpu-box", environment="python", python=sys.executable), replace=True)
     images = tmp_path / "images"
@@ -91,14 +103,18 @@ def test_every_example_runs(logic, ct, make_volume, tmp_path, monkeypatch, capsy
     for number in range(2):
         writeVolume(ct, images / f"case{number}.nrrd")
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic, raising=False)
+    logics = {"MedMAESegment": logic, "MedMAETrain": TrainLogic()}
+    monkeypatch.setattr(slicer.util, "getModuleLogic", logics.get, raising=False)
     names = {"slicer": slicer, "imageFolder": images, "outputFolder": tmp_path / "out"}
     for example in EXAMPLES:
         exec(compile(example, "docs/scripting.md", "exec"), names)  # noqa: S102 - our own page
     said = capsys.readouterr().out
     assert "liver\nleft kidney\n" in said and "cancelled\n" in said and "abdomen of mine MR 4" in said
     assert "['case0.seg.nrrd', 'case1.seg.nrrd']" in said
-    assert logic.worker.starts == 1 and logic.jobs == []
+    assert "trained on case-0001 case-0002 gives livers\n" in said and "corrected training\n" in said
+    assert "Left out: scratch." in said and "holds no project of MedMAE" in said and "thumbnail.png" in said
+    assert logic.worker.starts == 1 and logic.jobs == [] and logics["MedMAETrain"].jobs == []
+    shutil.rmtree(models / "models" / "livers")
     assert len(EXAMPLES) >= 12
 
 
