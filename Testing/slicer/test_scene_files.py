@@ -20,6 +20,8 @@ def bundles(scene, tmp_path):
     manager.SetMRMLScene(scene)
     manager.SetAndObserveDataIOManager(remote.GetDataIOManager())
     remote.AddDataIOToScene()
+    scene.SetSaveToXMLString(0)  # other tests may have left these
+    scene.SetLoadFromXMLString(0)
     yield tmp_path / "case.mrb"
     remote.RemoveDataIOFromScene()
 

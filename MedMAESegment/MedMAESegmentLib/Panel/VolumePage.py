@@ -206,10 +206,11 @@ class VolumePage:
     def _changeSegmentation(self) -> None:
         """Another volume was chosen: its result must not go into the last one's, and what it has is shown."""
         parameters, run = self._parameters, self._shownRun()
-        segmentation = parameters.segmentation
-        if segmentation is None or self._logic.isResultOfAnother(segmentation, parameters.inputVolume):
-            isThere = run is not None and run.state == "done" and not run.choices.isClassification
-            parameters.segmentation = _inScene(run.job.result) if isThere else None
+        isThere = run is not None and run.state == "done" and not run.choices.isClassification
+        result, segmentation = _inScene(run.job.result) if isThere else None, parameters.segmentation
+        isMissing = segmentation is None and result is not None
+        if isMissing or self._logic.isResultOfAnother(segmentation, parameters.inputVolume):
+            parameters.segmentation = result
 
     def _shownRun(self) -> VolumeRun | None:
         volume = self._channels.volumes[0]
