@@ -20,7 +20,7 @@ from medmae.errors import BadInput
 from medmae.files import remove_partial
 from medmae.folder_lock import only_writer
 from medmae.volumes.segments import Segment
-from MedMAETrainLib.ProjectCase import ProjectCase, ProjectModel, ProjectRun
+from MedMAETrainLib.ProjectCase import TRUTH, ProjectCase, ProjectModel, ProjectRun
 from MedMAETrainLib.ProjectFile import (
     PROJECT_FILE,
     NewerProject,
@@ -203,8 +203,11 @@ class ProjectFolder:
         changed = []
         for case in self._found(cases):
             lacks = any(label.name not in case.voxels for label in self.labels)
-            state = "annotated" if accepted and case.label is not None and case.state == "unannotated" else (
-                "unannotated" if lacks and not accepted else case.state)
+            state = case.state
+            if accepted and state == "unannotated" and case.label is not None:
+                state = "annotated"
+            elif not accepted and state in TRUTH and lacks:
+                state = "unannotated"
             changed.append(dataclasses.replace(case, allowMissing=accepted, state=state))
         self.putCases(changed)
 

@@ -156,12 +156,17 @@ def _placeOf(files: Sequence[Path]) -> Path | None:
 
 
 def _copy(files: Sequence[Path], folder: Path) -> None:
-    """Files of a series that shares its folder with others, linked where the disk can do that."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Files of a series that shares its folder with others."""
     for number, file in enumerate(files, 1):
-        target = folder / f"{number:05d}.dcm"
-        target.unlink(missing_ok=True)
-        try:
-            os.link(file, target)
-        except OSError:
-            shutil.copyfile(file, target)
+        linkOrCopy(file, folder / f"{number:05d}.dcm")
+
+
+def linkOrCopy(file: Path, target: Path) -> Path:
+    """Give a file a second place, without a copy where the disk can do that; returns the target."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+    return target

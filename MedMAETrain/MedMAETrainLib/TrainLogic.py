@@ -21,7 +21,8 @@ from medmae.run_folder import RunFolder
 from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
 from MedMAETrainLib.LabelExport import segmentNames
 from MedMAETrainLib.Project import Project
-from MedMAETrainLib.ProjectDataset import DATASET_FILE, datasetOf
+from MedMAETrainLib.ProjectDataset import DATASET_FILE, SCORED, datasetOf
+from MedMAETrainLib.ProjectImages import linkOrCopy
 from MedMAETrainLib.ProjectLogic import ProjectLogic, noteRun
 from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
 
@@ -144,7 +145,14 @@ class TrainLogic(ProjectLogic):
 def _ofProject(project: Project, task: str, modality: str | None, allowMissing: bool) -> Data:
     content = datasetOf(project, task, modality=modality, allowMissing=allowMissing, whole=True)
     names = [name for name, value in content["labels"].items() if value or task == "classification"]
-    return names, lambda folder: write_json(folder / DATASET_FILE, content)
+
+    def write(folder: Path) -> None:
+        for item in (item for key in SCORED for item in content.get(key, ()) if task == "segmentation"):
+            # Saved segmentations take the place of old ones, which a run needs again when it is resumed.
+            item["label"] = linkOrCopy(Path(item["label"]), folder / "labels" / f"{item['id']}.nrrd").as_posix()
+        write_json(folder / DATASET_FILE, content)
+
+    return names, write
 
 
 def _createRun(config: dict[str, Any], encoder: str) -> RunFolder:

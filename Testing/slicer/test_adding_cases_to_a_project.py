@@ -462,6 +462,30 @@ def test_a_series_that_the_database_knows_is_loaded_as_the_dicom_module_does(
     assert project.openCase("case-0001")[0].GetName() == "1.2.3"
 
 
+@pytest.mark.parametrize(("values", "subjects"), [
+    ({"a": {"0010,0020": "DOE"}, "b": {"0010,0020": "DOE "}}, 1), ({"a": {"0010,0020": "DOE"}, "b": {}}, 2),
+    ({"a": {"0020,000D": "1.9"}, "b": {"0020,000D": "1.9"}}, 1), ({"a": {}, "b": {}}, 2),
+    ({"a": {"0010,0020": "DOE"}, "b": {"0010,0020": "ROE", "0020,000D": "1.9"}}, 2)])
+def test_who_is_who_among_volumes_is_asked_of_the_dicom_database(project, dicom, make_volume, values, subjects):
+    dicom.instanceValue = lambda uid, tag: values[uid].get(tag, "")
+    for size, uid in enumerate(("a", "b"), 6):
+        volume = make_volume((size, 8, 10))
+        volume.SetAttribute("DICOM.instanceUIDs", f"{uid} {uid}.2")
+        project.addCase(volume)
+    assert len({case.subject for case in project.cases}) == subjects
+
+
+def test_a_series_that_is_in_the_project_from_the_scene_is_known_in_the_database(
+        project, tmp_path, dicom, make_volume):
+    write_series(tmp_path / "one", "1.2.3", "DOE")
+    dicom.files["1.2.3"] = sorted(map(str, (tmp_path / "one").iterdir()))
+    dicom.instanceValue = lambda uid, tag: {"0020,000E": "1.2.3", "0010,0020": "DOE"}.get(tag, "")
+    volume = make_volume()
+    volume.SetAttribute("DICOM.instanceUIDs", "a")
+    project.addCase(volume)
+    assert "already, as case-0001" in project.addDicom("1.2.3").skipped[0][1]
+
+
 def test_without_a_database_that_is_told(project, monkeypatch):
     monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(isOpen=False), raising=False)
     with pytest.raises(ValueError, match="database is not open"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
 from MedMAETrainLib.TrainLogic import TrainLogic
 
 from medmae.datasets import load_dataset
@@ -59,8 +60,16 @@ def test_what_changes_later_does_not_reach_a_run_under_way(logic, engine, projec
     engine("work=60")
     job = logic.finetune(project)
     before = Path(job.run.spec["inputs"]["dataset"]).read_text()
+    label = load_dataset(job.run.spec["inputs"]["dataset"]).cases("training")[0].label
+    voxels = label.read_bytes()
+    volume, segmentation = project.openCase("case-0001")
+    identity = segmentation.GetSegmentation().GetNthSegmentID(0)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.ones((6, 8, 10), np.uint8), segmentation, identity, volume)
+    for _time in range(3):
+        project.saveCase(segmentation)
     project.setRole("case-0001", "test")
     assert Path(job.run.spec["inputs"]["dataset"]).read_text() == before
+    assert label.read_bytes() == voxels
     assert project.runs[0].model is None
 
 
