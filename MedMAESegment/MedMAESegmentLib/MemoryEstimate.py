@@ -79,5 +79,5 @@ def atLeastNeeded(volumeNode: slicer.vtkMRMLVolumeNode, info: Any, box: Sequence
     channels, *prepared = layout.array.shape
     work = Work(held_bytes=0, prepared=(channels, *prepared), wanted=tuple(slice(0, size) for size in prepared),
                 stored=geometry.shape, target=layout.target.shape, window=tuple(info.input_size), overlap=0.5, batch=1,
-                members=1, mirror=False, features=len(info.labels), classes=len(info.labels))
+                members=1, mirrored_axes=0, features=len(info.labels), classes=len(info.labels))
     return plan(work, lambda window, batch: passBytes).estimated_peak_bytes

@@ -77,7 +77,7 @@ class SegmentLogic(BatchLogic, ModelShelf, EditorSetup):
           leaves this computer.
         :param precision: "fp32", "bf16" or "fp16"; None: what suits the device.
         :param overlap: of neighbouring windows, 0 to below 1; None: the default.
-        :param mirror: mean over the image mirrored along every combination of axes; 8 times the work in 3-D.
+        :param mirror: mean over the image mirrored along the axes of the model's training; twice the work for each.
         :param largestComponent: keep only the largest part of each label.
         :param uncertainty: also add a scalar volume of where the model is unsure (0 to 255).
         :param smoothing: also make closed surfaces, smoothed by this factor from 0 to 1.

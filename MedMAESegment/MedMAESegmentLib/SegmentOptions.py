@@ -16,7 +16,7 @@ class SegmentOptions:
     device - "auto", "cpu", "cuda:0".
     precision - "fp32", "bf16" or "fp16".
     overlap - Of neighbouring windows, 0 to below 1.
-    mirror - The mean over the image mirrored along every combination of axes: slower, sometimes better.
+    mirror - The mean over the image mirrored along the axes of the model's training: slower, sometimes better.
     largestComponent - Keep the largest part of each label only.
     uncertainty - Also make the map of where the model is unsure.
     """

@@ -72,7 +72,7 @@ def test_the_result_comes_back_onto_the_volume_and_the_event_loop_lives(
         masks = [slicer.util.arrayFromSegmentBinaryLabelmap(
             one, one.GetSegmentation().GetSegmentIdBySegmentName(name), volume) > 0 for one in (node, here)]
         np.testing.assert_array_equal(*masks)
-    assert _within(60, lambda: list_jobs() == [] and _runs(tmp_path / "there") == []), "no run stays once its result is here"
+    assert _within(60, lambda: list_jobs() == [] and _runs(tmp_path / "there") == []), "a run stays after its result"
 
 
 def _within(seconds, isSo):

@@ -11,7 +11,7 @@ from medmae.inference.memory import parse_memory
 from medmae.inference.plan import Work, duration, estimated_peak, plan
 
 WORK = Work(held_bytes=800_000_000, prepared=(1, 240, 240, 240), wanted=(slice(0, 240),) * 3, stored=(400, 512, 512),
-            target=(400, 512, 512), window=(96, 96, 96), overlap=0.5, batch=1, members=1, mirror=False, features=14,
+            target=(400, 512, 512), window=(96, 96, 96), overlap=0.5, batch=1, members=1, mirrored_axes=0, features=14,
             classes=14)
 
 
@@ -27,14 +27,14 @@ def halved(window):
 def test_the_plan_says_windows_passes_and_memory():
     text = str(plan(WORK, passes))
     assert text.startswith("64 windows, peak ") and text.endswith(" GB")
-    mirrored = plan(dataclasses.replace(WORK, mirror=True), passes)
+    mirrored = plan(dataclasses.replace(WORK, mirrored_axes=3), passes)
     assert str(mirrored).startswith("64 windows, 8 passes each (mirroring), peak ")
-    both = plan(dataclasses.replace(WORK, mirror=True, members=5), passes)
+    both = plan(dataclasses.replace(WORK, mirrored_axes=3, members=5), passes)
     assert str(both).startswith("64 windows, 40 passes each (mirroring and 5 models), peak ")
 
 
 def test_time_is_told_once_windows_were_timed():
-    timed = plan(dataclasses.replace(WORK, mirror=True), passes).timed(4, 11.25)
+    timed = plan(dataclasses.replace(WORK, mirrored_axes=3), passes).timed(4, 11.25)
     assert timed.seconds == 180
     assert ", about 3 min, peak " in str(timed)
 

@@ -57,7 +57,7 @@ def noise(shape, seed=0):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_mirroring_is_the_mean_over_all_combinations_of_axes(dims):
     network, image = convolutions(dims), torch.rand(2, 1, *(8, 6, 10)[:dims])
-    predictor = WindowPredictor(network, CPU, "fp32", mirror=True)
+    predictor = WindowPredictor(network, CPU, "fp32", mirrored_axes=range(dims))
     with torch.no_grad():
         outputs = torch.stack(predictor(image))
         combinations = [axes for count in range(dims + 1) for axes in itertools.combinations(range(2, dims + 2), count)]
@@ -245,6 +245,23 @@ def test_layers_are_left_as_they_were_and_asked_rarely():
             network(torch.rand(1, 1, 8, 8, 8))
     assert len(asked) < 40
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(("told", "axes"), [([2], (2,)), ([], ()), ([0, 2], (0, 2)), (None, (0, 1, 2))])
+def test_images_are_mirrored_as_in_training_alone(told, axes):
+    network, image = convolutions(), Volume(noise((12, 12, 12)), Geometry.of((12, 12, 12), (1.0, 1.0, 1.0), axes="RAS"))
+    model = LoadedModel.of(description(size=[12] * 3), network, precision="fp32")
+    model.info.training.update({} if told is None else {"flip_axes": told})
+    segmenter = Segmenter(model, mirror=True)
+    labels = segmenter.segment(image)
+    assert segmenter.last_run.passes == segmenter.plan(image).passes == 2 ** len(axes)
+    windows = torch.from_numpy(image.array)[None]
+    with torch.no_grad():
+        known = [windows, *(windows.flip([2 + axis for axis in part]) for count in range(1, len(axes) + 1)
+                            for part in itertools.combinations(axes, count))]
+        turns = [part for count in range(len(axes) + 1) for part in itertools.combinations(axes, count)]
+        mean = sum(network(each).flip([2 + axis for axis in turn]) for each, turn in zip(known, turns, strict=True))
+    assert np.array_equal(labels, mean[0].argmax(0).numpy())
 
 
 def test_bands_are_where_they_were_whatever_is_switched_on():

@@ -24,9 +24,8 @@ def mirrorings(info: ModelInfo, mirror: Mirror) -> list[Axes]:
     a head upside down, or for which front and back have names, such an image says nothing about the one in question. A
     model that does not tell, made elsewhere, sees images as they are.
     """
-    told = info.training.get("flip_axes") if mirror == "trained" else range(info.spatial_dims * (mirror == "all"))
-    known = told if isinstance(told, (list, range)) else ()
-    axes = [2 + axis for axis in range(info.spatial_dims) if axis in known]
+    known = info.flip_axes or () if mirror == "trained" else range(info.spatial_dims * (mirror == "all"))
+    axes = [2 + axis for axis in known]
     return [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
 
 

@@ -151,8 +151,8 @@ resume_cases = click.option("--resume", is_flag=True, help="Repeat a command tha
                             "cases are skipped, failed ones tried again.")
 overlap = click.option("--overlap", type=click.FloatRange(0, 1, max_open=True), metavar="PART",
                        help="How much neighbouring windows share; more is slower and smoother.  [default: 0.5]")
-mirror = click.option("--mirror", is_flag=True, default=None, help="Average over mirrored images too: 8 times the work "
-                      "(2-D: 4 times), often a little better.")
+mirror = click.option("--mirror", is_flag=True, default=None, help="Average over mirrored images too, along the axes "
+                      "that the model's training mirrored: twice the work for each.")
 skip_empty = click.option("--skip-empty/--no-skip-empty", default=None, help="Leave out windows with nothing but air "
                           "or padding.  [default: skip]")
 memory = click.option("--memory", metavar="SIZE", help="The most memory to take, for example 4GB; slower where it is "

@@ -22,9 +22,9 @@ class SegmentConfig:
     elsewhere; overlap: part of the window that neighbours share; batch: windows a forward pass (None: what suits the
     device); format: of the label maps; frame: of 4-D images, from 0.
 
-    mirror: mean over all mirrored images, 2 to the number of axes times the work; skip_empty: leave out windows of
-    nothing but air or padding; memory: the most that the process may take, as "4GB"; roi: only what lies in this box of
-    patient coordinates in mm, (R0, R1, A0, A1, S0, S1); probabilities: also write the probability of each label;
+    mirror: mean over the images mirrored along the axes of the training, twice the work for each; skip_empty: leave
+    out windows of nothing but air or padding; memory: the most that the process may take, as "4GB"; roi: only what lies
+    in this box of patient coordinates in mm, (R0, R1, A0, A1, S0, S1); probabilities: also write those of each label;
     uncertainty: also write where the model is unsure; postprocess: "model" does what the model asks for, "none" not;
     largest_component, fill_holes: for every label, whatever the model asks for.
     """

@@ -41,7 +41,7 @@ class Work:
         overlap: part of the window that neighbours share.
         batch: windows a forward pass.
         members: networks that answer together.
-        mirror: whether windows are mirrored along every combination of axes.
+        mirrored_axes: along how many axes windows are mirrored, in every combination.
         features: channels that are blended.
         classes: classes.
         sum_bytes: bytes of a blended value (4; 2 in half precision).
@@ -63,7 +63,7 @@ class Work:
     overlap: float
     batch: int
     members: int
-    mirror: bool
+    mirrored_axes: int
     features: int
     classes: int
     sum_bytes: int = FLOAT
@@ -77,7 +77,7 @@ class Work:
     @property
     def passes(self) -> int:
         """Forward passes of each window."""
-        return self.members * (2 ** len(self.window) if self.mirror else 1)
+        return self.members * 2**self.mirrored_axes
 
     @property
     def windows(self) -> int:
@@ -255,9 +255,9 @@ def _plan_of(work: Work, way: _Way, forward_bytes: int, limit: int | None) -> Pl
         given_up.append("volumes in temporary files")
     if way.window != work.window:
         given_up.append(f"windows of {_sides(way.window)} instead of {_sides(work.window)}, which takes longer")
-    return Plan(windows=used.windows, passes=work.passes, mirror=work.mirror, members=work.members, batch=way.batch,
-                window=way.window, spill=way.spill, limit=limit, given_up=tuple(given_up), held_bytes=work.held_bytes,
-                pass_bytes=forward_bytes,
+    return Plan(windows=used.windows, passes=work.passes, mirror=work.mirrored_axes > 0, members=work.members,
+                batch=way.batch, window=way.window, spill=way.spill, limit=limit, given_up=tuple(given_up),
+                held_bytes=work.held_bytes, pass_bytes=forward_bytes,
                 estimated_peak_bytes=estimated_peak(work, way.window, way.batch, forward_bytes, spill=way.spill,
                                                     returned=bool(given_up) and work.can_return))
 
@@ -273,7 +273,7 @@ def estimated_peak(work: Work, window: Sequence[int], batch: int, forward_bytes:
     output = batch * work.features * voxels * FLOAT
     windows = batch * work.prepared[0] * voxels * FLOAT
     # Mirrored: the flipped window; the sum of the passes, which is also what is kept of empty windows.
-    forward = forward_bytes + windows * (3 if work.mirror else 1) + output * (2 if work.mirror else 0)
+    forward = forward_bytes + windows * (3 if work.mirrored_axes else 1) + output * (2 if work.mirrored_axes else 0)
     planes = 6 * work.features * math.prod(work.prepared[2:]) * FLOAT
     rows = 4 * work.classes * math.prod(work.target[1:]) * FLOAT if work.wants_rows else 0
     restoring = planes + rows + RESTORING_BYTES

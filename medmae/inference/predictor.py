@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -28,7 +28,8 @@ class WindowPredictor:
         device: where the network is.
         precision: arithmetic of the network.
         batch: windows a forward pass; halved by itself when memory does not suffice.
-        mirror: average over the window mirrored along every combination of axes: 2^n forward passes instead of one.
+        mirrored_axes: axes of the window; the outputs are averaged over the windows mirrored along every combination
+            of these n axes: 2^n forward passes instead of one.
         steps: where it is noted that the batch was halved.
         run_pass: runs the unmirrored passes: called with what answers (B, C, *window), and these windows.
 
@@ -37,13 +38,13 @@ class WindowPredictor:
     """
 
     def __init__(self, network: Features, device: torch.device, precision: Precision, *, batch: int = 1,
-                 mirror: bool = False, steps: Steps | None = None,
+                 mirrored_axes: Sequence[int] = (), steps: Steps | None = None,
                  run_pass: RunPass = plain_pass) -> None:
         self.network = network
         self.device = device
         self.precision = precision
         self.batch = batch
-        self.mirror = mirror
+        self.mirrored_axes = tuple(mirrored_axes)
         self.steps = steps or Steps()
         self.run_pass = run_pass
         self.known: dict[tuple[float, ...], torch.Tensor] = {}
@@ -95,11 +96,11 @@ class WindowPredictor:
     def _mirrored(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, F, *window), the mean over the mirrored windows where wanted."""
         output = self.run_pass(self._pass, windows)
-        if not self.mirror:
+        if not self.mirrored_axes:
             return output
         with autocast(self.device, self.precision):
-            axes = range(2, windows.ndim)
-            mirrors = [combination for count in range(1, windows.ndim - 1)
+            axes = [2 + axis for axis in self.mirrored_axes]
+            mirrors = [combination for count in range(1, len(axes) + 1)
                        for combination in itertools.combinations(axes, count)]
             total = output.float()
             for mirrored in mirrors:

@@ -91,6 +91,12 @@ class ModelInfo:
         """Channels of the images that the model takes; the network sees those of 2 * context + 1 slices."""
         return len(self.channels) // (2 * self.context + 1)
 
+    @property
+    def flip_axes(self) -> tuple[int, ...] | None:
+        """The spatial axes of images along which training mirrored them; None where the model does not tell."""
+        told = self.training.get("flip_axes")
+        return tuple(axis for axis in range(self.spatial_dims) if axis in told) if isinstance(told, list) else None
+
     def _size_problems(self) -> list[str]:
         problems = []
         if not self.name.strip():

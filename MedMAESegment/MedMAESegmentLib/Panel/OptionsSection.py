@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -27,6 +28,13 @@ class OptionsSection:
         self._ui.costsLabel.visible = bool(self._ui.costsLabel.text)
 
 
+def _mirroringCost(info: Any) -> str:
+    axes = 3 if info is None else info.spatial_dims if info.flip_axes is None else len(info.flip_axes)
+    if axes == 0:
+        return _("Mirroring: changes nothing, the model has not learned from mirrored images.")
+    return _("Mirroring: about {times} times as long.").format(times=2 ** axes)
+
+
 def _costs(choices: Choices) -> list[str]:
     if choices.isClassification:
         return [_("Classification models are computed on this computer.")] if choices.target is not None else []
@@ -34,8 +42,7 @@ def _costs(choices: Choices) -> list[str]:
     if choices.target is not None:
         lines.append(_("Volumes are copied to {target}, and the results back.").format(target=choices.target))
     if choices.options.get("mirror"):
-        times = 4 if choices.info is not None and choices.info.spatial_dims == 2 else 8
-        lines.append(_("Mirroring: about {times} times as long.").format(times=times))
+        lines.append(_mirroringCost(choices.info))
     if choices.options.get("uncertainty"):
         lines.append(_("Uncertainty volume: somewhat longer, and more memory."))
     if choices.options.get("largestComponent"):
