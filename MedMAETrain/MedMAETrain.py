@@ -331,7 +331,8 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.statusLabel.text = text.format(folder=job.run.path)
         else:
             self.ui.statusLabel.text = str(job.error)
-            slicer.util.errorDisplay(_("Training failed.") + "\n\n" + str(job.error))
+            slicer.util.errorDisplay(_("Training failed.") + "\n\n" + str(job.error),
+                                     textFormat=qt.Qt.PlainText)
         self._checkCanApply()
 
     def _checkCanApply(self, caller=None, event=None) -> None:  # noqa: ANN001 - VTK observer

@@ -25,6 +25,7 @@ from MedMAESegmentLib.Panel.BatchResults import loadResult, showResult
 from MedMAESegmentLib.Panel.BatchTexts import hasBrokenOff, hintText, progressText, summaryText
 from MedMAESegmentLib.Panel.CaseTable import CaseTable
 from MedMAESegmentLib.Panel.Choices import Choices
+from MedMAESegmentLib.Panel.Dialogs import isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.SceneVolumes import imageVolumes
 from MedMAESegmentLib.SegmentationFile import isSavedIn
@@ -128,7 +129,7 @@ class BatchPage:
             return
         choices = self._choices()
         question = self._consent.question(choices.target)
-        if question is not None and not slicer.util.confirmOkCancelDisplay(question):
+        if question is not None and not isConfirmed(question):
             return
         self._consent.give(choices.target)
         self._say("")
@@ -315,7 +316,7 @@ class BatchPage:
         self._setStarting(None)
         self._updateTimer.start()  # another model may have been chosen meanwhile
         if hasBrokenOff(job):
-            slicer.util.errorDisplay(_("The batch has failed.") + "\n\n" + str(job.error))
+            tellError(_("The batch has failed.") + "\n\n" + str(job.error))
 
     def _say(self, text: str) -> None:
         self.ui.batchStatusLabel.text, self.ui.batchStatusLabel.visible = text, bool(text)

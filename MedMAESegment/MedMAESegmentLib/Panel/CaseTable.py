@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.FollowedJob import duration
-from MedMAESegmentLib.Panel.ModelDialogs import asPlainHtml
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 
 NAME, STATE, TIME = range(3)

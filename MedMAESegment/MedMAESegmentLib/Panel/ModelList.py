@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Panel import ModelFacts as facts
-from MedMAESegmentLib.Panel.ModelDialogs import asPlainHtml
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 
 NAME, SCORE, CASES, DATE = range(4)

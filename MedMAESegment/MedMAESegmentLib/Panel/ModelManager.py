@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from medmae.errors import BadInput
 from MedMAESegmentLib.CheckpointImport import ENDINGS, FORMATS
 from MedMAESegmentLib.FileErrors import explained
-from MedMAESegmentLib.Panel import ModelDialogs as dialogs
+from MedMAESegmentLib.Panel import Dialogs as dialogs
 from MedMAESegmentLib.Panel.ModelComparison import comparison
 
 _log = logging.getLogger(__name__)

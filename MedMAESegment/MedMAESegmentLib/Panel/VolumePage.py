@@ -15,8 +15,8 @@ from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback, duration
 from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Panel.ChannelSelectors import ChannelSelectors
 from MedMAESegmentLib.Panel.Choices import Choices
+from MedMAESegmentLib.Panel.Dialogs import isConfirmed, tellError
 from MedMAESegmentLib.Panel.EstimateLine import EstimateLine
-from MedMAESegmentLib.Panel.ModelDialogs import isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.Panel.ResultTable import ResultTable
 from MedMAESegmentLib.Panel.VolumeRun import VolumeRun

@@ -1,4 +1,4 @@
-"""Questions about models. Names may come from strangers: every text is shown as it is, never as HTML."""
+"""Questions and messages. Names in them may come from strangers: every text is shown as it is, never as HTML."""
 
 from __future__ import annotations
 
