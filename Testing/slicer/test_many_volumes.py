@@ -273,8 +273,9 @@ def test_a_folder_goes_on_where_it_ended(computing, folder):
 
 
 def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_here(
-        computing, folder, home, application):
+        computing, folder, home, application, make_volume):
     from MedMAESegmentLib.FollowedJob import RunCancelled
+    from MedMAESegmentLib.VolumeExport import writeVolume
 
     from medmae.jobs.job import list_jobs
     from medmae.jobs.target import Target
@@ -282,6 +283,7 @@ def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_her
 
     add_target(Target("gpu-box", environment="python", python=sys.executable), replace=True)
     before = application.leftovers()
+    writeVolume(make_volume((160, 160, 160)), folder / "more" / "c.nrrd")  # large: it is not done when others are
     job = computing.segmentAll(folder, "abdomen", target="gpu-box", waitForCompletion=False)
     deadline = time.monotonic() + 60
     while not any("Done there" in case.message for case in job.cases):

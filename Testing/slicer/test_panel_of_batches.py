@@ -225,7 +225,7 @@ def test_cancelling_keeps_what_is_done_and_the_rest_is_done_another_time(
     assert page.ui.batchStatusLabel.text == "Cancelled: 1 done, 2 not done."
     assert logic.jobs == [] and voxels_left(logic) == []
     settle(page, qt_application)
-    assert table(page) == ["Done before", "Cancelled", "Cancelled"]
+    assert table(page) == ["Done", "Cancelled", "Cancelled"]
     run()
     assert table(page) == ["Done before", "Done", "Done"]
 
@@ -541,7 +541,7 @@ def test_in_the_whole_panel_a_batch_goes_on_while_another_module_is_open(
     panel.exit()
     until(qt_application, lambda: not page.isBusy)
     panel.enter()
-    assert table(page) == ["Done before", "Done before"] and page.ui.batchStatusLabel.text == "2 done."
+    assert table(page) == ["Done", "Done"] and page.ui.batchStatusLabel.text == "2 done."
     page.ui.batchAgainCheckBox.click()
     page.ui.batchButton.click()
     until(qt_application, lambda: table(page)[0] == "Running")

@@ -57,7 +57,7 @@ class BatchPage:
         self._running: int | None = None
         self._cases: list[BatchCase] = []
         self._keys: list[Any] = []  # what each case is, whatever row it is in
-        self._left: dict[Any, BatchCase] = {}  # failed and cancelled cases of this sitting, by their keys
+        self._left: dict[Any, BatchCase] = {}  # how cases of this sitting ended, by their keys
         self._rows: list[int] = []  # of the job's cases
         self._shown: Any = None
         self._listProblem, self._wasBusy = "", False
@@ -199,8 +199,7 @@ class BatchPage:
                 case.message = _("segmented, not saved yet")
             elif case.result is not None:
                 case.state, case.wasDoneBefore = "done", True
-        self._cases = [case if case.state == "done" else self._leftCase(key, case)
-                       for key, case in zip(self._keys, cases, strict=True)]
+        self._cases = [self._leftCase(key, case) for key, case in zip(self._keys, cases, strict=True)]
         self.table.show(self._cases, [checkOf.get(node, True) for node in volumes])
 
     def _listFolder(self) -> None:
@@ -257,14 +256,15 @@ class BatchPage:
     def _takeListing(self, listing: FolderListing) -> None:
         self._listing = listing
         self._keys = [(self._version, image.path) for image in listing.images]
-        self._cases = [case if case.state == "done" else self._leftCase(key, case)
+        self._cases = [self._leftCase(key, case)
                        for key, case in zip(self._keys, bookOf(listing, again=False).cases, strict=True)]
         self.table.show(self._cases)
 
     def _leftCase(self, key: Any, case: BatchCase) -> BatchCase:
-        """A case that is to be done, with what was told of it when it failed."""
+        """A case with what was told of it when it ended, where that still holds."""
         left = self._left.get(key)
-        return case if left is None else replace(left, name=case.name)
+        holds = left is not None and (left.state == "done") == (case.state == "done")
+        return replace(left, name=case.name) if left is not None and holds else case
 
     def _start(self, choices: Choices) -> None:
         """Begin the job; what cannot be begun is told."""
@@ -308,10 +308,7 @@ class BatchPage:
     def _onFinished(self, job: FollowedJob) -> None:
         self._job = None
         for row, case in zip(self._rows, job.cases, strict=True):  # type: ignore[attr-defined]
-            if case.state in ("failed", "cancelled"):
-                self._left[self._keys[row]] = case
-            else:
-                self._left.pop(self._keys[row], None)
+            self._left[self._keys[row]] = case
         self._say(summaryText(job))
         self._setStarting(None)
         self._updateTimer.start()  # another model may have been chosen meanwhile
