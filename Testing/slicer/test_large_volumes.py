@@ -33,14 +33,13 @@ def test_a_large_volume_is_handed_over_and_taken_back_in_a_second_each(
     begun = time.monotonic()
     job = logic.segment(volume, "model", waitForCompletion=False,
                         progressCallback=lambda fraction, message: told.append((time.monotonic(), message)))
-    handing, turns = time.monotonic() - begun, []
+    handing = time.monotonic() - begun
     while job.message != "Taking over the result":
         before = time.monotonic()
         assert not job.poll(), job.error
         beats.append(time.monotonic())
-        turns.append(time.monotonic() - before)
+        assert time.monotonic() - before < 0.1
         time.sleep(0.02)
-    assert sum(turn >= 0.1 for turn in turns) <= 1, "a single longer one is that of a busy machine"
     before = time.monotonic()
     node = job.wait()
     taking = time.monotonic() - before

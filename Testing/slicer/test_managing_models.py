@@ -358,6 +358,9 @@ def test_a_zip_that_is_damaged_anywhere_is_explained(section, home, answering, t
             (tmp_path / "bad.zip").write_bytes(damaged)
             with contextlib.suppress(BadInput):  # or the byte did not matter
                 section.manager._logic.importModel(tmp_path / "bad.zip", "x", replace=True)
+            for weights in home.glob("x/weights.safetensors"):
+                assert weights.read_bytes() == (tmp_path / "Spleen" / "weights.safetensors").read_bytes()
+    assert list(home.glob("x/weights.safetensors")), "bytes that do not matter do no harm"
 
 
 def test_a_name_too_long_for_a_folder_is_cut(section, home, answering, tmp_path):
