@@ -129,7 +129,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._options = OptionsSection(self.ui)
         self._volumePage = VolumePage(self.ui, self.logic, self.choices, self._consent)
         self._batchPage = BatchPage(self.ui.batchContent, self.logic, self.choices, self._consent)
-        self._pythonPanel = PythonPanel(self.ui, isIdle=self.isIdle)
+        self._pythonPanel = PythonPanel(self.ui.pythonCollapsibleButton, isIdle=self.isIdle)
         self._modelSection.isIdle = self.isIdle
         self._modelSection.chosen.connect(self.onModelChosen)
         self._computeSelector.changed.connect(self.onComputeOnChosen)
@@ -184,6 +184,7 @@ class MedMAESegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self) -> None:
         """Connect the panel to the scene's parameter node, with the first volume and the first model as defaults."""
         self.setParameterNode(None)
+        self._pythonPanel.update()
         parameterNode = self.logic.getParameterNode()
         if not parameterNode.inputVolume:
             parameterNode.inputVolume = firstNode("vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 
 import qt
 import slicer
@@ -13,21 +13,27 @@ from MedMAESegmentLib.Doctor import DoctorReport, examine, useInterpreter
 from MedMAESegmentLib.Interpreter import chosenInterpreter, saveInterpreter, slicersInterpreter
 from MedMAESegmentLib.WorkerSession import applicationWorker
 
+UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "PythonPanel.ui"
+
 
 class PythonPanel:
     """Chooses another Python or Slicer's own again, and shows what ``medmae doctor`` says about it.
 
-    Needs the widgets pythonLabel, anotherPythonButton, slicersPythonButton, doctorButton and doctorText.
+    Both modules show it; what one has chosen the other shows when it is `update`d.
     """
 
-    def __init__(self, ui: SimpleNamespace, isIdle: Callable[[], bool]) -> None:
-        """`isIdle` says whether no computation is under way, so that the worker may be ended."""
-        self._ui, self._isIdle = ui, isIdle
+    def __init__(self, parentWidget: qt.QWidget, isIdle: Callable[[], bool]) -> None:
+        """`parentWidget` has a layout, at whose end this goes; `isIdle` says whether no computation is under way, so
+        that the worker may be ended."""
+        self._isIdle = isIdle
+        widget = slicer.util.loadUI(str(UI_FILE))
+        parentWidget.layout().addWidget(widget)
+        self.ui = ui = slicer.util.childWidgetVariables(widget)
         ui.anotherPythonButton.clicked.connect(self.onAnotherPython)
         ui.slicersPythonButton.clicked.connect(self.onSlicersPython)
         ui.doctorButton.clicked.connect(self.onDoctor)
         ui.doctorText.visible = False
-        self._update()
+        self.update()
 
     def onAnotherPython(self, clicked: bool = False) -> None:
         """Ask for another Python and use it if it can compute."""
@@ -43,28 +49,29 @@ class PythonPanel:
     def onSlicersPython(self, clicked: bool = False) -> None:
         """Compute with Slicer's own Python again."""
         saveInterpreter(slicersInterpreter())
-        self._ui.doctorText.visible = False
+        self.ui.doctorText.visible = False
         self._changed()
 
     def onDoctor(self, clicked: bool = False) -> None:
         """Examine the Python that computes."""
-        self._ui.doctorButton.enabled = False  # the application stays alive, and so do its buttons
+        self.ui.doctorButton.enabled = False  # the application stays alive, and so do its buttons
         try:
             with slicer.util.tryWithErrorDisplay(_("This Python could not be examined."), waitCursor=True):
                 self._show(examine(chosenInterpreter()))
         finally:
-            self._ui.doctorButton.enabled = True
+            self.ui.doctorButton.enabled = True
+
+    def update(self) -> None:
+        """Show which Python is chosen now."""
+        python = chosenInterpreter()
+        self.ui.pythonLabel.text = _("Slicer's own") if python.isSlicers else python.executable
+        self.ui.slicersPythonButton.enabled = not python.isSlicers
 
     def _show(self, report: DoctorReport) -> None:
-        self._ui.doctorText.setPlainText(report.text)
-        self._ui.doctorText.visible = True
+        self.ui.doctorText.setPlainText(report.text)
+        self.ui.doctorText.visible = True
 
     def _changed(self) -> None:
         if self._isIdle():
             applicationWorker().close()  # the next computation starts it with the Python that is chosen now
-        self._update()
-
-    def _update(self) -> None:
-        python = chosenInterpreter()
-        self._ui.pythonLabel.text = _("Slicer's own") if python.isSlicers else python.executable
-        self._ui.slicersPythonButton.enabled = not python.isSlicers
+        self.update()

@@ -53,6 +53,11 @@ class WorkerSession:
         """How many worker processes were started."""
         return self._client.starts if self._client is not None else 0
 
+    @property
+    def isBusy(self) -> bool:
+        """Whether a request is under way."""
+        return self._client is not None and self._client.is_busy
+
     def poll(self) -> None:
         """Take in what the worker has said; never waits."""
         if self._client is None:

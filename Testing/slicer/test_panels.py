@@ -6,52 +6,46 @@ import sys
 
 import numpy as np
 import pytest
-from panel_fixtures import BOX, NEEDS_SOURCE
+from panel_fixtures import NEEDS_SOURCE
 
-pytestmark = NEEDS_SOURCE
+
 
 
 def test_a_label_map_is_not_chosen_as_the_image(open_panel, make_volume, model):
     import slicer
 
     slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode")
-    for name in ("MedMAESegment", "MedMAETrain"):
-        panel = open_panel(name)
-        assert getattr(panel._parameterNode, "inputVolume" if name == "MedMAESegment" else "currentVolume") is None
-    assert not panel.ui.addCaseButton.enabled
+    assert open_panel("MedMAESegment")._parameterNode.inputVolume is None
 
 
-def test_choices_that_come_with_a_loaded_scene_are_shown(
-        open_panel, scene, application, make_volume, make_segmentation, model):
-    volume = make_volume(name="in the file")
-    segmentation = make_segmentation(volume, {"liver": BOX})
+def test_choices_that_come_with_a_loaded_scene_are_shown(open_panel, scene, application, tmp_path):
     panel = open_panel("MedMAETrain")
-    panel._parameterNode.setCases([(volume, segmentation)])
-    panel.ui.modelNameLineEdit.setText("my model")
+    panel.projectSection.folder = str(panel.logic.createProject(tmp_path / "project").path)
+    panel.ui.pages.setCurrentIndex(2)
+    panel._parameterNode.modelName = "my model"
     scene.SetSaveToXMLString(1)
     scene.Commit()
     saved = scene.GetSceneXMLString()
     application.clear()
-    assert panel.ui.caseTable.rowCount == 0 and not panel.ui.finetuneButton.enabled
+    assert panel._parameterNode.modelName == "" and panel.project() is not None
+    panel.projectSection.folder = ""
     scene.SetLoadFromXMLString(1)
     scene.SetSceneXMLString(saved)
     scene.Import()
-    assert panel.ui.caseTable.item(0, 0).text() == "in the file"
-    assert panel.ui.modelNameLineEdit.text == "my model"
+    assert panel.project().path == tmp_path / "project" and panel.ui.pages.currentIndex == 2
+    assert panel._parameterNode.modelName == "my model"
 
 
 def test_names_with_markup_are_shown_as_they_are(open_panel, model):
     import qt
 
-    segment, train = open_panel("MedMAESegment").ui, open_panel("MedMAETrain").ui
-    for label in (segment.inputVolumeLabel, segment.warningsLabel, segment.statusLabel, segment.costsLabel,
-                  train.statusLabel):
+    segment = open_panel("MedMAESegment").ui
+    for label in (segment.inputVolumeLabel, segment.warningsLabel, segment.statusLabel, segment.costsLabel):
         assert label.textFormat == qt.Qt.PlainText
 
 
-@pytest.mark.parametrize("name", ["MedMAESegment", "MedMAETrain"])
-def test_every_bound_widget_has_its_parameter(open_panel, name):
-    panel = open_panel(name)
+def test_every_bound_widget_has_its_parameter(open_panel):
+    panel = open_panel("MedMAESegment")
     bound = {widget.property("SlicerParameterName") for widget in vars(panel.ui).values()} - {None}
     assert bound and all(hasattr(panel._parameterNode, parameter) for parameter in bound)
 

@@ -98,6 +98,11 @@ class WorkerClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._open)
+
     def image(self, array: Any, affine: Any, *, name: str = "The volume", **more: Any) -> dict[str, Any]:
         """Copy voxels to where the worker sees them; what it returns stands for the image in requests.
 

@@ -1,0 +1,1 @@
+"""The parts of the panel of MedMAE Train; they need the Slicer application."""
