@@ -68,8 +68,8 @@ def statusOfRun(state: Mapping[str, Any], record: Mapping[str, Any] | None = Non
 def statusOfJob(status: Any) -> RunStatus:
     """The status of a job from what `medmae.jobs.following` says."""
     return RunStatus(status.state, stage=status.stage, step=status.step, total=status.total, etaSeconds=status.eta_s,
-                     queue=status.queue, reason=inWordsOfThePanel(status.reason), remedy=inWordsOfThePanel(status.remedy),
-                     lastState=status.last_state)
+                     queue=status.queue, reason=inWordsOfThePanel(status.reason),
+                     remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state)
 
 
 def inWordsOfThePanel(text: str | None) -> str | None:
