@@ -34,8 +34,8 @@ def main() -> None:
     from qtapp.application import PanelApplication
 
     MrmlApplication()
-    PanelApplication(os.environ["SLICER_PYTHON_SOURCE"])
-    effects.install(os.environ["SLICER_PYTHON_SOURCE"])
+    PanelApplication(os.environ.get("SLICER_PYTHON_SOURCE"))
+    effects.install(os.environ.get("SLICER_PYTHON_SOURCE"))
     sys.addaudithook(_watch)
     before = set(sys.modules)
     _watching = True

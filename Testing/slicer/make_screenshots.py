@@ -1,4 +1,4 @@
-"""Write pictures of the module panels: ``python make_screenshots.py [FOLDER]``; needs SLICER_PYTHON_SOURCE.
+"""Write pictures of the module panels: ``python make_screenshots.py [FOLDER]``.
 
 What they show has happened: an encoder is pretrained for some steps on synthetic CT volumes, the Train panel finetunes
 it on four of them, and the Segment panel segments others with the model; another model tells findings of synthetic
@@ -35,7 +35,7 @@ def main(panels: Path, states: Path, work: Path) -> None:
     from medmae.demo.synthetic import write_abdomen_ct, write_chest_xray
 
     mrml = MrmlApplication()
-    application = PanelApplication(os.environ["SLICER_PYTHON_SOURCE"])
+    application = PanelApplication(os.environ.get("SLICER_PYTHON_SOURCE"))
     for folder in (panels, states):
         folder.mkdir(parents=True, exist_ok=True)
     dataset = write_abdomen_ct(work / "ct", training=4, validation=0, test=3, unlabeled=0)
@@ -142,7 +142,7 @@ def _effect(application, volume, picture: Path) -> None:
 
     module = ROOT / "SegmentEditorMedMAE"
     sys.path.insert(0, str(module))
-    effects.install(os.environ["SLICER_PYTHON_SOURCE"])
+    effects.install(os.environ.get("SLICER_PYTHON_SOURCE"))
     effect = effects.ScriptedEffect()
     effect.setPythonSource(module / "SegmentEditorMedMAELib" / "SegmentEditorEffect.py")
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Edited")

@@ -7,11 +7,10 @@ import time
 import numpy as np
 import pytest
 import slicer
-from panel_fixtures import LABELS, NEEDS_SOURCE, model_info, until
+from panel_fixtures import LABELS, model_info, until
 
 from medmae.errors import BadInput
 
-pytestmark = NEEDS_SOURCE
 CLASSES = [{"name": "none", "value": 0}, {"name": "fracture", "value": 1}]
 
 

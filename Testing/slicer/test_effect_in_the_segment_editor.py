@@ -12,9 +12,8 @@ import pytest
 import slicer
 from MedMAESegmentLib.FollowedJob import RunCancelled
 from MedMAESegmentLib.Signal import Signal
-from panel_fixtures import BOX, NEEDS_SOURCE, until
+from panel_fixtures import BOX, until
 
-pytestmark = NEEDS_SOURCE
 MODULE = Path(__file__).resolve().parents[2] / "SegmentEditorMedMAE"
 
 
@@ -52,7 +51,7 @@ def effect(qt_application, monkeypatch, scene):
     from qtapp import effects
 
     qt_application.completeSlicerApp()
-    effects.install(os.environ["SLICER_PYTHON_SOURCE"])
+    effects.install(os.environ.get("SLICER_PYTHON_SOURCE"))
     monkeypatch.syspath_prepend(str(MODULE))
     started = {}
     monkeypatch.setattr(slicer.app, "connect", started.__setitem__, raising=False)

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import pytest
 from model_fixtures import LIVER, rows, write_model
-from panel_fixtures import NEEDS_SOURCE
-
-pytestmark = NEEDS_SOURCE
 
 
 def zipped(folder, target):

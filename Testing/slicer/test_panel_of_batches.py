@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import slicer
 from conftest import voxels_left
-from panel_fixtures import BOX, NEEDS_SOURCE, until
+from panel_fixtures import BOX, until
 
-pytestmark = NEEDS_SOURCE
 ENGINE = [sys.executable, str(Path(__file__).with_name("fake_batch_engine.py"))]
 COLUMNS = ("name", "state", "time")
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_fixtures import LIVER, item_of, rows, write_model
-from panel_fixtures import NEEDS_SOURCE, model_info
+from panel_fixtures import model_info
 
-pytestmark = NEEDS_SOURCE
 EVIL = "<b onclick='x'>bold</b><img src='/etc/passwd'>"
 
 

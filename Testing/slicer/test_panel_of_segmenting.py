@@ -7,9 +7,7 @@ import time
 import numpy as np
 import pytest
 import slicer
-from panel_fixtures import BOX, NEEDS_SOURCE, until
-
-pytestmark = NEEDS_SOURCE
+from panel_fixtures import BOX, until
 
 
 @pytest.fixture

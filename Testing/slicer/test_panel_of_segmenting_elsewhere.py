@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from panel_fixtures import NEEDS_SOURCE, until
+from panel_fixtures import until
 
-pytestmark = NEEDS_SOURCE
 HERE = Path(__file__).parent
 
 

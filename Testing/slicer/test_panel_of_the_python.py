@@ -6,9 +6,8 @@ import sys
 
 import pytest
 import slicer
-from panel_fixtures import NEEDS_SOURCE, until
+from panel_fixtures import until
 
-pytestmark = NEEDS_SOURCE
 CHECKS = ('{"medmae": "0.1.0", "ready": %s, "checks": '
           '[{"name": "torch", "outcome": "%s", "finding": "2.8", "remedy": ""}]}')
 

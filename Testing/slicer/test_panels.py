@@ -6,9 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from panel_fixtures import NEEDS_SOURCE
-
-
 
 
 def test_a_label_map_is_not_chosen_as_the_image(open_panel, make_volume, model):

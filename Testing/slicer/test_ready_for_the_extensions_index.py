@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
 import struct
 import subprocess
@@ -15,7 +14,7 @@ from types import ModuleType
 
 import pytest
 import slicer
-from panel_fixtures import NEEDS_SOURCE
+from panel_fixtures import SOURCE
 
 ROOT = Path(__file__).resolve().parents[2]
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
@@ -71,8 +70,6 @@ def test_every_picture_and_document_that_the_readme_names_is_there():
 
 
 class TestSampleData:
-    pytestmark = NEEDS_SOURCE
-
     @pytest.fixture
     def sources(self, qt_application, monkeypatch):
         """What the module Sample Data is told."""
@@ -124,9 +121,11 @@ class TestSampleData:
             liver = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segments.GetNthSegmentID(0), volume)
             assert liver.shape == voxels.shape and 40 < voxels[liver > 0].mean() < 160
 
+    @pytest.mark.slicer_source
+    @pytest.mark.skipif(not SOURCE, reason="needs SLICER_PYTHON_SOURCE, a checkout of Slicer")
     def test_slicers_own_sample_data_module_takes_it(self, qt_application, monkeypatch, tmp_path):
         source = next((root / "Modules" / "Scripted" / "SampleData"
-                       for root in Path(os.environ["SLICER_PYTHON_SOURCE"]).resolve().parents
+                       for root in Path(SOURCE).resolve().parents
                        if (root / "Modules" / "Scripted" / "SampleData" / "SampleData.py").is_file()), None)
         if source is None:
             pytest.skip("needs the whole checkout of Slicer around SLICER_PYTHON_SOURCE")
@@ -167,11 +166,8 @@ def test_texts_that_people_see_can_be_translated(path):
     assert texts == names
 
 
-class TestImporting:
-    pytestmark = NEEDS_SOURCE
-
-    def test_importing_the_modules_starts_nothing_writes_nothing_and_asks_nobody(self):
-        ended = subprocess.run([sys.executable, str(Path(__file__).with_name("import_modules.py")), *MODULES],
-                               capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.split() == ["imported", *MODULES]
+def test_importing_the_modules_starts_nothing_writes_nothing_and_asks_nobody():
+    ended = subprocess.run([sys.executable, str(Path(__file__).with_name("import_modules.py")), *MODULES],
+                           capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["imported", *MODULES]

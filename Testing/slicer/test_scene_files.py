@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
-from panel_fixtures import BOX, NEEDS_SOURCE, until
-
-pytestmark = NEEDS_SOURCE
+from panel_fixtures import BOX, until
 
 
 @pytest.fixture

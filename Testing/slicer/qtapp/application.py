@@ -1,4 +1,4 @@
-"""Open a module panel: Slicer's own Python sources (parameter nodes, module base classes) over the stand-in widgets."""
+"""Open a module panel over the stand-in widgets, with Slicer's own Python sources or with the stand-ins for them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ import slicer
 from qtapp import pythonqt, widgets
 
 ROOT = Path(__file__).resolve().parents[3]
+STAND_INS = Path(__file__).with_name("base_python")
 
 
 class PanelApplication:
-    """What the module code reaches through `qt`, `ctk`, `slicer.app` and `slicer.modules`."""
+    """What the module code reaches through `qt`, `ctk`, `slicer.app` and `slicer.modules`.
 
-    def __init__(self, slicerPythonSource: str) -> None:
-        sources = Path(slicerPythonSource)
+    Parameter nodes, module base classes and translation come from a checkout of Slicer or of its Base/Python; without
+    one from the stand-ins in base_python.
+    """
+
+    def __init__(self, slicerPythonSource: str | None = None) -> None:
+        sources = Path(slicerPythonSource or STAND_INS)
         package = next(folder for folder in (sources, sources / "slicer", sources / "Base" / "Python" / "slicer")
                        if (folder / "parameterNodeWrapper").is_dir())
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")

@@ -12,10 +12,10 @@ import slicer
 EFFECTS = "Modules/Loadable/Segmentations/EditorEffects/Python/SegmentEditorEffects"
 
 
-def install(slicerPythonSource: str) -> None:
+def install(slicerPythonSource: str | None) -> None:
     """Make `SegmentEditorEffects` and `qSlicerSegmentationsEditorEffectsPythonQt` importable, and an effect factory."""
     package = ModuleType("SegmentEditorEffects")
-    package.AbstractScriptedSegmentEditorEffect = _baseClass(Path(slicerPythonSource))
+    package.AbstractScriptedSegmentEditorEffect = _baseClass(slicerPythonSource)
     sys.modules["SegmentEditorEffects"] = package
     bindings = ModuleType("qSlicerSegmentationsEditorEffectsPythonQt")
     bindings.qSlicerSegmentEditorScriptedEffect = ScriptedEffect
@@ -25,9 +25,10 @@ def install(slicerPythonSource: str) -> None:
     slicer.qSlicerSegmentEditorEffectFactory = SimpleNamespace(instance=lambda: factory)
 
 
-def _baseClass(source: Path) -> type:
+def _baseClass(slicerPythonSource: str | None) -> type:
     """Slicer's own base class of effects where the whole checkout is there, else one that does what it does here."""
-    for root in (source, *source.parents):
+    source = Path(slicerPythonSource).resolve() if slicerPythonSource else None
+    for root in (source, *source.parents) if source else ():
         file = root / EFFECTS / "AbstractScriptedSegmentEditorEffect.py"
         if file.is_file():
             spec = importlib.util.spec_from_file_location("AbstractScriptedSegmentEditorEffect", file)
