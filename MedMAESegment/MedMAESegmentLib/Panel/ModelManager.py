@@ -12,13 +12,13 @@ import qt
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
-from MedMAESegmentLib.CheckpointImport import ENDINGS, FORMATS
+from MedMAESegmentLib.CheckpointImport import ENDINGS
 from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.Panel import Dialogs as dialogs
 from MedMAESegmentLib.Panel.ModelComparison import comparison
+from MedMAESegmentLib.Panel.WeightsImport import askHowToImport, fileFilter, isCheckpoint, loadReport, modelIn
 
 _log = logging.getLogger(__name__)
-_FILES_OF_A_MODEL = ("model.json", "weights.safetensors")
 
 
 class ModelManager:
@@ -53,8 +53,8 @@ class ModelManager:
     def onImportFile(self, checked: bool = False) -> None:
         """Install a model from a file."""
         path = dialogs.fileToRead(_("A model that someone exported, or weights of VIS-MAE, GL-MAE or MONAI"),
-                                  _filter(*ENDINGS))
-        if path.lower().endswith(ENDINGS):
+                                  fileFilter(*ENDINGS))
+        if isCheckpoint(path):
             self._importCheckpoint(Path(path))
         elif path:
             self._import(Path(path))
@@ -68,11 +68,11 @@ class ModelManager:
     def onUpdate(self, checked: bool = False) -> None:
         """Replace the chosen model by a newer version of it."""
         name, installed = self._section.name, self._section.info
-        path = dialogs.fileToRead(_("A newer version of {name}").format(name=name), _filter())
+        path = dialogs.fileToRead(_("A newer version of {name}").format(name=name), fileFilter())
         if not path or not self._mayChangeModels():
             return
         with self._work(_("The model was not updated."), _("Updating {name}…").format(name=name)):
-            found = _modelIn(path)
+            found = modelIn(path)
             new = self._logic.inspectModel(found)
             if new.task != installed.task:
                 raise ValueError(_("The file holds a model for {new}, but {name} is one for {installed}. Import it as "
@@ -120,7 +120,7 @@ class ModelManager:
     def _import(self, path: Path) -> None:
         imported, task = "", ""
         with self._work(_("The model was not imported."), _("Importing {name}…").format(name=path.name)):
-            found = _modelIn(path)
+            found = modelIn(path)
             new = self._logic.inspectModel(found)
             name, replace = self._freeName(self._logic.usableName(new.name), new)
             if name and (not replace or self._mayChangeModels()):
@@ -131,36 +131,18 @@ class ModelManager:
             self._section.name = imported
 
     def _importCheckpoint(self, path: Path) -> None:
-        title = _("Import weights")
-        system = dialogs.chosenItem(title, _("Whose code has saved {name}?").format(name=path.name), list(FORMATS))
-        question, name = _("What shall the model be called?"), self._logic.usableName(path.stem)
-        while system:
-            name = dialogs.enteredText(title, question, self._logic.freeName(name))
-            name = name and self._logic.usableName(name)
-            if not self._logic.isInstalled(name):
-                break
-            question = _("A model named {name} is installed already. Enter another name.").format(name=name)
-        if not system or not name:
+        answers = askHowToImport(path, self._logic)
+        if answers is None:
             return
         report: dict[str, Any] = {}
         with self._work(_("The weights were not imported."), _("Importing {name}…").format(name=path.name)):
-            report = self._logic.importCheckpoint(path, FORMATS[system], name)
-        if report:
-            self._tellLoaded(report)
-            if report["task"] != "encoder":
-                self._section.name = name
-
-    def _tellLoaded(self, report: dict[str, Any]) -> None:
-        lines = [_("Imported {name}: {network}, {task}.").format(
-            name=report["name"], network=report["network"], task=report["task"])]
-        lines += [text.format(number=len(report[key])) for key, text in (
-            ("loaded", _("{number} tensors loaded")), ("missing", _("{number} missing, they are fresh")),
-            ("folded", _("{number} folded into fewer channels")), ("dropped", _("{number} that are never used")),
-            ("unexpected", _("{number} that are not part of this network, left out"))) if report[key]]
-        lines += [*report["notes"], _("Licence: {licence}").format(licence=report["licence"])]
-        if report["task"] == "encoder":
-            lines.append(_isEncoder(report["name"]))
-        dialogs.tell("\n".join(lines))
+            report = self._logic.importCheckpoint(path, *answers)
+        if not report:
+            return
+        isEncoder = report["task"] == "encoder"
+        dialogs.tell(loadReport(report) + ("\n" + _isEncoder(report["name"]) if isEncoder else ""))
+        if not isEncoder:
+            self._section.name = answers[1]
 
     def _freeName(self, name: str, new: Any) -> tuple[str, bool]:
         """A name for a new model, and whether an installed one is replaced; "" for cancelled."""
@@ -214,14 +196,3 @@ class ModelManager:
 def _isEncoder(name: str) -> str:
     return _("{name} is a pretrained encoder. It segments nothing by itself: MedMAE Train makes a model from it and "
              "your cases.").format(name=name)
-
-
-def _filter(*endings: str) -> str:
-    patterns = " ".join(["*.zip", *_FILES_OF_A_MODEL, *(f"*{ending}" for ending in endings)])
-    return _("Models") + f" ({patterns});;" + _("All files") + " (*)"
-
-
-def _modelIn(path: str | Path) -> Path:
-    """What is installed when this is chosen: for a file of a model its folder."""
-    path = Path(path)
-    return path.parent if path.name in _FILES_OF_A_MODEL else path
