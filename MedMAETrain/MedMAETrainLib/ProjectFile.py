@@ -61,7 +61,7 @@ def readProject(folder: Path) -> ProjectData:
     """Read the project in a folder.
 
     Raises:
-        BadInput: there is none, it is damaged (where its last good state is, is told), or of a newer MedMAE.
+        BadInput: there is none, it is of a newer MedMAE, or as a `DamagedProject` damaged.
     """
     file = folder / PROJECT_FILE
     if not file.exists() and not (folder / BACKUP_FILE).exists():
@@ -72,12 +72,21 @@ def readProject(folder: Path) -> ProjectData:
     except NewerProject:
         raise
     except (BadInput, OSError) as error:
-        raise BadInput(_("The project in {folder} cannot be read: {problem} {remedy}").format(
-            folder=folder, problem=str(error).rstrip(".") + ".", remedy=_remedy(folder))) from error
+        remedy, hasBackup = _remedy(folder)
+        raise DamagedProject(_("The project in {folder} cannot be read: {problem} {remedy}").format(
+            folder=folder, problem=str(error).rstrip(".") + ".", remedy=remedy), hasBackup) from error
 
 
 class NewerProject(BadInput):
     """The project was written by a newer MedMAE."""
+
+
+class DamagedProject(BadInput):
+    """The project cannot be read; `hasBackup` says whether there is an earlier state to go on from."""
+
+    def __init__(self, message: str, hasBackup: bool) -> None:
+        super().__init__(message)
+        self.hasBackup = hasBackup
 
 
 def parsed(data: Any) -> ProjectData:
@@ -138,17 +147,17 @@ def restoreBackup(folder: Path) -> None:
     write_json(folder / PROJECT_FILE, data)
 
 
-def _remedy(folder: Path) -> str:
+def _remedy(folder: Path) -> tuple[str, bool]:
     file = folder / BACKUP_FILE
     try:
         backup = parsed(read_json(file, "backup of the project"))
     except BadInput:
         return _("There is no earlier state of it either. Restore {file} from a backup of the folder; the images and "
-                 "segmentations in it are untouched.").format(file=PROJECT_FILE)
-    return _("Its state before the last change, of {date} with {count} cases, is there: restore the backup to go on "
-             "from it (openProject with restoreBackup=True). The damaged file is kept as {file}.").format(
+                 "segmentations in it are untouched.").format(file=PROJECT_FILE), False
+    return _("Its state before the last change, of {date} with {count} cases, is there: restore the backup (in the "
+             "console: restoreBackup=True) to go on from it. The damaged file is kept as {file}.").format(
         date=datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m-%d %H:%M"), count=len(backup.cases),
-        file=DAMAGED_FILE)
+        file=DAMAGED_FILE), True
 
 
 def _renamed(case: Any, before: str, after: str) -> Any:
