@@ -14,7 +14,8 @@ from typing import Any
 import slicer
 
 from MedMAESegmentLib.Background import BackgroundTask
-from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe, duration
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence
+from MedMAESegmentLib.RemoteProgress import progressOf
 from MedMAESegmentLib.SegmentationImport import loadSegmentation
 from MedMAESegmentLib.SegmentationReceiver import SegmentationReceiver
 from MedMAESegmentLib.SegmentSummary import SegmentSummary, summariesOf
@@ -92,7 +93,7 @@ class RemoteSegmentationJob(FollowedJob):
             if not self._stop.is_set():
                 job = self._submitted = submit(get_target(target), "segment", config, inputs, out=out)
             while not self._stop.is_set() and not (status := follow(job)).is_final:
-                self._told.put(_progress(status, target))
+                self._told.put(progressOf(status, target))
                 self._stop.wait(LOOK_EVERY_SECONDS)
             if self._stop.is_set():
                 raise RunCancelled(_("Cancelled."))
@@ -168,25 +169,3 @@ def _endWithApplication() -> None:
     connect = getattr(getattr(slicer, "app", None), "connect", None)
     if connect is not None:  # before Qt and the Python interpreter are taken down
         connect("aboutToQuit()", endAll)
-
-
-def _progress(status: Any, target: str) -> tuple[float, str]:
-    """How far a job is, in words for those who wait for it."""
-    isCounted = status.state != "submitting" and status.step and status.total
-    done = status.step / status.total if isCounted else 0.0
-    if status.state == "unreachable" or (status.state == "submitting" and status.reason):
-        text = _("{target} does not answer at the moment: {reason}")
-        return done, text.format(target=target, reason=asSentence(status.reason or ""))
-    if status.state == "running" and isCounted:
-        return done, describe({"stage": status.stage or "step", "step": status.step, "total": status.total,
-                               "eta_s": status.eta_s})
-    if status.state == "submitting":
-        text = _("Sending to {target}")
-    elif status.state == "queued":
-        text = _("Waiting until {target} begins")
-    else:
-        text = _("{target} begins")
-    text = text.format(target=target) + (f" ({status.queue})" if status.queue else "")
-    if status.eta_s is not None:
-        text = _("{progress}, about {time} left").format(progress=text, time=duration(status.eta_s))
-    return done, text

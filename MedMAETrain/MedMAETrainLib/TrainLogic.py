@@ -20,6 +20,7 @@ from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
 from MedMAETrainLib.LabelExport import segmentNames
+from MedMAETrainLib.LoopLogic import LoopLogic
 from MedMAETrainLib.Project import Project
 from MedMAETrainLib.ProjectDataset import DATASET_FILE, SCORED, datasetOf
 from MedMAETrainLib.ProjectImages import linkOrCopy
@@ -30,7 +31,7 @@ DATA_FOLDER = "data"
 Data = tuple[list[str], Callable[[Path], Any]]  # names of the labels, and what writes a data set into a folder
 
 
-class TrainLogic(ProjectLogic):
+class TrainLogic(LoopLogic, ProjectLogic):
     """The computation of the MedMAETrain module; needs no widget.
 
     >>> job = logic.finetune([(volumeNode, segmentationNode), ...], encoder="gl-mae-brain", name="my hippocampus")
