@@ -1,7 +1,8 @@
 """A run folder: the protocol between a run and whoever follows it, the same locally, over SSH and under Slurm.
 
 Everything is a file: ``spec.json`` (what to do), ``state.json`` (how it stands), ``progress.jsonl`` (one object a
-line), ``log.txt``, ``STOP`` (its appearance asks for a graceful stop), ``checkpoints/``, ``model/``, ``report.html``.
+line), ``log.txt``, ``STOP`` (its appearance asks for a graceful stop), ``samples/``, ``checkpoints/``, ``model/``,
+``report.html``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,17 @@ from medmae.files import read_json, write_json
 
 Kind = Literal["pretrain", "finetune", "segment", "classify", "evaluate", "curve", "rank"]
 SILENT_AFTER_SECONDS = 120.0
+MOST_SAMPLES = 60
 
 
 class RunFolder:
-    """One run on disk. Reading never changes anything; only the run itself writes state and progress."""
+    """One run on disk. Reading never changes anything; only the run itself writes state and progress.
+
+    Attributes:
+        most_samples: how many pictures its training leaves at most.
+    """
+
+    most_samples: int = MOST_SAMPLES
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -33,6 +41,7 @@ class RunFolder:
         self.progress_file = self.path / "progress.jsonl"
         self.log_file = self.path / "log.txt"
         self.stop_file = self.path / "STOP"
+        self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.failures = self.path / "failures"
@@ -155,6 +164,10 @@ class RunFolder:
             else:
                 messages.append(record)
         return messages + [steps[step] for steps in stages.values() for step in sorted(steps)]
+
+    def sample_file(self, step: int) -> Path:
+        """The picture of what the network did after `step` steps of training."""
+        return self.samples / f"step-{step:06d}.png"
 
     @property
     def stop_requested(self) -> bool:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from medmae.run_folder import RunFolder
 
 PROCESS = Path(__file__).with_name("torchrun_process.py")
-TIMES = ("seconds", "eta_s", "data_wait_s")
+TIMES = ("seconds", "eta_s", "data_wait_s", "memory_bytes")
 END_WITHIN_SECONDS = 240
 INTERRUPTED = {"method": "vis-mae", "preset": "tiny", "precision": "fp32", "batch_size": 2, "modality": "DX",
                "checkpoint_every": 2}  # the configuration of runs that do not get to their end

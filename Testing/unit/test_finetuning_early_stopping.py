@@ -53,7 +53,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float | None]) -> lis
 
 
 def records(run: RunFolder) -> list[dict]:
-    keep = ("seconds", "eta_s", "data_wait_s")
+    keep = ("seconds", "eta_s", "data_wait_s", "memory_bytes")
     return [{key: value for key, value in record.items() if key not in keep}
             for record in run.progress() if "loss" in record]
 

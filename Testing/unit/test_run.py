@@ -27,7 +27,7 @@ def pretraining(folder: Path, dataset: Path, config: dict, steps: int) -> RunFol
 
 
 def losses(run: RunFolder) -> list[dict]:
-    keep = ("seconds", "eta_s", "data_wait_s")
+    keep = ("seconds", "eta_s", "data_wait_s", "memory_bytes")
     return [{key: value for key, value in record.items() if key not in keep}
             for record in run.progress() if "loss" in record]
 

@@ -17,7 +17,7 @@ from medmae.run_folder import RunFolder
 
 POLL_SECONDS = 0.2
 LINE_EVERY_SECONDS = 30.0
-NOT_METRICS = ("seconds", "case_seconds", "eta_s", "lr", "data_wait_s")
+NOT_METRICS = ("seconds", "case_seconds", "eta_s", "lr", "data_wait_s", "memory_bytes")
 
 
 class Display(Protocol):

@@ -44,6 +44,7 @@ class ClassificationTask(FinetuningTask):
     """
 
     figure = "auc"
+    case_figure = "probability"  # of what is right; of several classes that may apply the mean
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
@@ -99,7 +100,12 @@ class ClassificationTask(FinetuningTask):
     def score(self, network: nn.Module) -> float | None:
         """AUC of the validation cases (their number is not limited: one forward pass each)."""
         assert self.validation is not None
-        return auc(_targets(self.validation, len(self.labels)), self._probabilities(self._validation_logits(network)))
+        targets = _targets(self.validation, len(self.labels))
+        probabilities = self._probabilities(self._validation_logits(network))
+        right = (np.where(targets, probabilities, 1 - probabilities).mean(1) if targets.ndim == 2
+                 else probabilities[np.arange(len(targets)), targets])
+        self.case_scores = {item.id: float(one) for item, one in zip(self.validation.items, right, strict=True)}
+        return auc(targets, probabilities)
 
     def finish(self) -> None:
         """Fit the temperature on the validation cases and score them: probabilities as the model will give them."""

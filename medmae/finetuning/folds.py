@@ -25,7 +25,7 @@ HELD_OUT = "held_out.json"
 
 
 class FoldRun(RunFolder):
-    """The run of a fold. A stop asked of the whole run stops it, and its progress is also that of the whole.
+    """The run of a fold. A stop asked of the whole run stops it; its progress and pictures are also those of the whole.
 
     Args:
         path: its folder.
@@ -38,6 +38,7 @@ class FoldRun(RunFolder):
         super().__init__(path)
         self.number = number
         self._whole, self._count, self._steps = whole, count, steps
+        self.most_samples = whole.most_samples // count
         self._begun = time.monotonic()
         self._seconds_a_step = 0.0
 
@@ -45,6 +46,10 @@ class FoldRun(RunFolder):
     def stop_requested(self) -> bool:
         """Whether the whole run is asked to stop."""
         return self._whole.stop_requested
+
+    def sample_file(self, step: int) -> Path:
+        """Among those of the whole run, counted over all folds."""
+        return self._whole.sample_file((self.number - 1) * self._steps + step)
 
     def append_progress(self, record: Mapping[str, Any]) -> None:
         """Note it here, and for the whole run counted over all folds."""

@@ -76,6 +76,7 @@ class SegmentationTask(FinetuningTask):
     """Views are crops of volumes (3-D) or slices with their neighbours (2-D), varied in geometry and intensity."""
 
     figure = "dice"
+    case_figure = "dice"
 
     def __init__(self, network: nn.Module, config: FinetuneConfig, corpus: Corpus, validation: Corpus | None,
                  input_size: tuple[int, ...], labels: Sequence[str]) -> None:
@@ -132,6 +133,8 @@ class SegmentationTask(FinetuningTask):
             cases.append({"image": self.validation.items[index].id, "dice": dice})
         per_label = {name: _mean([case["dice"][name] for case in cases]) for name in self.labels[1:]}
         mean = _mean(list(per_label.values()))
+        means = {case["image"]: _mean(list(case["dice"].values())) for case in cases}
+        self.case_scores = {case: known for case, known in means.items() if known is not None}
         self.last_validation = {"task": "segmentation", "mean_dice": mean, "dice": per_label, "cases": cases}
         return mean
 

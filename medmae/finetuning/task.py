@@ -21,6 +21,7 @@ from medmae.training.randomness import Draw
 from medmae.training.task import Batch
 
 log = logging.getLogger(__name__)
+WORST_CASES = 30  # of a validation that progress tells of
 Loss = Callable[[Any, torch.Tensor], dict[str, torch.Tensor]]  # of logits, or of those of several levels
 
 
@@ -65,9 +66,13 @@ class FinetuningTask(ABC):
     """A `TrainingTask`: one item is one labelled case.
 
     `corpus` holds the training cases, `validation` (or None) the cases scored for the report and for early stopping.
+
+    Attributes:
+        case_scores: what the last validation found, by the id of the case; the higher, the better.
     """
 
     figure: ClassVar[str]  # what a validation is judged by
+    case_figure: ClassVar[str]  # what a case is judged by
 
     def __init__(self, network: nn.Module, loss: Loss, config: FinetuneConfig, corpus: Corpus,
                  validation: Corpus | None, input_size: tuple[int, ...]) -> None:
@@ -81,6 +86,7 @@ class FinetuningTask(ABC):
         self.size = input_size
         self.number_of_items = len(corpus)
         self.last_validation: dict[str, Any] = {}
+        self.case_scores: dict[str, float] = {}
 
     @abstractmethod
     def load_batch(self, draws: Sequence[Draw]) -> Batch:
@@ -88,7 +94,8 @@ class FinetuningTask(ABC):
 
     @abstractmethod
     def score(self, network: nn.Module) -> float | None:
-        """The score of a network on the validation cases, which `last_validation` then tells in full."""
+        """The score of a network on the validation cases, which `case_scores` and, of a segmentation,
+        `last_validation` then tell in full."""
 
     def validate(self, step: int) -> Mapping[str, Any]:
         """Score the averaged weights on the validation cases, for the log and for early stopping."""
@@ -100,7 +107,12 @@ class FinetuningTask(ABC):
             self.module.best.note(step, score, self.module.average)
         log.info("validation at step %d: %s %s (%.1f s)", step, self.figure,
                  "does not exist" if score is None else f"{score:.4f}", time.monotonic() - begun)
-        return {} if score is None else {f"validation_{self.figure}": score}
+        figures = {} if score is None else {f"validation_{self.figure}": score}
+        return figures | ({"validation_cases": self._worst_cases()} if self.case_scores else {})
+
+    def _worst_cases(self) -> list[dict[str, Any]]:
+        worst = sorted(self.case_scores.items(), key=lambda scored: scored[1])[:WORST_CASES]
+        return [{"case": case, self.case_figure: round(score, 4)} for case, score in worst]
 
     def should_stop(self) -> bool:
         """Whether validations have not become better for so long that training ends before its last step."""

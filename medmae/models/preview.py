@@ -1,19 +1,22 @@
-"""The preview picture of a model: one slice with labels in their colours, small and square. Needs numpy only."""
+"""Small pictures of slices with labels in their colours: previews of models, samples of training. Needs numpy only."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medmae.models.png import png
+
 SIDE = 192  # pixels: sharp at 96 on screens of twice the resolution
 COARSE = 64  # pixels: an organ is known, a line of text of a thirtieth of the picture's height is two pixels high
 _OPACITY = 0.4
+GAP = 4  # pixels between pictures in a row
 _MARGIN = 1.6  # of the picture's side over that of what is labelled
 _LEAST_SHARE = 0.5  # of the longer side of the slice, so that one sees where in the body it is
+_WITHOUT_PRINT = ("CT", "MR", "PT", "NM")  # scanners; names are burnt into pictures of other devices often enough
 _SHOWN_AS = {"R": "L", "L": "L", "A": "P", "P": "P", "S": "I", "I": "I"}  # where columns and rows increase on a screen
 
 
@@ -39,10 +42,16 @@ def is_transposed(orientation: str, axis: int) -> bool:
     return first in "RL" or second in "SI"
 
 
-def without_small_print(plane: NDArray) -> NDArray[np.float64]:
+def shows_no_print(modality: str) -> bool:
+    """Whether images of a modality never have names burnt into them."""
+    return modality in _WITHOUT_PRINT
+
+
+def without_small_print(plane: NDArray, longer_side: float = 0) -> NDArray[np.float64]:
     """A plane (rows, columns[, 3]) as if it had `COARSE` pixels along its longer side: names that were burnt into it
-    cannot be read any more."""
-    factor = -(-max(plane.shape[:2]) // COARSE)
+    cannot be read any more. Of a part of a slice `longer_side` tells that of the whole slice, in pixels of the plane.
+    """
+    factor = math.ceil(max(*plane.shape[:2], longer_side) / COARSE)
     coarse = np.asarray(plane, np.float64)
     for axis in (0, 1):
         starts = np.arange(0, coarse.shape[axis], factor)
@@ -64,20 +73,48 @@ def preview_png(plane: NDArray, labels: NDArray | None, colors: Mapping[int, Seq
         pixel_mm: size of a pixel (down, across).
         side: of the picture, in pixels.
     """
+    return row_png([stretched(plane)], [labels], colors, pixel_mm, around=labels, side=side)
+
+
+def row_png(planes: Sequence[NDArray], labels: Sequence[NDArray | None], colors: Mapping[int, Sequence[float]],
+            pixel_mm: tuple[float, float], *, around: NDArray | None = None, side: int = SIDE) -> bytes:
+    """Draw the same part of planes of one shape side by side into a PNG, each `side` x `side` pixels.
+
+    Args:
+        planes: (rows, columns), or (rows, columns, 3), in 0..1.
+        labels: of each plane (rows, columns) of values, 0 for none; or None.
+        colors, pixel_mm: as for `preview_png`.
+        around: labels to which the pictures are cut; None for the whole planes.
+        side: of a picture, in pixels.
+    """
+    rows, columns = _places(planes[0].shape[:2], around, np.array(pixel_mm, float), side)
+    row: list[NDArray] = []
+    for plane, drawn in zip(planes, labels, strict=True):
+        row += [np.zeros((side, GAP, 3)), _drawn(plane, drawn, colors, rows, columns)]
+    return png(np.round(255 * np.concatenate(row[1:], 1)).astype(np.uint8))
+
+
+def stretched(plane: NDArray) -> NDArray[np.float64]:
+    """A plane of any range in 0..1, from its 1st to its 99.5th percentile."""
     low, high = np.percentile(plane, [1, 99.5])
-    shown = np.clip((np.asarray(plane, np.float64) - low) / max(high - low, 1e-9), 0, 1)
-    rows, columns = _places(plane.shape[:2], labels, np.array(pixel_mm, float), side)
-    picture = _sampled(shown, rows, columns)
+    return np.clip((np.asarray(plane, np.float64) - low) / max(high - low, 1e-9), 0, 1)
+
+
+def _drawn(plane: NDArray, labels: NDArray | None, colors: Mapping[int, Sequence[float]], rows: NDArray,
+           columns: NDArray) -> NDArray[np.float64]:
+    """The places of a plane as red, green and blue, with labels in their colours."""
+    picture = _sampled(plane, rows, columns)
     picture = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture
-    if labels is not None:
-        drawn = _sampled_labels(labels, [value for value in colors if value], rows, columns)
-        edge = _edges(drawn)
-        for value in set(np.unique(drawn).tolist()) - {0}:
-            color = np.array(colors[value], float)
-            inside = drawn == value
-            picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * color
-            picture[inside & edge] = color
-    return _png(np.round(255 * picture).astype(np.uint8))
+    if labels is None:
+        return picture
+    drawn = _sampled_labels(labels, [value for value in colors if value], rows, columns)
+    edge = _edges(drawn)
+    for value in set(np.unique(drawn).tolist()) - {0}:
+        color = np.array(colors[value], float)
+        inside = drawn == value
+        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * color
+        picture[inside & edge] = color
+    return picture
 
 
 def _places(shape: tuple[int, ...], labels: NDArray | None, pixel_mm: NDArray,
@@ -124,14 +161,3 @@ def _edges(labels: NDArray) -> NDArray[np.bool_]:
     padded = np.pad(labels, 1, mode="edge")
     around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     return np.logical_or.reduce([neighbour != labels for neighbour in around])
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    """A PNG of red, green and blue in 8 bits; it holds nothing but the pixels."""
-    height, width, _ = picture.shape
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], 1)  # no filter
-    chunks = ((b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
-              (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks)

@@ -228,18 +228,18 @@ class GlMaePretraining(PretrainingMethod):
                         100 * shares["global"])
 
     @torch.no_grad()
-    def reconstruct(self, count: int) -> Reconstructions:
-        """Central global views of volumes spread over the corpus, hidden tokens filled in by the student."""
+    def reconstruct_items(self, items: Sequence[int]) -> Reconstructions:
+        """Central global views of volumes, hidden tokens filled in by the student."""
         network: Any = self.network.eval()
         device = next(network.parameters()).device
         kind = self._drawer.kinds[0]
         images, visible = [], []
-        for item in np.linspace(0, self.number_of_items - 1, count).round().astype(int):
-            volume, step = self.corpus.image(int(item)), self._drawer.view_step(int(item))
+        for item in items:
+            volume, step = self.corpus.image(item), self._drawer.view_step(item)
             centre = (np.array(volume.shape[1:]) - 1) / 2
             images.append(cut_view(volume, centre, np.diag(step), kind.size))
             outside, _ = outside_tokens(np.array(volume.shape[1:]), np.stack([centre, step]), kind.size, kind.grid)
-            generator = random_generator(self.seed, "reconstruct", self.corpus.items.id(int(item)))
+            generator = random_generator(self.seed, "reconstruct", self.corpus.items.id(item))
             visible.append(torch.from_numpy(visible_tokens(outside.size, self.settings.mask_ratio, generator,
                                                            outside.ravel())))
         batch, kept = torch.stack(images).to(device), torch.stack(visible).to(device)
@@ -247,7 +247,7 @@ class GlMaePretraining(PretrainingMethod):
         if self.settings.normalise_target:
             prediction = denormalised_patches(prediction, network.patchify(batch))
         result = network.unpatchify(prediction, kind.grid)
-        hidden = np.ones((count, int(np.prod(kind.grid))), bool)
+        hidden = np.ones((len(items), int(np.prod(kind.grid))), bool)
         np.put_along_axis(hidden, kept.cpu().numpy(), False, axis=1)
         voxels = np.stack([expand_mask(one.reshape(kind.grid), kind.size) for one in hidden])
         return Reconstructions(batch.cpu().numpy(), voxels, result.cpu().numpy())

@@ -93,8 +93,17 @@ class PretrainingMethod(ABC):
         """Views and masks of `draws`, as functions of (seed, epoch, item id) alone."""
 
     @abstractmethod
+    def reconstruct_items(self, items: Sequence[int]) -> Reconstructions:
+        """Reconstruct the images of `items` with fixed masks, with the network as it is now."""
+
     def reconstruct(self, count: int) -> Reconstructions:
-        """Reconstruct `count` images with fixed masks, with the network as it is now."""
+        """Reconstruct `count` images that are spread over the corpus."""
+        return self.reconstruct_items(np.linspace(0, self.number_of_items - 1, count).round().astype(int).tolist())
+
+    @property
+    def shown_item(self) -> tuple[int, int]:
+        """An item to watch while the network trains, and the number of its image in the corpus: one in the middle."""
+        return self.number_of_items // 2, self.number_of_items // 2
 
     def after_step(self, step: int, total: int) -> None:
         """Nothing to do after a step, unless the method has a teacher."""

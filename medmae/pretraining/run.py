@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from medmae.pretraining.method import PretrainingMethod, Reconstructions
 from medmae.pretraining.network_grid import in_orientation, is_thin, network_orientation
 from medmae.pretraining.preparation import Preparation, look_at_sources
 from medmae.pretraining.registry import method_class
+from medmae.pretraining.samples import reconstruction_png
 from medmae.pretraining.sources import Source, pretraining_cases, sources_of_cases, sources_of_images
 from medmae.run_folder import RunFolder
 from medmae.training.balanced_order import BalancedOrder
@@ -61,7 +63,8 @@ def execute(run: RunFolder) -> None:
                  method.number_of_items, len(corpus), config.steps)
         for record in run.progress() if group.is_main else ():
             method.watch(record)  # of earlier attempts
-        train(method, run, _loop_settings(config), group)
+        train(method, run, _loop_settings(config), group,
+              partial(reconstruction_png, method, _preprocessing(corpus).orientation))
         if group.is_main:
             summary = method.training_summary(run.progress())
             run.write_state(**summary)
@@ -215,7 +218,7 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
 
     `summary`: what the method says of its training.
     """
-    preprocessing = from_json(Preprocessing, read_json(corpus.folder / PREPROCESSING_FILE), "corpus preprocessing")
+    preprocessing = _preprocessing(corpus)
     preprocessing = dataclasses.replace(preprocessing,
                                         spacing_mm=method.network_spacing_mm or preprocessing.spacing_mm)
     modalities = corpus.items.count_modalities()
@@ -232,6 +235,10 @@ def save_encoder(run: RunFolder, config: PretrainConfig, method: PretrainingMeth
         medmae=__version__, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return save_model(run.model, info, method.network)
+
+
+def _preprocessing(corpus: Corpus) -> Preprocessing:
+    return from_json(Preprocessing, read_json(corpus.folder / PREPROCESSING_FILE), "corpus preprocessing")
 
 
 def _save_examples(path: Path, examples: Reconstructions) -> None:

@@ -134,15 +134,20 @@ class VisMaePretraining(PretrainingMethod):
         number = item - int(self._first[index])
         return self.corpus.image(index)[:, number], self.corpus.items[index].id, number
 
+    @property
+    def shown_item(self) -> tuple[int, int]:
+        """The middle slice of an image in the middle of the corpus; the first ones of a volume may be empty."""
+        index = len(self.corpus) // 2
+        return int(self._first[index]) + int(self.corpus.items.shapes[index, 1]) // 2, index
+
     @torch.no_grad()
-    def reconstruct(self, count: int) -> Reconstructions:
-        """Whole images, spread over the corpus, with hidden blocks filled in by the network."""
+    def reconstruct_items(self, items: Sequence[int]) -> Reconstructions:
+        """Whole images with hidden blocks filled in by the network."""
         device = next(self.network.parameters()).device
         self.network.eval()
-        items = np.linspace(0, self.number_of_items - 1, count).round().astype(int)
         images, masks = [], []
         for item in items:
-            image, item_id, number = self._slice(int(item))
+            image, item_id, number = self._slice(item)
             sides = np.array(image.shape[1:], np.float64)
             step = np.diag(sides.max() / np.array(self._size))
             images.append(cut_view(image, (sides - 1) / 2, step, self._size))

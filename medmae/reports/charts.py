@@ -10,7 +10,8 @@ import numpy as np
 from medmae.metrics import roc_points
 from medmae.reports.drawing import BLUE, CYCLE, INK, LINE, SOFT, Color, Sheet, grid_of_axes, shortened, smoothed
 
-NOT_LOSSES = ("step", "total", "seconds", "eta_s", "data_wait_s", "epoch", "stage", "message", "fold", "folds")
+NOT_LOSSES = ("step", "total", "seconds", "eta_s", "data_wait_s", "epoch", "stage", "message", "fold", "folds",
+              "memory_bytes")
 
 
 def curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from medmae.training.distributed import ProcessGroup
 from medmae.training.prefetch import Prefetch
 from medmae.training.progress import ProgressWriter
 from medmae.training.randomness import DrawOrder, integer_seed
+from medmae.training.samples import Samples
 from medmae.training.schedule import OneCycle, ScheduleName, WarmupCosine
 from medmae.training.small_maps import small_maps_in_full
 from medmae.training.task import Batch, TrainingTask
@@ -66,9 +67,11 @@ def refuse_impossible(settings: LoopSettings, group: ProcessGroup) -> None:
     autocast(group.device, settings.precision)
 
 
-def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup) -> int:
+def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: ProcessGroup,
+          draw_sample: Callable[[], bytes] | None = None) -> int:
     """Train `task` from the newest checkpoint of `run` (or from the start) to the last step, or until the task says
-    after a validation that it should stop; returns the number of steps done.
+    after a validation that it should stop; returns the number of steps done. Now and then `draw_sample` is asked on the
+    main process for a picture, as PNG, of what the network does.
 
     Bit-exact: killed anywhere and continued, on a processor, it gives the same losses as without interruption. Another
     number of processes, or other parts, give the same losses up to rounding, where a loss is a mean over samples.
@@ -94,7 +97,10 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
     order = getattr(task, "order", None) or DrawOrder(task.number_of_items, settings.seed)
     one_at_a_time = threading.Lock()  # an order keeps the shuffle of its epoch
     every = settings.checkpoint_every or min(500, max(10, settings.steps // 20))
-    writer = ProgressWriter(run, settings.steps, start, getattr(task, "watch", None)) if group.is_main else None
+    writer = ProgressWriter(run, settings.steps, start, group.device,
+                            getattr(task, "watch", None)) if group.is_main else None
+    samples = Samples(run, draw_sample, module, group.device, settings.steps,
+                      settings.validate_every) if group.is_main and draw_sample else None
 
     def load(number: int) -> Batch:
         step, part = divmod(number, parts.count)
@@ -131,6 +137,8 @@ def train(task: TrainingTask, run: RunFolder, settings: LoopSettings, group: Pro
                 known.update(task.validate(done))
                 module.train()
             gives_up = _gives_up(task, group)
+        if samples:
+            samples.keep(done, is_last=gives_up or done == settings.steps)
         if writer:
             writer.add(step, figures, **known)
         if done % every == 0 or done == settings.steps or gives_up:

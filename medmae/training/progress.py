@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medmae.run_folder import RunFolder
+from medmae.training.memory import peak_memory_bytes
 
 FLUSH_SECONDS = 1.0
 
@@ -26,13 +27,14 @@ class ProgressWriter:
     """Collects each step's figures on the device and writes them about once a second.
 
     Waiting for a GPU to hand over a number every step would slow it down; a delay of a second hurts nobody. `watch` is
-    called with each record as it is written.
+    called with each record as it is written. Records tell the peak of memory, on `device` where that is a GPU.
     """
 
-    def __init__(self, run: RunFolder, total: int, start: int,
+    def __init__(self, run: RunFolder, total: int, start: int, device: torch.device,
                  watch: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self._run = run
         self._watch = watch
+        self._device = device
         self._total = total
         self._start = start
         self._begun = time.monotonic()
@@ -55,7 +57,10 @@ class ProgressWriter:
         Raises:
             FloatingPointError: a loss is not finite; the run must not go on as if it were training.
         """
+        memory = peak_memory_bytes(self._device) if self._waiting else None
+        known = {} if memory is None else {"memory_bytes": memory}
         for record, figures in self._waiting:
+            record |= known
             values = {name: float(value) for name, value in figures.items()}
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             if broken:
