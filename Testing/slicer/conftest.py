@@ -19,6 +19,7 @@ from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
     qt_application,
     result_file,
 )
+from stand_in_fixtures import base_python, base_python_of  # noqa: F401 - found by their names
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT / "MedMAESegment", ROOT / "MedMAETrain"):

@@ -24,9 +24,6 @@ class PanelApplication:
     """
 
     def __init__(self, slicerPythonSource: str | None = None) -> None:
-        sources = Path(slicerPythonSource or STAND_INS)
-        package = next(folder for folder in (sources, sources / "slicer", sources / "Base" / "Python" / "slicer")
-                       if (folder / "parameterNodeWrapper").is_dir())
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         qt = pythonqt.makeQtModule()
         self.qt = qt
@@ -35,7 +32,7 @@ class PanelApplication:
         self.application.setFont(qt.QFont("DejaVu Sans", 9))
         sys.modules["qt"] = qt
         sys.modules["ctk"] = _StandIns("ctk")
-        slicer.__path__.append(str(package))
+        slicer.__path__.append(str(packageOf(Path(slicerPythonSource or STAND_INS))))
         for widget in widgets.ALL:
             setattr(slicer, widget.__name__, widget)
         for name in ("qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
@@ -104,6 +101,12 @@ class PanelApplication:
         image.fill(widget.parent.palette.window().color())
         widget.parent.render(image)
         image.save(str(path))
+
+
+def packageOf(sources: Path) -> Path:
+    """The folder of the package slicer in a checkout of Slicer, or of its Base/Python."""
+    return next(folder for folder in (sources, sources / "slicer", sources / "Base" / "Python" / "slicer")
+                if (folder / "parameterNodeWrapper").is_dir())
 
 
 class _StandIns(ModuleType):
