@@ -1,6 +1,7 @@
 """Widgets bound to parameters, base classes of modules, translation: what holds for Slicer's own and the stand-ins."""
 # No postponed annotations here: the wrapper could not look up types that are defined in a test.
 
+import gc
 import sys
 from enum import Enum
 from pathlib import Path
@@ -128,6 +129,25 @@ def test_it_can_be_connected_again(parameters, ui):
     parameters.connectGui(ui)
     ui.number.setValue(3)
     assert parameters.number == 3
+
+
+def test_what_a_widget_rounds_is_kept_as_it_is(parameters, ui):
+    parameters.connectGui(ui)
+    parameters.share = 0.12345
+    assert ui.share.value == 0.12 and parameters.share == 0.12345
+
+
+def test_nothing_is_left_at_the_node_after_disconnecting(base_python, scene, ui):
+    @base_python.parameterNodeWrapper
+    class Parameters:
+        flag: bool
+
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+    parameters = Parameters(node)
+    parameters.disconnectGui(parameters.connectGui(SimpleNamespace(flag=ui.flag)))
+    del parameters
+    gc.collect()
+    assert not node.HasObserver(vtk.vtkCommand.ModifiedEvent)
 
 
 def test_widgets_get_the_range_of_their_parameter(parameters, ui):
