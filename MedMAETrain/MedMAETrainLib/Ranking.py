@@ -77,7 +77,8 @@ def _stale(ranking: RankingData, newestModel: str | None, unranked: int) -> tupl
     if newestModel is not None and newestModel != ranking.model:
         reasons.append(_("There is a newer model, {model}: it is unsure about other cases.").format(model=newestModel))
     if unranked:
-        reasons.append(_("{count} cases are not in the order yet.").format(count=unranked))
+        reasons.append(_("One case is not in the order yet.") if unranked == 1 else
+                       _("{count} cases are not in the order yet.").format(count=unranked))
     return tuple(reasons)
 
 
