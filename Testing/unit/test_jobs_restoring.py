@@ -162,6 +162,19 @@ def test_a_message_that_speaks_of_a_file_speaks_of_ours(tmp_path: Path) -> None:
     assert failed == [{"image": case["images"][0], "reason": f"{case['images'][1]} lies on another grid."}]
 
 
+def test_own_names_that_look_neutral_take_no_file_of_another_case(tmp_path: Path) -> None:
+    own = {"case-0001": "case-0002", "case-0002": "case-0003", "case-0003": "case-0001"}
+    write_json(tmp_path / "cases.json", {"kind": "segment", "subjects": {}, "unreadable": [], "cases": {
+        neutral: {"output": output, "images": []} for neutral, output in own.items()}})
+    outputs = tmp_path / "arriving" / "outputs"
+    outputs.mkdir(parents=True)
+    for neutral in own:
+        (outputs / f"{neutral}.nii.gz").write_text(f"labels of {neutral}")
+    restore_names(tmp_path, tmp_path / "arriving")
+    assert {file.name: file.read_text() for file in outputs.iterdir()} == {
+        f"{output}.nii.gz": f"labels of {neutral}" for neutral, output in own.items()}
+
+
 def test_images_that_stayed_here_are_listed_with_those_that_were_skipped_there(tmp_path: Path) -> None:
     unreadable = [{"image": "/own/damaged.nii", "reason": "It is damaged, sorry."}]
     case = {"images": ["/own/empty.nii"], "id": "empty", "subject": "s"}

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,28 @@ from medmae.jobs.following import FETCHED, Status, follow
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.submission import FOLDER, RESULTS
+from medmae.models.model_files import ModelFiles
 from medmae.models.registry import install_model, load_info
 from medmae.worker.child import environment_of_worker
 
 WANTED = {
     "pretrain": ("model", "report.html", "corpus/skipped.csv", "corpus/preparation.json"),
-    "finetune": ("model", "report.html", "cross_validation.json"),
+    "finetune": ("model", "report.html", "validation.json", "cross_validation.json"),
     "curve": ("results.csv", "cases.csv", "summary.json", "report.html"),
     "segment": (RESULTS, "result.json"),
     "classify": (RESULTS, "result.json"),
     "rank": (RESULTS, "result.json"),
     "evaluate": (RESULTS, "result.json", "report.html")}
-LOG = "log.txt"
+LOG, SAMPLES = "log.txt", "samples"  # in the mirror already
 MAKES_MODEL = ("pretrain", "finetune")
 ENDED = ("done", "stopped", "failed", "interrupted")
 
 Report = Callable[[str, int, int], Any]
+Checker = tuple[str, Mapping[str, str]]  # an interpreter and its environment
 
 
 def fetch(job: Job, *, install: bool = True, name: str | None = None, partial: bool = False,
-          report: Report = lambda stage, done, total: None) -> Path:
+          report: Report = lambda stage, done, total: None, checker: Checker | None = None) -> Path:
     """Bring the results of a job to the folder that was named for them; doing it again changes nothing.
 
     Args:
@@ -45,6 +47,7 @@ def fetch(job: Job, *, install: bool = True, name: str | None = None, partial: b
         name: of the model there; default: the job's.
         partial: also of a job that ended before it was done: what there is.
         report: takes stage, done, total.
+        checker: the Python with torch that looks at a model; default: the one that this runs in.
 
     Returns:
         The folder of the results.
@@ -58,11 +61,11 @@ def fetch(job: Job, *, install: bool = True, name: str | None = None, partial: b
     _refuse(job, status, partial)
     with only_writer(job.mirror / FOLDER):  # not the mirror itself, into which others that follow the job write
         if not job.runs_here:
-            _download(job, status, report)
+            _download(job, status, report, checker)
     is_whole = job.kind in MAKES_MODEL and status.state == "done"
     if is_whole:
         report("checking", 0, 0)
-        _check(job)
+        _check(job, checker)
     folder = _deliver(job)
     if is_whole and install:
         _install(job, name or job.name)
@@ -84,7 +87,7 @@ def _refuse(job: Job, status: Status, partial: bool) -> None:
                    f"status {job.id} --wait")
 
 
-def _download(job: Job, status: Status, report: Report) -> None:
+def _download(job: Job, status: Status, report: Report, checker: Checker | None) -> None:
     """Into the mirror, by way of a folder in which nothing counts before all of it is there."""
     from medmae.jobs.restoring import CASES_FILE, restore_names
     from medmae.jobs.transfer import download
@@ -99,7 +102,7 @@ def _download(job: Job, status: Status, report: Report) -> None:
     if (job.mirror / CASES_FILE).is_file():  # a job that was submitted elsewhere keeps the neutral names
         restore_names(job.mirror, arriving, Path(job.out) if job.out else job.mirror / RESULTS)
     if (arriving / "model").is_dir():
-        _check_model(job, arriving / "model")
+        _check_model(job, arriving / "model", checker)
     for name in WANTED[job.kind]:
         if (arriving / name).exists():
             _move(arriving / name, job.mirror / name)
@@ -116,22 +119,30 @@ def _move(source: Path, place: Path) -> None:
     source.replace(place)
 
 
-def _check(job: Job) -> None:
+def _check(job: Job, checker: Checker | None) -> None:
     model = job.mirror / "model"
     if not model.is_dir():
         raise BadInput(f"The job {job.id} is done but left no model. Look into its log: medmae job logs {job.id}")
     if job.runs_here:
-        _check_model(job, model)
+        _check_model(job, model, checker)
 
 
-def _check_model(job: Job, model: Path) -> None:
+def _check_model(job: Job, model: Path, checker: Checker | None) -> None:
     """Look at a model in a process of its own: neither torch nor a model from elsewhere comes into this one.
+
+    A computer on which nothing can compute looks at the description and the hash alone.
 
     Raises:
         BadInput: it is not in order.
     """
-    told = subprocess.run([sys.executable, "-m", "medmae.cli", "model", "check", str(model), "--json"],
-                          env=environment_of_worker(), capture_output=True, text=True, check=False)
+    python, environment = checker or (sys.executable, environment_of_worker())
+    told = subprocess.run([python, "-m", "medmae.cli", "model", "check", str(model), "--json"], env=dict(environment),
+                          capture_output=True, text=True, check=False,
+                          creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+    if told.returncode != 0 and "No module named" in told.stderr:
+        files = ModelFiles(model)
+        files.verified_weights(files.info())
+        return
     try:
         checks = json.loads(told.stdout)["checks"]
     except (ValueError, KeyError):
@@ -148,7 +159,7 @@ def _deliver(job: Job) -> Path:
         return job.mirror
     out = Path(job.out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in (*WANTED[job.kind], LOG):
+    for name in (*WANTED[job.kind], LOG, SAMPLES):
         source = job.mirror / name
         if name == RESULTS and source.is_dir():
             shutil.copytree(source, out, dirs_exist_ok=True)

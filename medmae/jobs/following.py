@@ -22,6 +22,7 @@ from medmae.jobs.calling import operate
 from medmae.jobs.conversation import OperationFailed
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem, odd_answer
+from medmae.jobs.samples import mirror_samples, samples_here
 from medmae.jobs.submission import FOLDER, Submission, submission_of
 from medmae.jobs.target import Target
 from medmae.jobs.there.runs import BYTES_A_POLL, OUTPUT, checksum_until
@@ -86,7 +87,8 @@ def follow(job: Job, timeout_s: float = ANSWERS_WITHIN_SECONDS) -> Status:
     try:
         with _mirroring(job) as may_write:
             for _ in range(PIECES_A_LOOK):
-                asked = {"run": job.folder, "have": _have(job) if may_write else None}
+                asked = {"run": job.folder, "have": _have(job) if may_write else None,
+                         "samples": samples_here(job.mirror) if may_write else None}
                 told = _of_job(job, operate(job.target, "runs.poll", {"runs": {job.id: asked}}, timeout_s))
                 came = _mirror(job, told) if may_write else 0
                 if not (came and told.get("more")):
@@ -94,6 +96,12 @@ def follow(job: Job, timeout_s: float = ANSWERS_WITHIN_SECONDS) -> Status:
             return _seen(job, told)
     except TargetProblem as problem:
         return _unreachable(job, problem.finding, problem.remedy)
+
+
+def last_known(job: Job) -> Status:
+    """How a job stood when it was last looked at; asks nobody."""
+    job = job.refreshed()
+    return _before_the_run(job) or _last(job) or Status("queued")
 
 
 def follow_all(jobs: Sequence[Job], within_s: float = LIST_WITHIN_SECONDS) -> dict[str, Status]:
@@ -230,6 +238,7 @@ def _mirror(job: Job, told: Mapping[str, Any]) -> int:
                     file.truncate(begin)
                 file.write(data)
             came += len(data)
+    came += mirror_samples(job.mirror, told.get("samples"))
     if "state" in told:
         write_json(job.mirror / "state.json", telling.sound(told["state"]))
     return came

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medmae.files import atomic_path, read_json, write_json, write_text
+from medmae.files import PARTIAL, atomic_path, read_json, remove_partial, write_json, write_text
 from medmae.jobs.gathering import CASES_FILE, DATASET_NAME, OUTPUTS
 
 _OUTPUT = re.compile(rf"(?:[^\n]*/)?{OUTPUTS}/(?:[^\n]*/)?(case-\d{{4,}})(\.[^\n/]*)?")
@@ -37,22 +37,24 @@ def restore_names(mirror: Path, folder: Path, out: Path | None = None) -> list[P
     """
     record = read_json(mirror / CASES_FILE, "record of the cases")
     names = _names_of(mirror, record, folder if out is None else out)
-    moved = []
+    remove_partial(folder)
+    moved: dict[Path, Path] = {}
     for file in sorted(path for path in folder.rglob("case-*") if path.is_file()):
         neutral, dot, rest = file.name.partition(".")
         case = record["cases"].get(neutral)
         if case and case.get("output"):
             place = _outputs_root(file, folder) / f"{case['output']}{dot}{rest}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
-            _remove_empty(file.parent, folder)
-            moved.append(place)
+            moved[file.replace(file.with_name(f"{PARTIAL}{file.name}"))] = place
+    for file, place in moved.items():  # not before, because own names may be neutral ones of other cases
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+        _remove_empty(file.parent, folder)
     skipped = folder / "corpus" / "skipped.csv"
     if record.get("kind") == "pretrain" and record["unreadable"] and not skipped.exists():
         write_text(skipped, "file,reason\n")
     for file in sorted(path for path in folder.rglob("*") if path.suffix in _RESULTS and path.is_file()):
         _rewrite(file, names, str(record.get("kind")))
-    return moved
+    return list(moved.values())
 
 
 def own_names_in(mirror: Path, text: str) -> str:

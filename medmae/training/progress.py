@@ -27,7 +27,7 @@ class ProgressWriter:
     """Collects each step's figures on the device and writes them about once a second.
 
     Waiting for a GPU to hand over a number every step would slow it down; a delay of a second hurts nobody. `watch` is
-    called with each record as it is written. Records tell the peak of memory, on `device` where that is a GPU.
+    called with each record as it is written. Records tell `device` and the peak of memory, there where it is a GPU.
     """
 
     def __init__(self, run: RunFolder, total: int, start: int, device: torch.device,
@@ -58,7 +58,7 @@ class ProgressWriter:
             FloatingPointError: a loss is not finite; the run must not go on as if it were training.
         """
         memory = peak_memory_bytes(self._device) if self._waiting else None
-        known = {} if memory is None else {"memory_bytes": memory}
+        known = {"device": str(self._device)} | ({} if memory is None else {"memory_bytes": memory})
         for record, figures in self._waiting:
             record |= known
             values = {name: float(value) for name, value in figures.items()}

@@ -23,6 +23,7 @@ from medmae.files import read_json, write_json, write_text
 from medmae.jobs.there import data
 from medmae.jobs.there.parts import parts_of, prepare_parts, with_parts
 from medmae.jobs.there.processes import LAUNCHED, launched_alive, note_launched, processes_of, start_detached
+from medmae.jobs.there.samples import new_samples
 from medmae.jobs.there.serving import Channel
 from medmae.run_folder import RunFolder
 
@@ -88,18 +89,21 @@ def poll(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
 
     Args:
         arguments: runs, {any name: {run, have (what the caller has of each file: {file: [bytes, crc32 of the last
-            CHECKED_BYTES of them]}; None: files are not asked for)}}.
+            CHECKED_BYTES of them]}; None: files are not asked for), samples (what the caller has of the pictures, as
+            for `new_samples`; None or absent: they are not asked for)}}.
 
     Returns:
         runs: {name: {missing} or {state (as judged here), last (record of the progress), new ({file: {from, data}}),
-            more (whether there is more that is new)}}; slurm (what Slurm says) where Slurm has the run.
+            samples ({name: data}), more (whether there is more that is new)}}; slurm (what Slurm says) where Slurm has
+            the run.
     """
-    told = {name: _poll_one(Path(one["run"]), one.get("have")) for name, one in arguments["runs"].items()}
+    told = {name: _poll_one(Path(one["run"]), one.get("have"), one.get("samples"))
+            for name, one in arguments["runs"].items()}
     _judge_waiting({name: Path(arguments["runs"][name]["run"]) for name in told if "state" in told[name]}, told)
     return {"runs": told}
 
 
-def _poll_one(path: Path, have: dict[str, Any] | None) -> dict[str, Any]:
+def _poll_one(path: Path, have: dict[str, Any] | None, samples: dict[str, Any] | None) -> dict[str, Any]:
     run = RunFolder(path)
     if not run.spec_file.is_file():
         return {"missing": True}
@@ -114,7 +118,9 @@ def _poll_one(path: Path, have: dict[str, Any] | None) -> dict[str, Any]:
         left -= len(data)
         if data or begin < (have or {}).get(file.name, (0, 0))[0]:
             news[file.name] = {"from": begin, "data": base64.b64encode(data).decode()}
-    return {"state": state, "last": _last_record(run.progress_file), "new": news, "more": left == 0}
+    pictures, more = ({}, False) if samples is None else new_samples(path, samples)
+    return {"state": state, "last": _last_record(run.progress_file), "new": news, "samples": pictures,
+            "more": left == 0 or more}
 
 
 def _last_record(progress: Path) -> dict[str, Any]:
