@@ -220,9 +220,10 @@ def _whyNoGain(points: Sequence[CurvePoint]) -> str:
 
 
 def _reason(gain: Gain, verdict: str) -> str:
-    parts = [_("From {before} to {after} cases the score has changed by {change} for twice the cases, over {count} "
-               "cases that both models were measured on").format(
-        before=gain.before.cases, after=gain.after.cases, change=_signed(gain.perDoubling), count=gain.cases)]
+    parts = [_("From {before} to {after} cases the score has changed by {change} for twice the cases, over {cases} "
+               "that both models were measured on").format(
+        before=gain.before.cases, after=gain.after.cases, change=_signed(gain.perDoubling),
+        cases=_("one case") if gain.cases == 1 else _("{count} cases").format(count=gain.cases))]
     if gain.interval is not None:
         parts[0] += _(" (95 % interval {low} to {high})").format(low=_signed(gain.interval[0]),
                                                                 high=_signed(gain.interval[1]))
@@ -234,8 +235,9 @@ def _reason(gain: Gain, verdict: str) -> str:
         parts.append(_("That is less than {worth}, and the next doubling usually brings less still. What the worst "
                        "cases have in common may help more.").format(worth=f"{WORTH:.2f}"))
     elif gain.subjects < LEAST_SUBJECTS:
-        parts.append(_("They show {count} patients; it takes {least} to say more.").format(
-            count=gain.subjects, least=LEAST_SUBJECTS))
+        patients = _("one patient") if gain.subjects == 1 else _("{count} patients").format(count=gain.subjects)
+        parts.append(_("They show {patients}; it takes {least} to say more.").format(
+            patients=patients, least=LEAST_SUBJECTS))
     else:
         parts.append(_("That may be a real gain or none: more cases for validation would tell."))
     if (gain.before.encoder, gain.before.settings) != (gain.after.encoder, gain.after.settings):

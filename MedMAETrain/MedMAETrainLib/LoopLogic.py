@@ -135,14 +135,15 @@ class LoopLogic:
     def markCorrected(self, project: Project, case: str | ProjectCase, segmentationNode: Any, volumeNode: Any = None, *,
                       mapping: Mapping[str, str | None] | None = None,
                       allowMissing: bool | None = None) -> ProjectCase:
-        """Save a prediction that a person has corrected; from now on it is trained on.
+        """Save a prediction that a person has corrected ("corrected"), or what was drawn where there was none
+        ("annotated"); from now on it is trained on.
 
         :param mapping, allowMissing: see `Project.saveCase`.
         :raises ValueError: it cannot be saved; or labels are missing, which are to be drawn, or accepted to be missing.
         """
-        saved = project.saveCase(segmentationNode, volumeNode, case=case, state="corrected", mapping=mapping,
+        saved = project.saveCase(segmentationNode, volumeNode, case=case, mapping=mapping,
                                  allowMissing=allowMissing)
-        if saved.state != "corrected":
+        if not saved.isAnnotated:
             raise ValueError(_("The segmentation of {case} is saved, but not complete yet: {notes} Draw what is "
                                "missing, or say that there is none of it to see (allowMissing).").format(
                 case=saved.id, notes=" ".join(saved.notes)))

@@ -235,7 +235,7 @@ def test_when_all_is_annotated_nothing_is_left(logic, project):
 
 
 def test_models_that_cannot_be_used_are_explained(logic, project, tmp_path):
-    with pytest.raises(ValueError, match="draws liver, and none of it is a label of the project, which has left, right"):
+    with pytest.raises(ValueError, match="draws liver, and none of it is a label of the project, which has left"):
         logic.predict(project, "liver")
     with pytest.raises(ValueError, match="is for encoder, not for segmentation"):
         logic.predict(project, "encoder")
