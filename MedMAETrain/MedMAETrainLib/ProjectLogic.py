@@ -9,10 +9,12 @@ from pathlib import Path
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.home import runs_folder
+from medmae.run_folder import RunFolder
 from MedMAETrainLib.Project import Project
 from MedMAETrainLib.ProjectCase import ProjectRun
-from MedMAETrainLib.ProjectDataset import SCORED
-from MedMAETrainLib.TrainingJob import REQUEST_FILE, TrainingJob, readRequest
+from MedMAETrainLib.ProjectDataset import DATASET_FILE, SCORED
+from MedMAETrainLib.RunPlan import DATA_FOLDER
+from MedMAETrainLib.RunRequest import readRequest
 
 
 class ProjectLogic:
@@ -59,20 +61,24 @@ class ProjectLogic:
         return project
 
 
-def noteRun(project: Project, job: TrainingJob, task: str, encoder: str) -> None:
-    """Write down a run that was started on a project, and its model as soon as there is one."""
-    data = read_json(Path(job.run.spec["inputs"]["dataset"]), "data set")
-    cases = tuple(item["id"] for key in SCORED for item in data.get(key, ()))
-    run = ProjectRun(job.run.path.name, task, cases, datetime.now(UTC).isoformat(timespec="milliseconds"), encoder)
-    project.putRun(run)
-    job.finished.connect(lambda _job: noteModel(project, run))
+def noteRun(project: Project, run: RunFolder, task: str, encoder: str) -> None:
+    """Write down a run that was started on a project; the cases that it learns from are those that it was given."""
+    data = read_json(run.path / DATA_FOLDER / DATASET_FILE, "data set")
+    keys = ("unlabeled",) if task == "pretraining" else SCORED
+    cases = tuple(item["id"] for key in keys for item in data.get(key, ()))
+    project.putRun(ProjectRun(run.path.name, task, cases, now(), encoder))
 
 
 def noteModel(project: Project, run: ProjectRun) -> None:
     """Write down the model of a run, where it has one by now; a project that was closed does it when it is opened."""
     try:
-        model = readRequest(runs_folder() / run.id / REQUEST_FILE)["installed"]
+        model = readRequest(runs_folder() / run.id).installed
     except BadInput:  # the run was removed: what there was to know is lost
         return
     if model is not None and project.isOpen:
         project.putRun(dataclasses.replace(run, model=model))
+
+
+def now() -> str:
+    """The time, as runs note it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

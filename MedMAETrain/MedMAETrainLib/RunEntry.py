@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmae.jobs.targets import LOCAL
 from MedMAETrainLib.RunStatus import RunStatus
 
 
@@ -36,3 +37,8 @@ class RunEntry:
     model: str | None = None
     project: str | None = None
     canResume: bool = False
+
+    @property
+    def isHere(self) -> bool:
+        """Whether it computes on this computer."""
+        return self.target in ("", LOCAL)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from MedMAESegmentLib.Translation import tr as _
 
+from medmae.run_folder import SILENT_AFTER_SECONDS, RunFolder
+
 STATES = ("waiting", "submitting", "queued", "running", "stopping", "stopped", "done", "failed", "interrupted",
           "unreachable")
 FINAL = ("stopped", "done", "failed", "interrupted")
+WAITING_MARK = "WAITING"  # a file in the folder of a run that is in the queue
+_END_OF_PROGRESS = 8192  # bytes
 _COMMAND = re.compile(r"\b(?:(continue|go on)(?: \w+){0,3}? with:?|then:) (?:--resume|medmae job resume [\w-]+)", re.I)
 
 
@@ -29,6 +36,7 @@ class RunStatus:
     queue - What a scheduler says, such as "PENDING (Resources)".
     reason, remedy - Why it is so, and what to do about it, in sentences.
     lastState - What it was when it was last seen, where it is unreachable.
+    seen - When its target has answered last, in seconds since 1970.
     """
 
     state: str
@@ -41,6 +49,7 @@ class RunStatus:
     reason: str | None = None
     remedy: str | None = None
     lastState: str | None = None
+    seen: float | None = None
 
     @property
     def isFinal(self) -> bool:
@@ -55,21 +64,65 @@ class RunStatus:
         return min(max(self.step / self.total, 0.0), 1.0) if self.step and self.total else 0.0
 
 
+def stateOfRun(run: RunFolder) -> dict[str, Any]:
+    """The state of a run of this computer: as `RunFolder.state`, with what only its starter knows.
+
+    Raises:
+        BadInput, OSError: it cannot be read.
+    """
+    state = run.state()
+    if state["state"] == "queued" and (run.path / WAITING_MARK).exists():
+        state["state"] = "waiting"
+    elif state["state"] == "queued" and time.time() - state["updated"] > SILENT_AFTER_SECONDS:
+        state.update(state="interrupted", reason=_("The process that should compute has never begun."),
+                     remedy=_("Resume the run."))
+    elif state["state"] == "running" and run.stop_requested:
+        state["state"] = "stopping"
+    return state
+
+
 def statusOfRun(state: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> RunStatus:
-    """The status of a run of this computer from its state.json and its last record of progress."""
-    counted = record if record and "step" in record and state["state"] not in FINAL else state
-    found = record or {}
+    """The status of a run of this computer from its state and its last record of progress."""
+    found = record if record and state["state"] not in FINAL else {}
+    counted = found if "step" in found else state
     return RunStatus(state["state"], stage=found.get("stage"), step=counted.get("step"), total=counted.get("total"),
-                     etaSeconds=None if state["state"] in FINAL else found.get("eta_s"), device=found.get("device"),
-                     reason=inWordsOfThePanel(state.get("reason")),
-                     remedy=inWordsOfThePanel(state.get("remedy")))
+                     etaSeconds=found.get("eta_s"), device=(record or {}).get("device"),
+                     reason=inWordsOfThePanel(state.get("reason")), remedy=inWordsOfThePanel(state.get("remedy")))
+
+
+def readStatus(run: RunFolder) -> RunStatus:
+    """The status of a run of this computer, from its folder.
+
+    Raises:
+        BadInput, OSError: it cannot be read.
+    """
+    return statusOfRun(stateOfRun(run), lastRecord(run))
+
+
+def lastRecord(run: RunFolder) -> dict[str, Any]:
+    """The last record of a run's progress that counts something; empty where there is none."""
+    try:
+        with open(run.progress_file, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END_OF_PROGRESS))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:  # the first line, of which the beginning is missing
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            return record
+    return {}
 
 
 def statusOfJob(status: Any) -> RunStatus:
     """The status of a job from what `medmae.jobs.following` says."""
     return RunStatus(status.state, stage=status.stage, step=status.step, total=status.total, etaSeconds=status.eta_s,
                      queue=status.queue, reason=inWordsOfThePanel(status.reason),
-                     remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state)
+                     remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state,
+                     seen=status.seen)
 
 
 def inWordsOfThePanel(text: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Finetune a MedMAE encoder on annotated volumes of the scene, in a process that outlives Slicer."""
+"""Pretrain encoders and finetune models, here in a process that outlives Slicer, or on another computer."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from MedMAESegmentLib import Dependencies
-from MedMAESegmentLib.ChildProcess import ChildProcess
+from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver
+from MedMAESegmentLib.Translation import tr as _
 
 from medmae.errors import BadInput
 from medmae.files import write_json
 from medmae.home import runs_folder
-from medmae.run_folder import RunFolder
+from medmae.run_folder import Kind, RunFolder
+from MedMAETrainLib import RunQueue
 from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
 from MedMAETrainLib.LabelExport import segmentNames
+from MedMAETrainLib.LocalTrainingJob import LocalTrainingJob
 from MedMAETrainLib.LoopLogic import LoopLogic
 from MedMAETrainLib.Project import Project
 from MedMAETrainLib.ProjectDataset import DATASET_FILE, SCORED, datasetOf
 from MedMAETrainLib.ProjectImages import linkOrCopy
-from MedMAETrainLib.ProjectLogic import ProjectLogic, noteRun
-from MedMAETrainLib.TrainingJob import TrainingJob, findJobs, writeRequest
+from MedMAETrainLib.ProjectLogic import noteRun, now
+from MedMAETrainLib.RemoteTrainingJob import RemoteTrainingJob
+from MedMAETrainLib.RunLogic import RunLogic
+from MedMAETrainLib.RunPlan import DATA_FOLDER, FROM_SCRATCH, Report, RunPlan, WriteData, configOf
+from MedMAETrainLib.RunRequest import RunRequest, writeRequest
+from MedMAETrainLib.StartingPoint import StartingPoint, startingPoints
+from MedMAETrainLib.TrainingJob import TrainingJob
 
-DATA_FOLDER = "data"
-Data = tuple[list[str], Callable[[Path], Any]]  # names of the labels, and what writes a data set into a folder
+Cases = Sequence[CasePair] | Project
+Images = Project | str | Path | Sequence[str | Path]
 
 
-class TrainLogic(LoopLogic, ProjectLogic):
+class TrainLogic(LoopLogic, RunLogic):
     """The computation of the MedMAETrain module; needs no widget.
 
     >>> job = logic.finetune([(volumeNode, segmentationNode), ...], encoder="gl-mae-brain", name="my hippocampus")
@@ -40,8 +48,6 @@ class TrainLogic(LoopLogic, ProjectLogic):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engineCommand: Sequence[str] | None = None  # tests put a stand-in for python -m medmae.run here
-        self.jobs: list[TrainingJob] = []
         self._handOvers: list[HandOver] = []
 
     def encoders(self) -> list[tuple[str, str]]:
@@ -51,86 +57,164 @@ class TrainLogic(LoopLogic, ProjectLogic):
         return [(name, f"{name} ({info.modality}, {info.spatial_dims}-D)")
                 for name, info in list_models() if info.task == "encoder"]
 
+    def startingPoints(self, task: str = "segmentation", project: Project | None = None) -> list[StartingPoint]:
+        """What training can start from: installed encoders first, then finetuned models, then runs whose models are
+        not in the list (of a project, or all). Pretraining starts from scratch: there is nothing.
+
+        :param task: "segmentation", "classification" or "pretraining".
+        """
+        return [] if task == "pretraining" else startingPoints(self.runs(project))
+
     def segmentNames(self, segmentationNode: Any) -> list[str]:
         """The names of the segments, in order."""
         return segmentNames(segmentationNode)
 
-    def finetune(self, cases: Sequence[CasePair] | Project, encoder: str | Path = "none", name: str | None = None, *,
+    def finetune(self, cases: Cases, encoder: str | Path = FROM_SCRATCH, name: str | None = None, *,
                  task: str = "segmentation", method: str | None = None, preset: str | None = None,
                  modality: str | None = None, steps: int | None = None, seed: int | None = None, device: str = "auto",
-                 allowMissing: bool = False, settings: dict[str, Any] | None = None,
-                 progressCallback: ProgressCallback | None = None,
+                 target: str | None = None, allowMissing: bool = False, settings: dict[str, Any] | None = None,
+                 queue: bool = False, progressCallback: ProgressCallback | None = None,
                  waitForCompletion: bool = False) -> TrainingJob | str:
         """Train a model on the given cases, starting from an encoder.
 
         :param cases: a project, which then knows of the run and its model; or pairs (volumeNode, segmentationNode),
           whose segments are matched by name over all cases and resampled onto the voxels of their volume.
-        :param encoder: name in the registry, model folder or run folder; "none": from scratch, with `method`
-          ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base"; gl-mae has more, such as "tiny-hybrid",
-          see medmae finetune --help).
+        :param encoder: name in the registry, model folder or run folder, of an encoder or of a model that has one;
+          "none": from scratch, with `method` ("gl-mae": 3-D, "vis-mae": 2-D) and `preset` ("tiny", "small", "base";
+          gl-mae has more, such as "tiny-hybrid", see medmae finetune --help).
         :param task: "segmentation", or of a project "classification" by the classes of its cases.
         :param name: of the finished model in the list; default: made from the label names.
         :param modality: DICOM code (CT, MR, PT, US, DX, CR); default: the encoder's, else guessed from the voxels.
         :param steps: optimiser steps; default: what the preset says.
+        :param device: "auto", "cpu" or "cuda:0", of the computer that computes.
+        :param target: train on this target of MedMAE ("gpu-box") instead of here; voxels, geometry, labels and
+          settings are all that leaves. Its queue, where it has one, decides when.
         :param allowMissing: accept cases that lack some segment, or have it empty: there is none of it to see.
         :param settings: further keys of the finetuning configuration.
+        :param queue: begin when the runs before it on this computer have ended.
         :param progressCallback: called with (fraction from 0 to 1, message) while cases are handed over and then
           while the model is trained.
         :param waitForCompletion: False: return a `TrainingJob` that follows the run. True: return the name of the
           installed model, with the application alive meanwhile. Closing Slicer never ends the run.
         :raises ValueError: cases cannot be used; one message lists all problems.
-        :raises medmae.errors.BadInput: the encoder cannot be used.
+        :raises medmae.errors.BadInput: the encoder, a setting or the target cannot be used; nothing was started.
         """
-        from medmae.models import resolve_model
+        plan = self.planRun("finetune", cases, encoder, task=task, method=method, preset=preset, modality=modality,
+                            steps=steps, seed=seed, device=device, allowMissing=allowMissing, settings=settings)
+        return self._begin(plan, cases, str(encoder), name, target, queue, progressCallback, waitForCompletion)
 
-        report = progressCallback or (lambda _fraction, _message: None)
-        encoderPath = "none" if str(encoder) == "none" else str(Path(resolve_model(encoder)).resolve())
-        modality = modality or _encoderModality(encoderPath)
-        # What needs no voxels is told before anything is written or installed.
-        if isinstance(cases, Project):
-            names, write = _ofProject(cases, task, modality, allowMissing)
+    def pretrain(self, source: Images, name: str | None = None, *, encoder: str | Path = FROM_SCRATCH,
+                 method: str | None = None, preset: str | None = None, modality: str | None = None,
+                 steps: int | None = None, seed: int | None = None, device: str = "auto", target: str | None = None,
+                 settings: dict[str, Any] | None = None, queue: bool = False,
+                 progressCallback: ProgressCallback | None = None,
+                 waitForCompletion: bool = False) -> TrainingJob | str:
+        """Train an encoder on images without labels.
+
+        :param source: a project, of which the images for training and the unlabelled ones are seen, never those for
+          validation or test; or files, folders and patterns of images.
+        :param name: of the finished encoder in the list; default: made from the name of the project or folder.
+        :param encoder: only "none": pretraining starts from scratch.
+        :param method, preset: see `finetune`; default: "gl-mae", "tiny".
+        :param modality: DICOM code of all images; default: told image by image.
+        :param settings: further keys of the pretraining configuration, and the method's own.
+
+        The other parameters, and what is returned, are those of `finetune`.
+
+        :raises ValueError: the project has no images.
+        :raises medmae.errors.BadInput: there are no images, or a setting or the target cannot be used; nothing was
+          started.
+        """
+        plan = self.planRun("pretrain", source, encoder, method=method, preset=preset, modality=modality, steps=steps,
+                            seed=seed, device=device, settings=settings)
+        return self._begin(plan, source, FROM_SCRATCH, name, target, queue, progressCallback, waitForCompletion)
+
+    def planRun(self, kind: Kind, source: Any, encoder: str | Path = FROM_SCRATCH, *, task: str = "segmentation",
+                method: str | None = None, preset: str | None = None, modality: str | None = None,
+                steps: int | None = None, seed: int | None = None, device: str = "auto", allowMissing: bool = False,
+                settings: dict[str, Any] | None = None) -> RunPlan:
+        """What `finetune` and `pretrain` would start, for the same parameters; nothing is written.
+
+        :raises ValueError, medmae.errors.BadInput: what can be told without voxels is not in order.
+        """
+        config = configOf(kind, {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device},
+                          settings)
+        uid = source.uid if isinstance(source, Project) else None
+        if kind == "pretrain":
+            if str(encoder) != FROM_SCRATCH:
+                raise BadInput(_("Pretraining starts from scratch. To go on with a run that has not ended, resume it; "
+                                 "to use its encoder, finetune from it."))
+            names, write, images = _toPretrainOn(source, modality)
+            if modality and not isinstance(source, Project):
+                config["modality"] = modality
+            plan = RunPlan("pretrain", "pretraining", config, FROM_SCRATCH, tuple(names), write, images, uid)
         else:
-            names, write = self._ofScene(cases, modality, allowMissing, report)
-        if self.engineCommand is None:
-            Dependencies.ensureInstalled()
-        given = {"method": method, "preset": preset, "steps": steps, "seed": seed, "device": device}
-        config = {**{key: value for key, value in given.items() if value is not None}, **(settings or {})}
-        run = _createRun(config, encoderPath)
-        try:
-            write(run.path / DATA_FOLDER)
-            writeRequest(run, _modelName(name, names))
-            report(0.0, "Starting")
-            process = ChildProcess(run.path, detached=True, command=self.engineCommand)
-            process.start()
-        except BaseException:
-            shutil.rmtree(run.path, ignore_errors=True)
-            raise
-        job = self._follow(TrainingJob(run, process))
-        if isinstance(cases, Project):
-            noteRun(cases, job, task, str(encoder))
-        job.progressed.connect(report)
-        return job.wait() if waitForCompletion else job
+            path = _modelPath(encoder)
+            modality = modality or _encoderModality(path)
+            if isinstance(source, Project):
+                names, write = _ofProject(source, task, modality, allowMissing)
+            else:
+                names, write = self._ofScene(source, task, modality, allowMissing)
+            plan = RunPlan("finetune", task, config, path, tuple(names), write, project=uid)
+        plan.checkConfig()
+        return plan
 
     def cancelHandOver(self) -> None:
         """End what `finetune` does before training starts; it then raises RunCancelled."""
         for handOver in self._handOvers:
             handOver.cancel()
 
-    def findRunning(self) -> list[TrainingJob]:
-        """Follow runs that an earlier Slicer has started; those that have ended tell it at once, and give their models.
-        """
-        known = {job.run.path for job in self.jobs}
-        return [self._follow(job) for job in findJobs(runs_folder()) if job.run.path not in known]
+    def _begin(self, plan: RunPlan, source: Any, encoder: str, name: str | None, target: str | None, queue: bool,
+               progressCallback: ProgressCallback | None, waitForCompletion: bool) -> TrainingJob | str:
+        report = progressCallback or (lambda _fraction, _message: None)
+        where = None
+        if target:
+            from medmae.jobs.targets import get_target
 
-    def _follow(self, job: TrainingJob) -> TrainingJob:
-        self.jobs.append(job)
-        job.finished.connect(self.jobs.remove)
-        job.startFollowing()
+            where = get_target(target)
+        if self.engineCommand is None and (where is None or where.kind == "local"):
+            Dependencies.ensureInstalled()
+        request = RunRequest(_modelName(name, plan.names), plan.task, plan.project, now())
+
+        def prepare(run: RunFolder) -> None:
+            data = run.path / DATA_FOLDER
+            plan.write(data, report)
+            inBackground(lambda: plan.check(data))
+            writeRequest(run.path, request)
+            if isinstance(source, Project):
+                noteRun(source, run, plan.task, encoder)
+            report(0.0, _("Starting"))
+
+        if where is None:
+            job = self._startHere(plan, prepare, queue)
+        else:
+            job = _submitThere(plan, prepare, where, request.name)
+        self._follow(job)
+        job.progressed.connect(report)
+        return job.wait() if waitForCompletion else job
+
+    def _startHere(self, plan: RunPlan, prepare: Callable[[RunFolder], None], queue: bool) -> TrainingJob:
+        run = _createRun(plan)
+        try:
+            prepare(run)
+            job = LocalTrainingJob(run, command=self.engineCommand, listing=self._listing)
+            if queue:
+                RunQueue.enqueue(run)
+                job.poll()  # starts where nothing is before it
+            else:
+                job.start()
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return job
 
-    def _ofScene(self, cases: Sequence[CasePair], modality: str | None, allowMissing: bool,
-                 report: ProgressCallback) -> Data:
-        def write(folder: Path) -> None:
+    def _ofScene(self, cases: Sequence[CasePair], task: str, modality: str | None,
+                 allowMissing: bool) -> tuple[list[str], WriteData]:
+        if task != "segmentation":
+            raise ValueError(_("Nodes of the scene have segmentations and no classes. For classification, add the "
+                               "images to a project and give its cases their classes."))
+
+        def write(folder: Path, report: Report) -> None:
             handOver = HandOver([node for case in cases for node in case])
             self._handOvers.append(handOver)
             try:
@@ -143,11 +227,24 @@ class TrainLogic(LoopLogic, ProjectLogic):
         return [label.name for label in collectLabels(cases, allowMissing)], write
 
 
-def _ofProject(project: Project, task: str, modality: str | None, allowMissing: bool) -> Data:
+def _submitThere(plan: RunPlan, prepare: Callable[[RunFolder], None], where: Any, name: str) -> TrainingJob:
+    from medmae.jobs.job import mirror_of, new_id
+    from medmae.jobs.submission import submit
+
+    jobId = new_id(plan.kind)
+    inputs = plan.inputs(mirror_of(jobId) / DATA_FOLDER)
+    try:
+        job = submit(where, plan.kind, plan.config, inputs, name=name, job_id=jobId, prepare=prepare)
+    except OSError as error:
+        raise _unwritable(error) from error
+    return RemoteTrainingJob(job)
+
+
+def _ofProject(project: Project, task: str, modality: str | None, allowMissing: bool) -> tuple[list[str], WriteData]:
     content = datasetOf(project, task, modality=modality, allowMissing=allowMissing, whole=True)
     names = [name for name, value in content["labels"].items() if value or task == "classification"]
 
-    def write(folder: Path) -> None:
+    def write(folder: Path, _report: Report) -> None:
         for item in (item for key in SCORED for item in content.get(key, ()) if task == "segmentation"):
             # Saved segmentations take the place of old ones, which a run needs again when it is resumed.
             item["label"] = linkOrCopy(Path(item["label"]), folder / "labels" / f"{item['id']}.nrrd").as_posix()
@@ -156,20 +253,42 @@ def _ofProject(project: Project, task: str, modality: str | None, allowMissing: 
     return names, write
 
 
-def _createRun(config: dict[str, Any], encoder: str) -> RunFolder:
-    path = runs_folder() / f"finetune-{datetime.now():%Y%m%d-%H%M%S-%f}"
+def _toPretrainOn(source: Images, modality: str | None) -> tuple[list[str], WriteData | None, tuple[str, ...]]:
+    """What the images are called, what writes their data set, or where they are."""
+    if isinstance(source, Project):
+        content = datasetOf(source, "pretraining", modality=modality, whole=True)
+        return [f"{source.name} encoder"], lambda folder, _report: write_json(folder / DATASET_FILE, content), ()
+    from medmae.pretraining.sources import absolute_pattern
+
+    paths = [str(path) for path in ([source] if isinstance(source, (str, Path)) else source)]
+    if not paths:
+        raise BadInput(_("There are no images to learn from. Name files or folders."))
+    return [f"{Path(paths[0]).stem.strip('@*')} encoder"], None, tuple(absolute_pattern(path) for path in paths)
+
+
+def _createRun(plan: RunPlan) -> RunFolder:
+    path = runs_folder() / f"{plan.kind}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     try:
-        return RunFolder.create(path, "finetune", config, {
-            "dataset": str(path / DATA_FOLDER / DATASET_FILE), "encoder": encoder, "subset": None, "cases": None})
+        return RunFolder.create(path, plan.kind, plan.config, plan.inputs(path / DATA_FOLDER))
     except OSError as error:
-        raise BadInput(f"The folder of MedMAE's runs, {runs_folder()}, cannot be written to ({error.strerror}). Make "
-                       "it writable, or set the environment variable MEDMAE_HOME to another folder.") from error
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError) -> BadInput:
+    return BadInput(f"The folder of MedMAE's runs, {runs_folder()}, cannot be written to ({error.strerror}). Make "
+                    "it writable, or set the environment variable MEDMAE_HOME to another folder.")
+
+
+def _modelPath(encoder: str | Path) -> str:
+    from medmae.models import resolve_model
+
+    return FROM_SCRATCH if str(encoder) == FROM_SCRATCH else str(Path(resolve_model(encoder)).resolve())
 
 
 def _encoderModality(encoder: str) -> str | None:
     from medmae.models import load_info
 
-    return None if encoder == "none" else load_info(Path(encoder)).modality or None
+    return None if encoder == FROM_SCRATCH else load_info(Path(encoder)).modality or None
 
 
 def _modelName(wanted: str | None, labels: Sequence[str]) -> str:

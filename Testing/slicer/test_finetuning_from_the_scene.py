@@ -182,18 +182,20 @@ def test_a_killed_run_says_how_to_go_on_when_it_has_learned_something(logic, eng
     (job.run.checkpoints / "last.safetensors").touch()
     job._process.killTree()
     _until(job.poll)
-    assert f'medmae finetune --resume --out "{job.run.path}"' in str(job.error)
+    assert "exit code -9" in str(job.error) and "resume the run" in str(job.error)
+    (entry,) = logic.runs()
+    assert (entry.status.state, entry.canResume) == ("interrupted", True) and "exit code -9" in entry.status.reason
 
 
 def test_a_run_that_never_began_is_not_waited_for_for_ever(logic, engine, cases):
-    from MedMAETrainLib.TrainingJob import TrainingJob
+    from MedMAETrainLib.LocalTrainingJob import LocalTrainingJob
 
     engine("work=60")
     job = logic.finetune(cases)
     job._process.killTree()
     state = json.loads(job.run.state_file.read_text())
     job.run.state_file.write_text(json.dumps({**state, "state": "queued", "updated": time.time() - 1000}))
-    found = TrainingJob(job.run)
+    found = LocalTrainingJob(job.run)
     assert found.poll() and "has never begun" in str(found.error)
 
 

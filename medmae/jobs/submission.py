@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ class Submission:
 
 
 def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, Any], *, name: str | None = None,
-           out: Path | None = None, parts: int | None = None) -> Job:
+           out: Path | None = None, parts: int | None = None, job_id: str | None = None,
+           prepare: Callable[[RunFolder], Any] = lambda run: None) -> Job:
     """Begin to submit a run; returns at once.
 
     Args:
@@ -97,6 +99,8 @@ def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mappin
         name: what the job is called; default: its id.
         out: where results go when they are fetched; default: the mirror.
         parts: processes that share the cases of a segmentation.
+        job_id: as `new_id` has made it, where `inputs` name files in the job's folder; default: a new one.
+        prepare: writes such files, before anything else begins; where it raises, nothing is left of the job.
 
     Raises:
         BadInput: the name cannot be that of a model.
@@ -104,12 +108,17 @@ def submit(target: Target, kind: Kind, config: Mapping[str, Any], inputs: Mappin
     if name is not None and not NAME.fullmatch(name):
         raise BadInput(f"{name!r} cannot be the name of a job. Use letters, digits, spaces and . + - _, beginning with "
                        "a letter or digit, 100 characters at most (--name).")
-    job_id = new_id(kind)
+    job_id = job_id or new_id(kind)
     job = Job(id=job_id, name=name or job_id, kind=kind, target=target, created=time.time(),
               out=None if out is None else str(out.expanduser().absolute()), parts=parts)
-    RunFolder.create(job.mirror, kind, config, _with_results(job, inputs))
-    (job.mirror / FOLDER).mkdir()
-    job.save()
+    run = RunFolder.create(job.mirror, kind, config, _with_results(job, inputs))
+    try:
+        prepare(run)
+        (job.mirror / FOLDER).mkdir()
+        job.save()
+    except BaseException:
+        shutil.rmtree(job.mirror, ignore_errors=True)
+        raise
     begin(job)
     return job
 
