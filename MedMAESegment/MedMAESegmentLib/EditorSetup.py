@@ -49,6 +49,16 @@ class EditorSetup:
             segmentation.GetNthSegmentID(0) if segmentation.GetNumberOfSegments() > 0 else "")
         return editorNode
 
+    def openEditor(self, segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+        """Open Slicer's Segment Editor with a segmentation; needs the application."""
+        node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag("SegmentEditor")
+            node = slicer.mrmlScene.AddNode(node)
+        self.editSegmentation(segmentationNode, node)
+        slicer.util.selectModule("SegmentEditor")
+
 
 def saveStateOfEditor(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
     """Let Undo in Slicer's Segment Editor lead back to the present state of a segmentation, where it is edited there.

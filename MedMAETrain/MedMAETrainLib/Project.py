@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from MedMAESegmentLib.Background import inBackground
+from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.HandOver import HandOver
 from MedMAESegmentLib.Translation import tr as _
 
@@ -56,28 +57,39 @@ class Project(ProjectFolder):
         return case
 
     def addScene(self, *, mapping: Mapping[str, str | None] | None = None, role: str | None = None,
-                 allowMissing: bool = False) -> Added:
+                 allowMissing: bool = False, progressCallback: ProgressCallback | None = None) -> Added:
         """Add every volume of the scene with the segmentation that refers to it; see `addCase`. What cannot be added
-        is told in `skipped` and keeps nothing else out."""
-        choices = CaseChoices(mapping, role, allowMissing=allowMissing)
-        return self._withThumbnails(self._alive(lambda between: ProjectImport.addPairs(self, choices, between)))
+        is told in `skipped` and keeps nothing else out.
 
-    def addImages(self, paths: str | Path | Sequence[str | Path], role: str | None = None) -> Added:
+        :param mapping: may name segments that only some of the segmentations have.
+        :param progressCallback: called with (fraction from 0 to 1, name) before each.
+        """
+        choices = CaseChoices(mapping, role, allowMissing=allowMissing)
+        return self._withThumbnails(self._alive(lambda between: ProjectImport.addPairs(
+            self, choices, between, progressCallback or _silent)))
+
+    def addImages(self, paths: str | Path | Sequence[str | Path], role: str | None = None, *,
+                  progressCallback: ProgressCallback | None = None) -> Added:
         """Add the images that files, folders and patterns name; they stay where they are.
 
         :param role: default: "unlabelled".
+        :param progressCallback: called with (fraction from 0 to 1, name) before each.
         :raises medmae.errors.BadInput: nothing is found there.
         """
         given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        return self._alive(lambda between: ProjectImages.addFiles(self, given, role, between))
+        return self._alive(lambda between: ProjectImages.addFiles(
+            self, given, role, between, progressCallback or _silent))
 
-    def addDicom(self, seriesUIDs: str | Iterable[str], role: str | None = None) -> Added:
+    def addDicom(self, seriesUIDs: str | Iterable[str], role: str | None = None, *,
+                 progressCallback: ProgressCallback | None = None) -> Added:
         """Add series of Slicer's DICOM database, by their instance UIDs.
 
+        :param progressCallback: called with (fraction from 0 to 1, name) before each.
         :raises ValueError: the database is not open.
         """
         given = [seriesUIDs] if isinstance(seriesUIDs, str) else list(seriesUIDs)
-        return self._alive(lambda between: ProjectImages.addSeries(self, given, role, between))
+        return self._alive(lambda between: ProjectImages.addSeries(
+            self, given, role, between, progressCallback or _silent))
 
     def openCase(self, case: str | ProjectCase) -> tuple[Any, Any]:
         """Bring a case into the scene: its volume node and a segmentation node to draw in.
@@ -113,8 +125,16 @@ class Project(ProjectFolder):
 
     def thumbnail(self, case: str | ProjectCase) -> Path | None:
         """The picture of a case, 96 x 96 pixels; None: it was not made yet."""
-        path = self.path / CASES_FOLDER / self.case(case).id / THUMBNAIL
+        identity = case.id if isinstance(case, ProjectCase) else self.case(case).id
+        path = self.path / CASES_FOLDER / identity / THUMBNAIL
         return path if path.exists() else None
+
+    def thumbnailWriter(self, case: ProjectCase) -> Callable[[], Path]:
+        """What makes the picture of a case; it may be called in any thread."""
+        path = self.path / CASES_FOLDER / case.id / THUMBNAIL
+        image, label = self.file(case.image), None if case.label is None else self.file(case.label)
+        labels = self.labels
+        return lambda: writeThumbnail(path, image, label, labels)
 
     def makeThumbnails(self, cases: Cases | None = None, *, again: bool = False) -> dict[str, str]:
         """Make the pictures of cases that have none; returns why those of others could not be made, by case."""
@@ -149,12 +169,14 @@ class Project(ProjectFolder):
             path = self.path / CASES_FOLDER / case.id / THUMBNAIL
             if path.exists() and not again:
                 continue
-            image, label = self.file(case.image), None if case.label is None else self.file(case.label)
-            labels = self.labels
             try:
-                inBackground(lambda: writeThumbnail(path, image, label, labels), between)  # noqa: B023 - waited for
+                inBackground(self.thumbnailWriter(case), between)
             except (BadInput, OSError) as error:
                 problems[case.id] = str(error)
             between()
         self.changed.emit()
         return problems
+
+
+def _silent(_fraction: float, _message: str) -> None:
+    """Nobody wants to know how far it is."""

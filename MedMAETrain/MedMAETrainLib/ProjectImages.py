@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from MedMAESegmentLib.Background import inBackground
+from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.Translation import tr as _
 
 from medmae.errors import BadInput
@@ -25,7 +26,7 @@ DICOM_FOLDER = "dicom"
 
 
 def addFiles(project: ProjectFolder, paths: Sequence[str | Path], role: str | None,
-             between: Callable[[], None]) -> Added:
+             between: Callable[[], None], report: ProgressCallback) -> Added:
     """Add the images that files, folders and patterns name; a folder of DICOM slices is an image, or one a series.
 
     Raises:
@@ -34,7 +35,10 @@ def addFiles(project: ProjectFolder, paths: Sequence[str | Path], role: str | No
     own = project.path / CASES_FOLDER
     added = Added()
     batch = _Batch(project, role, added)
-    for part, files, problem in inBackground(lambda: list(_imagesOf(paths)), between):
+    report(0.0, _("Looking for images"))
+    found = inBackground(lambda: list(_imagesOf(paths)), between)
+    for number, (part, files, problem) in enumerate(found):
+        report(number / len(found), part.path.name)
         between()
         if problem:
             added.skipped.append((str(part.path), problem))
@@ -46,8 +50,8 @@ def addFiles(project: ProjectFolder, paths: Sequence[str | Path], role: str | No
     return added
 
 
-def addSeries(project: ProjectFolder, seriesUIDs: Iterable[str], role: str | None,
-              between: Callable[[], None]) -> Added:
+def addSeries(project: ProjectFolder, seriesUIDs: Sequence[str], role: str | None,
+              between: Callable[[], None], report: ProgressCallback) -> Added:
     """Add series of Slicer's DICOM database.
 
     Raises:
@@ -59,7 +63,8 @@ def addSeries(project: ProjectFolder, seriesUIDs: Iterable[str], role: str | Non
         raise ValueError(_("Slicer's DICOM database is not open. Open the module DICOM once, then choose series."))
     added = Added()
     batch = _Batch(project, role, added)
-    for uid in seriesUIDs:
+    for number, uid in enumerate(seriesUIDs):
+        report(number / len(seriesUIDs), uid)
         between()
         files = [Path(file) for file in dicom.filesForSeries(uid)]
         lost = [file for file in files if not file.is_file()]

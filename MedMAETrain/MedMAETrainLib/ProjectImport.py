@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from MedMAESegmentLib.FollowedJob import ProgressCallback
 from MedMAESegmentLib.Modality import modalityOf
 from MedMAESegmentLib.SceneVolumes import imageVolumes
 from MedMAESegmentLib.Translation import tr as _
@@ -19,6 +20,7 @@ from MedMAESegmentLib.VolumeExport import writeVolume
 from medmae.errors import BadInput
 from medmae.files import PARTIAL
 from MedMAETrainLib.CaseExport import guessModality
+from MedMAETrainLib.LabelExport import segmentNames
 from MedMAETrainLib.ProjectCase import ProjectCase, Source
 from MedMAETrainLib.ProjectFolder import CASES_FOLDER, ProjectFolder
 from MedMAETrainLib.ProjectSegmentation import gridOf, matchSegments, saveSegmentation
@@ -112,15 +114,20 @@ def withSegmentation(case: ProjectCase, saved: Any, state: str, allowMissing: bo
         state=state if isComplete or (state == "predicted" and saved.label is not None) else "unannotated")
 
 
-def addPairs(project: ProjectFolder, choices: CaseChoices, between: Callable[[], None]) -> Added:
+def addPairs(project: ProjectFolder, choices: CaseChoices, between: Callable[[], None],
+             report: ProgressCallback) -> Added:
     """Add every volume of the scene that has a segmentation; one that cannot be added does not keep others out."""
     added = Added()
     pairs, unpaired = pairsOfScene()
     added.skipped += unpaired
-    for volumeNode, segmentationNode in pairs:
+    for number, (volumeNode, segmentationNode) in enumerate(pairs):
         name = volumeNode.GetName()
+        report(number / len(pairs), name)
+        names = segmentNames(segmentationNode)
+        mapping = {segment: label for segment, label in (choices.mapping or {}).items() if segment in names}
         try:
-            added.cases.append(addVolume(project, volumeNode, segmentationNode, choices, between))
+            added.cases.append(addVolume(project, volumeNode, segmentationNode,
+                                         dataclasses.replace(choices, mapping=mapping), between))
         except (ValueError, BadInput) as error:
             added.skipped.append((name, str(error)))
     return added

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -87,3 +88,15 @@ def refuseName(name: str, labels: Iterable[Segment]) -> None:
             segment=name))
     if any(label.name == name for label in labels):
         raise ValueError(_("There is a label {label} already.").format(label=name))
+
+
+def undecided(labels: Sequence[Segment], segmentNames: Iterable[str]) -> list[str]:
+    """The segments of which the user has to say which label they are; none where there are no labels yet."""
+    known = {plain(label.name) for label in labels}
+    return [name for name in segmentNames if known and plain(name) not in known]
+
+
+def likeliestLabel(labels: Sequence[Segment], segment: str) -> str | None:
+    """The label whose name has most in common with that of a segment; None: they are too different to propose one."""
+    found = difflib.get_close_matches(plain(segment), [plain(label.name) for label in labels], 1, 0.6)
+    return next((label.name for label in labels if plain(label.name) == found[0]), None) if found else None

@@ -12,6 +12,13 @@ from medmae.volumes.dicom_series import is_dicom_file
 
 def showResult(logic: Any, segmentationNode: slicer.vtkMRMLSegmentationNode,
                volumeNode: slicer.vtkMRMLVolumeNode | None = None) -> None:
+    """Show a segmentation as `showSegmentation` does, and make it ready for the Segment Editor."""
+    showSegmentation(segmentationNode, volumeNode)
+    logic.editSegmentation(segmentationNode)
+
+
+def showSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode,
+                     volumeNode: slicer.vtkMRMLVolumeNode | None = None) -> None:
     """Show a segmentation over its volume, and no other segmentation that has another volume."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     if volumeNode is not None:
@@ -24,7 +31,6 @@ def showResult(logic: Any, segmentationNode: slicer.vtkMRMLSegmentationNode,
         if display is not None and (node is segmentationNode or reference not in (None, volumeNode)):
             display.SetVisibility(node is segmentationNode)
     slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
-    logic.editSegmentation(segmentationNode)
 
 
 def loadResult(image: Path, result: Path) -> tuple[slicer.vtkMRMLVolumeNode, slicer.vtkMRMLSegmentationNode]:

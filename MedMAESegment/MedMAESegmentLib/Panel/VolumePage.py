@@ -92,13 +92,7 @@ class VolumePage:
 
     def onEditButton(self, clicked: bool = False) -> None:
         """Open the result in the Segment Editor."""
-        node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag("SegmentEditor")
-            node = slicer.mrmlScene.AddNode(node)
-        self._logic.editSegmentation(self._parameters.segmentation, node)
-        slicer.util.selectModule("SegmentEditor")
+        self._logic.openEditor(self._parameters.segmentation)
 
     def _begin(self) -> None:
         volumes, choices, parameters = self._channels.volumes, self._choices(), self._parameters

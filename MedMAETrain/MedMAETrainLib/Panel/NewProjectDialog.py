@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import qt
-import slicer
 from MedMAESegmentLib.Panel import Dialogs as dialogs
 from slicer.i18n import tr as _
+
+from MedMAETrainLib.Panel.Form import FormDialog
 
 _NOT_IN_FOLDERS = '<>:"/\\|?*'  # Windows allows none of them
 
 
-class NewProjectDialog:
+class NewProjectDialog(FormDialog):
     """Asks for a name and a place; the project's folder is made there under that name.
 
     >>> dialog = NewProjectDialog()
@@ -21,36 +22,23 @@ class NewProjectDialog:
     """
 
     def __init__(self) -> None:
-        self.dialog = qt.QDialog(slicer.util.mainWindow())
-        self.dialog.windowTitle = _("New project")
+        super().__init__(_("New project"), _("Create"))
         self.nameEdit, self.placeEdit = qt.QLineEdit(), qt.QLineEdit()
         self.nameEdit.placeholderText = _("For example: Liver CT")
         self.placeEdit.setText(str(Path.home() / "MedMAE projects"))
         self.placeButton = qt.QPushButton(_("Choose..."))
-        self.hintLabel = qt.QLabel()
-        self.hintLabel.textFormat = qt.Qt.PlainText
-        self.hintLabel.wordWrap = True
-        self.buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
-        self.okButton = self.buttons.button(qt.QDialogButtonBox.Ok)
-        self.okButton.text = _("Create")
         place = qt.QHBoxLayout()
         place.addWidget(self.placeEdit)
         place.addWidget(self.placeButton)
         form = qt.QFormLayout()
         form.addRow(_("Name:"), self.nameEdit)
         form.addRow(_("In folder:"), place)
-        layout = qt.QVBoxLayout()
-        layout.addLayout(form)
-        layout.addWidget(self.hintLabel)
-        layout.addStretch(1)
-        layout.addWidget(self.buttons)
-        self.dialog.setLayout(layout)
-        self.dialog.resize(460, 180)
+        self.layout.addLayout(form)
+        self.hintLabel = self.addText("")
+        self.layout.addStretch(1)
         self.nameEdit.textChanged.connect(self._update)
         self.placeEdit.textChanged.connect(self._update)
         self.placeButton.clicked.connect(self.onPlace)
-        self.buttons.accepted.connect(self.dialog.accept)
-        self.buttons.rejected.connect(self.dialog.reject)
         self._update()
 
     @property
@@ -63,12 +51,6 @@ class NewProjectDialog:
         """The project's own folder."""
         name = "".join("_" if letter in _NOT_IN_FOLDERS else letter for letter in self.projectName).strip(" .")
         return Path(str(self.placeEdit.text).strip()).expanduser() / (name or "project")
-
-    def show(self) -> bool:
-        """Ask; whether the user wants the project."""
-        isWanted = bool(self.dialog.exec())
-        self.dialog.deleteLater()
-        return isWanted
 
     def onPlace(self, clicked: bool = False) -> None:
         """Ask for the folder in which the project's folder is made."""
