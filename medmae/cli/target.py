@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medmae.jobs.target import Target
 
 
-@click.group("target", short_help="The computers that run jobs: add, list, check and remove them.")
+@click.group("target", short_help="The computers that run jobs: add, list, check, clean and remove them.")
 def command() -> None:
     """The computers that run jobs: this one (called local), others over SSH, and Slurm clusters.
 
@@ -143,6 +143,30 @@ def check_command(name: str, fingerprint: str | None, as_json: bool) -> int:
     else:
         click.echo(f"{name} is ready for jobs." if ready else f"{name} is not ready for jobs yet; mend what failed.")
     return DONE if ready else FAILED
+
+
+@command.command("clean", cls=options.Command)
+@click.argument("name")
+@options.as_json
+def clean_command(name: str, as_json: bool) -> None:
+    """Delete images and models on a target that no job there needs any more.
+
+    They stay there when a job is removed, so that another job with the same cases need not send them again. What a job
+    that is still there reads is kept, whatever its state.
+
+    \b
+    Example:
+      medmae target clean gpu-box
+    """
+    from medmae.jobs.cleaning import clean
+    from medmae.jobs.targets import get_target
+
+    cleaned = clean(get_target(name))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(cleaned), indent=1))
+    else:
+        say(f"{cleaned.removed} files ({cleaned.removed_bytes / 2**20:.1f} MiB) on {name} are deleted; jobs there need "
+            f"{cleaned.kept} others ({cleaned.kept_bytes / 2**20:.1f} MiB).")
 
 
 @command.command("remove", cls=options.Command)

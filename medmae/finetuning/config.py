@@ -61,7 +61,8 @@ class FinetuneConfig:
     below the head; `ema` that of the averaged weights, which become the model. `foreground_fraction` of the crops are
     centred on a labelled voxel (of 2-D networks: show a slice that has one). `context`: neighbouring slices on each
     side that a 2-D network sees as further channels. `input_size`: the network's window, (k, j, i) or (rows, columns).
-    `preview`: keep a small picture of one slice of a case in the model, which travels with it.
+    `preview`: keep a small picture of one slice of a case in the model, which travels with it, and in the run folder
+    such pictures of its training.
 
     Classification: `class_balance` lets rare classes count more in the loss ("loss"), come up more often ("draw"), or
     neither ("none"). `slice_pooling` is how a 2-D network makes one answer of the slices of a volume ("mean", "max" or

@@ -142,6 +142,40 @@ def assemble(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return {"files": len(arguments["files"])}
 
 
+def clean(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Delete the blobs that no run folder has a hard link to; nothing else, and nothing behind a link.
+
+    Args:
+        arguments: folder.
+
+    Returns:
+        removed, kept: [number of blobs, bytes] each.
+    """
+    told = _Telling(channel)
+    removed, kept = [0, 0], [0, 0]
+    for blob in _blobs(medmae_folder(arguments) / "data"):
+        facts = blob.stat()
+        counted = removed if facts.st_nlink == 1 else kept
+        counted[0] += 1
+        counted[1] += facts.st_size
+        if counted is removed:
+            blob.unlink()
+        told.report(done=removed[0])
+    return {"removed": removed, "kept": kept}
+
+
+def _blobs(data: Path) -> Iterator[Path]:
+    """All that `blob_path` can have named."""
+    if data.is_symlink():
+        return
+    for folder in data.glob("[0-9a-f][0-9a-f]"):
+        for path in [] if folder.is_symlink() else folder.iterdir():
+            sha256, suffix = path.name[:64], path.name[64:]
+            is_name = SHA256.fullmatch(sha256) and sha256[:2] == folder.name and _SUFFIX.fullmatch(suffix)
+            if is_name and path.is_file() and not path.is_symlink():
+                yield path
+
+
 def list_files(arguments: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Size and SHA-256 of the files below `run` that `wanted` (files and folders in it) names.
 
