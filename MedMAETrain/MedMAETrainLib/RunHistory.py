@@ -68,7 +68,7 @@ class RunHistory:
     curves - By the names in the file: "loss", "lr", "validation_dice", "validation_auc".
     last - The last record, of whatever stage.
     validation - The last record with a score.
-    seconds - Of training, as the run tells them; None: not told yet.
+    offset - Bytes of the file that were taken in.
     """
 
     def __init__(self, file: Path) -> None:
@@ -80,7 +80,7 @@ class RunHistory:
         self.last: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
         self._before = self._seconds = 0.0  # of attempts before a resume, of this one
-        self._offset = 0
+        self.offset = 0
         self._rest = b""
 
     @property
@@ -97,12 +97,12 @@ class RunHistory:
         """Take in what is new, for about `seconds` at most; whether there is more to be read at once."""
         deadline = time.perf_counter() + seconds
         try:
-            if self.file.stat().st_size < self._offset:  # it was written anew
+            if self.file.stat().st_size < self.offset:  # it was written anew
                 self._forget()
             with open(self.file, "rb") as stream:
-                stream.seek(self._offset)
+                stream.seek(self.offset)
                 while block := stream.read(_BYTES_AT_ONCE):
-                    self._offset += len(block)
+                    self.offset += len(block)
                     self._take(block)
                     if time.perf_counter() > deadline:
                         return True

@@ -16,7 +16,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 def showPreview(label: Any, folder: Path | None) -> None:
     """Put the preview of the model in `folder` on a QLabel; without a usable one words in a quiet colour."""
-    pixmap = qt.QPixmap(str(folder / "preview.png")) if folder is not None and _isUsable(
+    pixmap = qt.QPixmap(str(folder / "preview.png")) if folder is not None and isUsablePicture(
         folder / "preview.png") else qt.QPixmap()
     label.clear()
     label.enabled = not pixmap.isNull()
@@ -30,7 +30,8 @@ def showPreview(label: Any, folder: Path | None) -> None:
     label.setPixmap(pixmap)
 
 
-def _isUsable(file: Path) -> bool:
+def isUsablePicture(file: Path) -> bool:
+    """Whether a file is a PNG that is small enough to be unpacked, whoever it comes from."""
     try:
         with open(file, "rb") as stream:
             start = stream.read(24)

@@ -1,0 +1,148 @@
+"""The table of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import qt
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
+from MedMAESegmentLib.Signal import Signal
+from slicer.i18n import tr as _
+
+from MedMAETrainLib.Panel.RunTexts import placeText, startedText, stateText, taskText, timeText, toolTip
+from MedMAETrainLib.RunEntry import RunEntry
+
+NAME, STATE, PROGRESS, STARTED = range(4)
+WIDTHS = {STATE: 92, PROGRESS: 66, STARTED: 76}
+ROW_HEIGHT = 40
+ROWS_AT_ONCE = 20  # that are made before the application may react again
+
+
+class RunTable:
+    """Shows one run a row, and keeps what is selected while rows come, change and go.
+
+    ``selected()`` comes when the user, or the end of a run that was selected, has changed the selection;
+    ``opened(id)`` on a double click. Long lists are filled in little by little.
+    """
+
+    def __init__(self, table: qt.QTableWidget) -> None:
+        self.selected, self.opened = Signal(), Signal()
+        self._table = table
+        self._entries: dict[str, RunEntry] = {}
+        self._rows: list[str] = []  # the ids, from the top
+        self._todo: list[RunEntry] = []
+        self._next = 0  # of those to do
+        table.setColumnCount(4)
+        table.setHorizontalHeaderLabels([_("Run"), _("State"), _("Progress"), _("Started")])
+        header = table.horizontalHeader()
+        header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+        for column, width in WIDTHS.items():
+            header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
+            header.resizeSection(column, width)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._fill)
+        table.itemSelectionChanged.connect(self.selected.emit)
+        table.cellDoubleClicked.connect(lambda row, column: self.opened.emit(self._rows[row]))
+
+    @property
+    def entries(self) -> list[RunEntry]:
+        """The runs, from the top, as far as they are filled in."""
+        return [self._entries[key] for key in self._rows]
+
+    @property
+    def selection(self) -> list[RunEntry]:
+        """The selected runs, from the top."""
+        rows = sorted({index.row() for index in self._table.selectionModel().selectedRows()})
+        return [self._entries[self._rows[row]] for row in rows if row < len(self._rows)]
+
+    def show(self, entries: Sequence[RunEntry]) -> None:
+        """Show these runs, the first at the top."""
+        wanted = {entry.id for entry in entries}
+        for row in range(len(self._rows) - 1, -1, -1):
+            if self._rows[row] not in wanted:
+                self._take(row)
+        self._todo, self._next = list(entries), 0
+        self._fill()
+
+    def select(self, key: str) -> bool:
+        """Select one run, and bring it into view; whether it is there."""
+        while self._timer.isActive() and key not in self._entries:
+            self._fill()
+        if key not in self._entries:
+            return False
+        row = self._rows.index(key)
+        self._table.selectRow(row)
+        self._table.scrollToItem(self._table.item(row, NAME))
+        return True
+
+    def stop(self) -> None:
+        """Fill in nothing more: the table is about to go."""
+        self._timer.stop()
+
+    def _fill(self) -> None:
+        """Go down the list: rows that are right are brought up to date, those that are missing are made."""
+        made = 0
+        while self._next < len(self._todo) and made < ROWS_AT_ONCE:
+            row, entry = self._next, self._todo[self._next]
+            self._next += 1
+            known = self._entries.get(entry.id)
+            if known is not None and self._rows[row] == entry.id:
+                if known != entry:
+                    self._entries[entry.id] = entry
+                    self._fillRow(row, entry)
+                continue
+            wasSelected = known is not None and self._take(self._rows.index(entry.id))
+            made += 1
+            self._table.insertRow(row)
+            self._rows.insert(row, entry.id)
+            self._entries[entry.id] = entry
+            self._fillRow(row, entry)
+            if wasSelected:
+                for column in range(self._table.columnCount):
+                    self._table.item(row, column).setSelected(True)
+        if self._next == len(self._todo):
+            self._timer.stop()
+        elif not self._timer.isActive():
+            self._timer.start()
+
+    def _take(self, row: int) -> bool:
+        """Remove a row; whether it was selected."""
+        wasSelected = self._table.item(row, NAME).isSelected()
+        key = self._rows.pop(row)
+        del self._entries[key]
+        self._table.removeRow(row)
+        return wasSelected
+
+    def _fillRow(self, row: int, entry: RunEntry) -> None:
+        status = entry.status
+        texts = {NAME: f"{entry.name}\n{taskText(entry)}, {placeText(entry)}",
+                 STATE: "\n".join(filter(None, (stateText(status), timeText(status)))),
+                 PROGRESS: "", STARTED: startedText(entry)}
+        tip = asPlainHtml(toolTip(entry))
+        for column, text in texts.items():
+            item = self._table.item(row, column)
+            if item is None:
+                item = qt.QTableWidgetItem()
+                self._table.setItem(row, column, item)
+            item.setText(text)
+            item.setToolTip(tip)
+        self._showBar(row, entry)
+
+    def _showBar(self, row: int, entry: RunEntry) -> None:
+        status, bar = entry.status, self._table.cellWidget(row, PROGRESS)
+        if status.isFinal and status.state != "done" and not status.fraction or status.state in ("waiting", "queued"):
+            if bar is not None:
+                self._table.removeCellWidget(row, PROGRESS)
+            return
+        if bar is None:
+            bar = qt.QProgressBar()
+            bar.setRange(0, 1000)
+            bar.setMaximumHeight(16)
+            bar.setAlignment(qt.Qt.AlignCenter)
+            self._table.setCellWidget(row, PROGRESS, bar)
+        bar.enabled = not status.isFinal
+        bar.setValue(round(1000 * status.fraction))
