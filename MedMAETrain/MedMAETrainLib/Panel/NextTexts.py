@@ -1,0 +1,100 @@
+"""What the page "Next case" says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled
+from slicer.i18n import tr as _
+
+from MedMAETrainLib.PredictionFile import mayPredict
+from MedMAETrainLib.PredictionWork import LoopResult
+from MedMAETrainLib.ProjectCase import ProjectCase
+from MedMAETrainLib.Ranking import Ranking
+
+_MOST_NAMED = 5
+
+
+def strategyName(strategy: str) -> str:
+    """What an order is called in the list."""
+    return {"entropy": _("Where the model is unsure"), "random": _("At random")}[strategy]
+
+
+def strategyText(strategy: str) -> str:
+    """What an order means."""
+    return {"entropy": _("Cases come first whose predictions differ most when the image is mirrored, or are undecided "
+                         "between labels."),
+            "random": _("Every case has the same chance. What any other order has to beat.")}[strategy]
+
+
+def hintText(hasProject: bool, hasCases: bool, hasModel: bool, hasOwnModel: bool, left: int) -> str:
+    """What the user can do first; empty where everything is there."""
+    if not hasProject:
+        return _("Create or open a project first.")
+    if not hasCases:
+        return _("The project has no images yet. Add some in the tab Cases.")
+    if not left:
+        return _("Nothing is left to annotate: every case for training is annotated. Add images in the tab Cases to go "
+                 "on.")
+    if not hasModel:
+        return _("There is no model yet that could draw on the other {count} cases. Annotate some cases in the tab "
+                 "Cases, press Train in the tab Train, and come back when the model is ready.").format(count=left)
+    if not hasOwnModel:
+        return _("The project has no model of its own yet: train one, or let another model begin whose labels have the "
+                 "same names.")
+    return ""
+
+
+def stateText(case: ProjectCase) -> str:
+    """How far a case is that is not annotated yet."""
+    if case.state == "predicted":
+        return _("predicted")
+    return _("not annotated") if mayPredict(case) else _("partly drawn")
+
+
+def caseName(case: ProjectCase) -> str:
+    """What the user knows a case by."""
+    return case.source.name or case.id
+
+
+def rankingText(ranking: Ranking) -> str:
+    """Who made an order, and when."""
+    try:
+        made = datetime.fromisoformat(ranking.created).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        made = ranking.created
+    return _("Order by {model}, {strategy}, {date}.").format(
+        model=ranking.model, strategy=strategyName(ranking.strategy).lower(), date=made)
+
+
+def staleText(ranking: Ranking) -> str:
+    """Why an order is out of date; empty where it is not."""
+    return " ".join([*ranking.stale, _("Predict and rank again.")]) if ranking.stale else ""
+
+
+def endText(job: FollowedJob, result: LoopResult) -> str:
+    """How predicting and ranking has ended. What is done is kept in any case."""
+    count = len(result.done)
+    if isinstance(job.error, RunCancelled):
+        parts = [_("Cancelled; {count} cases were done and are kept. Press again to go on with the rest.").format(
+            count=count)]
+    elif job.error is not None:
+        parts = [str(job.error)]
+        if count:
+            parts.append(_("{count} cases were done before and are kept.").format(count=count))
+    else:
+        parts = [_("Done: {count} cases.").format(count=count)]
+    parts += result.notes
+    if result.leftAlone:
+        parts.append(_("{count} cases were annotated or removed meanwhile and are left alone.").format(
+            count=len(result.leftAlone)))
+    lines = [_("{case} failed: {reason}").format(case=case, reason=reason)
+             for case, reason in result.failed[:_MOST_NAMED]]
+    if len(result.failed) > _MOST_NAMED:
+        lines.append(_("{count} more failed.").format(count=len(result.failed) - _MOST_NAMED))
+    return "\n".join([" ".join(parts), *(lines if job.error is None else [])])
+
+
+def shortened(text: str, most: int = 30) -> str:
+    """A name that may be long, for a button."""
+    return text if len(text) <= most else f"{text[:most // 2]}…{text[-(most // 2 - 1):]}"
