@@ -2,7 +2,8 @@
 #   make demo     both methods, end to end, on synthetic cases; writes demo/report.html
 #   make test     the tests that CI runs
 # Variables: PYTHON (the interpreter .venv is made from), TORCH_INDEX (a package index for torch alone, for example
-# https://download.pytorch.org/whl/cpu for the small CPU build), PYTEST_ARGS (passed on to pytest).
+# https://download.pytorch.org/whl/cpu for the small CPU build), PYTEST_ARGS (passed on to pytest), WORKERS (how many
+# tests run beside each other, where they may).
 
 PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.13 python3,$(if $(shell $(name) -c "import sys; print(sys.version_info >= (3, 11) or '')" 2>/dev/null),$(name))))
 TORCH_INDEX ?=
@@ -22,7 +23,9 @@ JOBS_PROGRAMS := ssh sshd slurmctld slurmd munged mungekey rsync ip ps
 JOBS_PACKAGES := openssh-client openssh-server slurm-wlm munge rsync iproute2 procps
 
 # Tiny networks do not profit from many threads, and a crowded machine suffers from them.
-export OMP_NUM_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+CORES := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+export OMP_NUM_THREADS ?= $(CORES)
+WORKERS ?= $(CORES)
 
 .PHONY: help venv system system-jobs demo test test-all bench lint clean
 .DEFAULT_GOAL := help
@@ -79,11 +82,21 @@ system-jobs:  ## sshd, Slurm and rsync for the tests of jobs (Debian, Ubuntu; in
 demo: venv  ## pretrain, finetune and segment synthetic cases with both methods; writes demo/report.html
 	@$(BIN)/medmae demo --out demo
 
+# First the tests that may run beside others, then the rest one by one, whatever the first have said. A phase without a
+# test (5) is no fault where PYTEST_ARGS has chosen some and the other phase has had them: $(call run_tests,options)
+define run_tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --phase=together \
+	  -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(1); together=$$?; \
+	$(BIN)/python -m pytest --phase=alone $(1); alone=$$?; \
+	case "$$together $$alone" in "0 0"$(if $(strip $(PYTEST_ARGS)),|"0 5"|"5 0")) exit 0;; esac; \
+	echo "The tests side by side ended with $$together, those alone with $$alone (0: passed, 5: there were none)."; exit 1
+endef
+
 test: venv system-jobs  ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	@$(call run_tests,-m "not slow and not gpu" $(PYTEST_ARGS))
 
 test-all: venv system-jobs  ## all tests that this machine can run
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(call run_tests,$(PYTEST_ARGS))
 
 bench: venv  ## speed, measured side by side with the peers on this machine
 	@$(PIP) install -c constraints.txt -e '.[bench]'

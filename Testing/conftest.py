@@ -1,4 +1,4 @@
-"""What holds for every test: a home of its own, no display, repeatable examples, and no silent skips on CI."""
+"""What holds for every test: a home of its own, no display, repeatable examples, no silent skips on CI, two phases."""
 
 from __future__ import annotations
 
@@ -19,6 +19,31 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ON_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 MAY_SKIP_ON_CI = ("gpu", "slicer_source")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE_OTHERS = Path(__file__).resolve().parent / "unit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The two halves of `make test`."""
+    parser.addoption("--phase", choices=("together", "alone"),
+                     help="only tests that may run beside others, or only those that may not; without it, all")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What lies outside of unit is not even imported for the tests that run beside others."""
+    is_outside = collection_path.parent == BESIDE_OTHERS.parent and collection_path.is_dir()
+    return True if config.getoption("phase") == "together" and is_outside and collection_path != BESIDE_OTHERS else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of the other phase."""
+    if config.getoption("phase"):
+        others = [item for item in items if _is_alone(item) != (config.getoption("phase") == "alone")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None or BESIDE_OTHERS not in item.path.parents
 
 
 def pytest_configure(config: pytest.Config) -> None:

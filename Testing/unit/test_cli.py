@@ -65,6 +65,7 @@ def test_every_command_explains_itself_with_examples(name: str, capsys: pytest.C
     assert ("--target" in text) == (name in RUNS_ELSEWHERE)
 
 
+@pytest.mark.alone
 def test_help_needs_no_torch_and_is_quick() -> None:
     code = "import sys; from medmae.cli.app import run; run(['--help']); " \
            "heavy = {'torch', 'monai', 'SimpleITK', 'scipy'} & set(sys.modules); assert not heavy, heavy"
@@ -161,6 +162,7 @@ def test_a_folder_that_cannot_be_written_is_one_message_and_no_fault_of_medmae(
     assert "Traceback" in (medmae_home / "last-error.txt").read_text()
 
 
+@pytest.mark.alone
 def test_ctrl_c_stops_gracefully_and_resume_continues(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:
     def stop_half_way(folder: RunFolder) -> None:
@@ -186,6 +188,7 @@ def _ctrl_c_reaches_the_process() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_ctrl_c_reaches_the_process")
 def test_a_second_ctrl_c_ends_at_once_and_the_run_can_be_resumed(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], pretrain_does: Callable[..., None]) -> None:

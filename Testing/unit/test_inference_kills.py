@@ -18,6 +18,8 @@ from test_inference_faults import files_of, save, scan
 from medmae.cli.app import run
 from medmae.volumes import read_image, read_label
 
+pytestmark = pytest.mark.alone
+
 
 def start(batch: Batch, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "medmae.cli", "segment", "--model", str(batch.model), "--images",

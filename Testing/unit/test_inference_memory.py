@@ -21,6 +21,8 @@ from medmae.inference.memory import (
     return_freed_memory,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("text, size", [
     ("4GB", 4 * 10**9), ("3.5 gb", 3_500_000_000), ("800MB", 800 * 10**6), ("2GiB", 2 * 2**30), ("1.5 MiB", 3 * 2**19),

@@ -225,6 +225,7 @@ class Slow(nn.Module):
         return torch.cat([images] * 3, 1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_stop_is_obeyed_within_a_forward_pass(dims):
     network = Slow()

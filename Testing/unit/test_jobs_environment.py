@@ -23,6 +23,8 @@ from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
 from medmae.jobs.transport import connect
 
+pytestmark = pytest.mark.alone
+
 
 def silent(stage: str, done: int, total: int) -> None:
     """Take no reports."""

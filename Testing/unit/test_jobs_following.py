@@ -248,6 +248,7 @@ def test_a_target_that_does_not_answer_changes_nothing_and_says_since_when(tmp_p
     assert follow(back).state == "running"
 
 
+@pytest.mark.alone
 def test_a_silent_target_does_not_hold_up_the_list(tmp_path: Path) -> None:
     job, run = a_job(tmp_path)
     silent = [a_job(tmp_path, preamble=("sleep 30",))[0], a_job(tmp_path, preamble=("sleep 31",))[0]]

@@ -21,6 +21,8 @@ from medmae.jobs.there.processes import processes_of
 from medmae.jobs.there.serving import Channel
 from medmae.run_folder import RunFolder
 
+pytestmark = pytest.mark.alone
+
 CHANNEL = Channel(io.BytesIO(), io.BytesIO())
 RUN = """
 import sys, time

@@ -25,6 +25,8 @@ from medmae.jobs.target import Target
 from medmae.jobs.there.processes import note_launched, processes_of, start_detached
 from medmae.run_folder import RunFolder
 
+pytestmark = pytest.mark.alone
+
 LOCAL = Target("local", gpus=0)
 BAD = {"dataset": "/no/such/dataset.json", "model": "/no/such/model", "split": "test"}
 

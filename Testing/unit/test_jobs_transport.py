@@ -104,7 +104,7 @@ def nothing_left() -> Iterator[None]:
     assert _children() <= processes
 
 
-pytestmark = pytest.mark.usefixtures("operations", "nothing_left")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("operations", "nothing_left")]
 
 
 def _children() -> set[str]:

@@ -23,6 +23,8 @@ from medmae.volumes import Geometry, Volume, read_label
 from medmae.worker.client import WorkerClient, WorkerError
 from medmae.worker.model_store import ModelStore
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):

@@ -16,6 +16,8 @@ from worker_helpers import AFFINE, Conversation, descendants, gone_within, is_al
 from medmae.worker.child import environment_of_worker
 from medmae.worker.client import WorkerClient, WorkerError
 
+pytestmark = pytest.mark.alone
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # Starts a worker, lets it work where a model is given, and has a bystander hold the write end of the worker's input.
