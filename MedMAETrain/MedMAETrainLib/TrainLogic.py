@@ -181,8 +181,6 @@ class TrainLogic(LoopLogic, RunLogic):
             plan.write(data, report)
             inBackground(lambda: plan.check(data))
             writeRequest(run.path, request)
-            if isinstance(source, Project):
-                noteRun(source, run, plan.task, encoder)
             report(0.0, _("Starting"))
 
         if where is None:
@@ -190,6 +188,8 @@ class TrainLogic(LoopLogic, RunLogic):
         else:
             job = _submitThere(plan, prepare, where, request.name)
         self._follow(job)
+        if isinstance(source, Project):
+            noteRun(source, job.run, plan.task, encoder)
         job.progressed.connect(report)
         return job.wait() if waitForCompletion else job
 
