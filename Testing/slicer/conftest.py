@@ -20,6 +20,18 @@ from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
     result_file,
 )
 from stand_in_fixtures import base_python, base_python_of  # noqa: F401 - found by their names
+from train_fixtures import (  # noqa: F401
+    add_case,
+    answers,
+    cases,
+    chooser,
+    livers,
+    panel_parent,
+    picture,
+    said,
+    train_logic,
+    user_settings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in (ROOT / "MedMAESegment", ROOT / "MedMAETrain"):

@@ -19,6 +19,7 @@ class FormDialog:
         self.buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
         self.okButton = self.buttons.button(qt.QDialogButtonBox.Ok)
         self.okButton.text = accept or _("OK")
+        self.okButton.setDefault(True)
         self.buttons.accepted.connect(self.dialog.accept)
         self.buttons.rejected.connect(self.dialog.reject)
         outer = qt.QVBoxLayout()
