@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from medmae.run_folder import process_start
 
 SECONDS_AGO = 600
 
@@ -88,14 +89,14 @@ class Runs:
         return run
 
 
-@pytest.fixture
-def runs(home):
+@pytest.fixture(name="runs")
+def runs_fixture(home):
     """Runs in a folder of their own."""
     return Runs()
 
 
-@pytest.fixture
-def page(qt_application, runs, scene, monkeypatch):
+@pytest.fixture(name="page")
+def page_fixture(qt_application, runs, scene, monkeypatch):
     """The page in a widget of the panel's width, with the real logic; `page.project` is the project that is open."""
     import qt
     import slicer
@@ -137,6 +138,21 @@ def _display(page, qt):
     return display
 
 
+@pytest.fixture(name="project")
+def project_fixture(page, tmp_path, make_volume):
+    """An open project with two cases."""
+    project = page.logic.createProject(tmp_path / "project", "Livers")
+    for number in range(2):
+        project.addCase(make_volume((6 + number, 8, 10), name=f"CT of <b>{number}</b>"))
+    page.current["project"] = project
+    return project
+
+
+def alive(run, state="running", **more):
+    """Say in a run's folder that this process computes it."""
+    run.write_state(state=state, pid_start=process_start(os.getpid()), **more)
+
+
 def settle(page, qt_application, turns=200):
     """Bring the page up to date, and let it read and show all."""
     page.update()
@@ -156,7 +172,7 @@ def select(page, qt_application, *names):
             for column in range(4):
                 page.ui.runsTable.item(row, column).setSelected(True)
     settle(page, qt_application)
-    assert sorted(entry.name for entry in page.table.selection) == sorted(names)
+    assert {entry.name for entry in page.table.selection} == set(names)
 
 
 def write_samples(run, steps, wide=512):
@@ -171,8 +187,3 @@ def write_samples(run, steps, wide=512):
             painter.fillRect(part * wide // 3, 0, wide // 3, wide // 3, qt.QColor(grey, grey, min(grey + step, 255)))
             painter.end()
         image.save(str(run.sample_file(step)))
-
-
-def write_json_file(path, data):
-    path.write_text(json.dumps(data))
-    os.utime(path)

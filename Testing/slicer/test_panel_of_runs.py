@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import json
 
 import pytest
-from panel_fixtures import until
-from run_fixtures import page, runs, select, settle, write_samples  # noqa: F401 - fixtures are found by their names
-
-from medmae.run_folder import process_start
+from panel_fixtures import FAKE_ENGINE, until
+from run_fixtures import (  # noqa: F401 - fixtures are found by their names
+    alive,
+    page_fixture,
+    project_fixture,
+    runs_fixture,
+    select,
+    settle,
+)
 
 
 def rows(page):
@@ -20,11 +25,6 @@ def names(page):
     return [text.split("\n")[0] for text, *_others in rows(page)]
 
 
-def alive(run, state="running", **more):
-    """As a run of this process writes it."""
-    run.write_state(state=state, pid_start=process_start(os.getpid()), **more)
-
-
 def test_runs_are_listed_with_the_newest_first(page, runs, qt_application):
     runs.add("first", "done")
     runs.add("second", "failed", kind="pretrain", reason="The disk is full.")
@@ -33,17 +33,17 @@ def test_runs_are_listed_with_the_newest_first(page, runs, qt_application):
     settle(page, qt_application)
     assert names(page) == ["third", "second", "first"]
     assert [text.split("\n")[1] for text, *_others in rows(page)] == [
-        "Segmentation, this computer", "Pretraining, this computer", "Segmentation, this computer"]
+        "Segmentation", "Pretraining", "Segmentation"]
     assert [state for _name, state, *_others in rows(page)] == ["Running\n15 s left", "Failed", "Done"]
-    bars = [page.ui.runsTable.cellWidget(row, 2) for row in range(3)]
-    assert [bar and bar.value for bar in bars] == [250, 1000, 1000]
+    assert [page.table.bars[entry.id].value for entry in page.table.entries] == [250, 1000, 1000]
 
 
 def test_without_runs_the_page_says_how_to_start_one(page, qt_application):
     settle(page, qt_application)
     assert page.ui.runsEmptyLabel.isVisible() and "tab Train" in page.ui.runsEmptyLabel.text
     assert not page.ui.runDetails.isVisible()
-    assert not any(page.ui.__dict__[name].enabled for name in vars(page.ui) if name.endswith("Button"))
+    buttons = [widget for name, widget in vars(page.ui).items() if name.endswith("Button")]
+    assert len(buttons) == 9 and not any(button.isVisible() and button.enabled for button in buttons)
 
 
 def test_the_selection_stays_while_rows_come_change_and_go(page, runs, qt_application):
@@ -60,7 +60,7 @@ def test_the_selection_stays_while_rows_come_change_and_go(page, runs, qt_applic
     assert names(page) == ["fourth", "second", "first"]
     assert [entry.name for entry in page.table.selection] == ["second"]
     assert "Step 20 of 40, about 10 s left" in page.ui.runStatusLabel.text
-    assert page.ui.runsTable.cellWidget(1, 2).value == 500
+    assert page.table.bars[kept.path.name].value == 500
 
 
 def test_a_row_that_moves_stays_selected(page, runs, qt_application):
@@ -73,15 +73,6 @@ def test_a_row_that_moves_stays_selected(page, runs, qt_application):
     page.table.show([replace(entries[-1], started="2100-01-01T00:00:00+00:00"), *entries[:-1]])
     assert names(page) == ["first", "third", "second"]
     assert [entry.name for entry in page.table.selection] == ["first"]
-
-
-@pytest.fixture
-def project(page, tmp_path, make_volume):
-    project = page.logic.createProject(tmp_path / "project", "Livers")
-    for number in range(2):
-        project.addCase(make_volume((6 + number, 8, 10), name=f"CT of <b>{number}</b>"))
-    page.current["project"] = project
-    return project
 
 
 def test_runs_of_other_projects_are_left_out_unless_wanted(page, runs, project, qt_application):
@@ -126,11 +117,7 @@ def test_what_can_be_done_depends_on_the_state(page, runs, qt_application, state
 
 
 def test_an_interrupted_run_can_be_resumed_and_says_what_has_happened(page, runs, qt_application):
-    runs.add("liver", "running", steps=20).write_state(pid=2**22 - 1, pid_start=1.0)
-    import json
-
-    from medmae.home import runs_folder
-    file = runs_folder() / "finetune-0001" / "state.json"
+    file = runs.add("liver", "running", steps=20).state_file
     file.write_text(json.dumps({**json.loads(file.read_text()), "pid": 2**22 - 1, "pid_start": 1.0}))
     select(page, qt_application, "liver")
     assert rows(page)[0][1] == "Interrupted" and page.ui.runResumeButton.enabled
@@ -160,8 +147,6 @@ def test_stop_asks_every_selected_run_that_is_under_way_to_end(page, runs, qt_ap
 
 
 def test_resume_starts_the_engine_again(page, runs, qt_application, engine):
-    from panel_fixtures import FAKE_ENGINE
-
     engine("progress", "work=20")
     page.logic.engineCommand = FAKE_ENGINE
     run = runs.add("liver", "stopped", steps=20)
@@ -183,8 +168,6 @@ def test_what_cannot_be_started_is_told(page, runs, qt_application):
 
 
 def test_a_run_in_the_queue_can_be_started_now_or_removed(page, runs, qt_application, engine):
-    from panel_fixtures import FAKE_ENGINE
-
     engine("work=20")
     page.logic.engineCommand = FAKE_ENGINE
     runs.add("waits", "queued", steps=0, waits=True)
@@ -216,8 +199,6 @@ def test_removing_asks_first_and_keeps_what_is_not_confirmed(page, runs, qt_appl
 
 
 def test_a_run_under_way_is_ended_before_it_is_removed(page, runs, qt_application, engine):
-    from panel_fixtures import FAKE_ENGINE
-
     engine("progress", "work=20")
     page.logic.engineCommand = FAKE_ENGINE
     run = runs.add("liver", "stopped", steps=20)
@@ -287,46 +268,3 @@ def test_a_computer_that_does_not_answer_is_named_with_when_it_was_seen(page, ru
     assert rows(page)[0][1] == "Not reachable"
     text = page.ui.runStatusLabel.text
     assert "gpu-box does not answer; the run goes on there." in text and "Last seen 20" in text
-
-
-def test_pictures_show_the_newest_until_an_earlier_one_is_chosen(page, runs, qt_application):
-    run = runs.add("liver", "running")
-    alive(run)
-    select(page, qt_application, "liver")
-    assert not page.ui.runPicturesWidget.isVisible()
-    write_samples(run, [1, 10])
-    settle(page, qt_application)
-    assert page.ui.runPictureStepLabel.text == "Step 10"
-    captions = [page.ui.runPictureFirstLabel, page.ui.runPictureSecondLabel, page.ui.runPictureThirdLabel]
-    assert [label.text for label in captions] == ["Image", "Reference", "Prediction"]
-    write_samples(run, [20])
-    settle(page, qt_application)
-    assert page.ui.runPictureStepLabel.text == "Step 20"
-    page.ui.runPictureSlider.setValue(0)
-    assert page.ui.runPictureStepLabel.text == "Step 1" and not page.ui.runPictureLabel.pixmap.isNull()
-    write_samples(run, [30])
-    settle(page, qt_application)
-    assert (page.ui.runPictureStepLabel.text, page.ui.runPictureSlider.maximum) == ("Step 1", 3)
-    page.ui.runPictureSlider.setValue(3)
-    write_samples(run, [40])
-    settle(page, qt_application)
-    assert page.ui.runPictureStepLabel.text == "Step 40"
-
-
-def test_pictures_of_pretraining_have_their_own_captions_and_strange_files_are_refused(page, runs, qt_application):
-    run = runs.add("encoder", kind="pretrain", score=None)
-    write_samples(run, [5])
-    (run.samples / "step-000009.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 8 + b"\xff" * 8)
-    (run.samples / "step-x.png").write_bytes(b"")
-    select(page, qt_application, "encoder")
-    assert page.ui.runPictureThirdLabel.text == "Reconstruction"
-    assert (page.ui.runPictureStepLabel.text, page.ui.runPictureLabel.text) == (
-        "Step 9", "This picture cannot be shown.")
-    page.ui.runPictureSlider.setValue(0)
-    assert page.ui.runPictureLabel.text == ""
-
-
-def test_score_and_loss_are_told_in_a_line(page, runs, qt_application):
-    runs.add("liver", "done")
-    select(page, qt_application, "liver")
-    assert page.ui.runScoreLabel.text == "Dice 0.81 at step 40\nLoss 0.309, 1.21 at the beginning"

@@ -32,13 +32,18 @@ class RunComparison:
         self.table.setRowCount(len(rows))
         self.table.setVerticalHeaderLabels([title for title, _values in rows])
         self.table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        self.table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        header = self.table.horizontalHeader()
+        header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
+        header.setTextElideMode(qt.Qt.ElideRight)
+        header.setHighlightSections(False)
+        header.setSectionResizeMode(qt.QHeaderView.Stretch)
+        for column, name in enumerate(names):
+            self.table.horizontalHeaderItem(column).setToolTip(asPlainHtml(name))
         for row, (_title, values) in enumerate(rows):
             for column, value in enumerate(values):
                 item = qt.QTableWidgetItem(value)
                 item.setToolTip(asPlainHtml(value))
                 self.table.setItem(row, column, item)
-        self.table.resizeRowsToContents()
         self.closeButton = qt.QPushButton(_("Close"))
         self.closeButton.clicked.connect(self.onClose)
         buttons = qt.QHBoxLayout()
@@ -48,10 +53,13 @@ class RunComparison:
         layout.addWidget(self.table)
         layout.addLayout(buttons)
         self.dialog.setLayout(layout)
+        self.closeButton.setDefault(True)
+        self.closeButton.setFocus()
 
     def show(self) -> None:
         """Open the dialog."""
         self.dialog.show()
+        self.table.resizeRowsToContents()  # whose widths are known now
 
     def onClose(self, clicked: bool = False) -> None:
         """Close the dialog."""
@@ -66,8 +74,7 @@ def comparedRows(entries: Sequence[RunEntry], histories: Sequence[RunHistory], s
         (_("Started"), [startedText(entry).replace("\n", " ") for entry in entries]),
         (_("Computed on"), [placeText(entry) for entry in entries]),
         (_("Time"), ["" if one.seconds is None else duration(one.seconds) for one in histories]),
-        (_("Loss"), [lossText(one) for one in histories]),
-        (_("While training"), [scoreText(one) for one in histories]),
+        (_("While training"), ["\n".join(filter(None, (scoreText(one), lossText(one)))) for one in histories]),
         (_("Result"), [summaryText(one) if one is not None else "" for one in scores]),
     ]
     rows = [(title, values) for title, values in rows if any(values)]

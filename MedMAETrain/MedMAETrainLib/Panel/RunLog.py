@@ -44,6 +44,7 @@ class RunLog:
         layout.addWidget(self.text)
         layout.addLayout(buttons)
         self.dialog.setLayout(layout)
+        self.closeButton.setDefault(True)
         self._timer = qt.QTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self.update)

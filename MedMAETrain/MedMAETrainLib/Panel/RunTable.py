@@ -9,11 +9,11 @@ from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
-from MedMAETrainLib.Panel.RunTexts import placeText, startedText, stateText, taskText, timeText, toolTip
+from MedMAETrainLib.Panel.RunTexts import kindText, startedText, stateText, timeText, toolTip
 from MedMAETrainLib.RunEntry import RunEntry
 
 NAME, STATE, PROGRESS, STARTED = range(4)
-WIDTHS = {STATE: 92, PROGRESS: 66, STARTED: 76}
+WIDTHS = {STATE: 88, PROGRESS: 62, STARTED: 56}
 ROW_HEIGHT = 40
 ROWS_AT_ONCE = 20  # that are made before the application may react again
 
@@ -32,10 +32,12 @@ class RunTable:
         self._rows: list[str] = []  # the ids, from the top
         self._todo: list[RunEntry] = []
         self._next = 0  # of those to do
+        self.bars: dict[str, qt.QProgressBar] = {}
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Run"), _("State"), _("Progress"), _("Started")])
         header = table.horizontalHeader()
         header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
+        header.setHighlightSections(False)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
         for column, width in WIDTHS.items():
             header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
@@ -114,12 +116,13 @@ class RunTable:
         wasSelected = self._table.item(row, NAME).isSelected()
         key = self._rows.pop(row)
         del self._entries[key]
+        self.bars.pop(key, None)
         self._table.removeRow(row)
         return wasSelected
 
     def _fillRow(self, row: int, entry: RunEntry) -> None:
         status = entry.status
-        texts = {NAME: f"{entry.name}\n{taskText(entry)}, {placeText(entry)}",
+        texts = {NAME: f"{entry.name}\n{kindText(entry)}",
                  STATE: "\n".join(filter(None, (stateText(status), timeText(status)))),
                  PROGRESS: "", STARTED: startedText(entry)}
         tip = asPlainHtml(toolTip(entry))
@@ -133,16 +136,22 @@ class RunTable:
         self._showBar(row, entry)
 
     def _showBar(self, row: int, entry: RunEntry) -> None:
-        status, bar = entry.status, self._table.cellWidget(row, PROGRESS)
-        if status.isFinal and status.state != "done" and not status.fraction or status.state in ("waiting", "queued"):
+        status, bar = entry.status, self.bars.get(entry.id)
+        if not status.fraction and status.state != "running":
             if bar is not None:
                 self._table.removeCellWidget(row, PROGRESS)
+                del self.bars[entry.id]
             return
         if bar is None:
-            bar = qt.QProgressBar()
+            bar = self.bars[entry.id] = qt.QProgressBar()
             bar.setRange(0, 1000)
-            bar.setMaximumHeight(16)
+            bar.setFixedHeight(16)
             bar.setAlignment(qt.Qt.AlignCenter)
-            self._table.setCellWidget(row, PROGRESS, bar)
+            around = qt.QWidget()  # which keeps it in the middle of the row
+            layout = qt.QVBoxLayout()
+            layout.setContentsMargins(3, 0, 3, 0)
+            layout.addWidget(bar)
+            around.setLayout(layout)
+            self._table.setCellWidget(row, PROGRESS, around)
         bar.enabled = not status.isFinal
         bar.setValue(round(1000 * status.fraction))

@@ -24,6 +24,11 @@ def placeText(entry: RunEntry) -> str:
     return f"{place}, {entry.status.device}" if entry.status.device else place
 
 
+def kindText(entry: RunEntry) -> str:
+    """What a run does and where, as short as can be: this computer is where nothing else is said."""
+    return ", ".join(filter(None, (taskText(entry), entry.target, entry.status.device)))
+
+
 def stateText(status: RunStatus) -> str:
     """The state in a word or two."""
     return {"waiting": _("Waiting"), "submitting": _("Uploading"), "queued": _("Queued"), "running": _("Running"),
@@ -39,14 +44,15 @@ def timeText(status: RunStatus) -> str:
 
 
 def startedText(entry: RunEntry, now: datetime | None = None) -> str:
-    """When a run was started, in two short lines: ``today`` or the date, and the time."""
+    """When a run was started, in two short lines: ``today`` or the day, and the time or the year."""
     try:
         started = datetime.fromisoformat(entry.started).astimezone()
     except (ValueError, OverflowError, OSError):  # damaged, or a year that has no local time
         return _("not known")
-    today = (now or datetime.now()).astimezone().date()
-    day = _("today") if started.date() == today else started.strftime("%Y-%m-%d")
-    return f"{day}\n{started:%H:%M}"
+    current = (now or datetime.now()).astimezone()
+    if started.date() == current.date():
+        return _("today") + f"\n{started:%H:%M}"
+    return f"{started:%d %b}\n" + (f"{started:%H:%M}" if started.year == current.year else f"{started:%Y}")
 
 
 def stepText(status: RunStatus) -> str:
