@@ -25,6 +25,7 @@ RESUMABLE = ("stopped", "failed", "interrupted")
 _TELLING = ("spec.json", "state.json", REQUEST_FILE, JOB_FILE, submission.RECORD, following.RECORD, WAITING_MARK,
             "checkpoints")
 _LARGEST_DATASET = 1 << 20  # bytes that are read only to tell what a run of the command line learns
+TRIAL_MARK = "trial"  # a file in the mirror of a job that only measures a run; it is removed soon
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +68,8 @@ def isAbandoned(folder: Path) -> bool:
 def _folders() -> Iterator[Path]:
     if runs_folder().is_dir():
         yield from (folder for folder in runs_folder().iterdir()
-                    if not folder.name.startswith(".") and (folder / "spec.json").is_file() and not isAbandoned(folder))
+                    if not folder.name.startswith(".") and (folder / "spec.json").is_file()
+                    and not (folder / TRIAL_MARK).exists() and not isAbandoned(folder))
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

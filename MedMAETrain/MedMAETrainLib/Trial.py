@@ -103,8 +103,6 @@ class Trial(FollowedJob):
     def _look(self) -> None:
         assert self._run is not None
         hasEnded = self._run.poll()
-        if self._target is None:
-            self._meter.look(self._run.run)  # type: ignore[union-attr]
         if hasEnded and self._run.error is not None:
             self._fail(self._run.error)
         elif self._meter.isEnough or hasEnded:

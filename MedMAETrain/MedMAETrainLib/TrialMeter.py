@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from medmae.errors import BadInput
-from medmae.run_folder import RunFolder
 
 FEW_STEPS, FEW_SECONDS = 4, 4.0  # that many steps which take that long together tell enough
 MANY_STEPS, LONG_SECONDS = 24, 45.0  # or so many, or so long
@@ -67,13 +62,6 @@ class TrialMeter:
                 self._first = record
                 self._startUp = now - self._began
             self._last = record
-
-    def look(self, run: RunFolder) -> None:
-        """Look at the memory of the run's process, where the system tells and its records do not."""
-        with contextlib.suppress(OSError, BadInput, ValueError):  # it is only beginning, or has just ended
-            status = Path(f"/proc/{run.state()['pid']}/status").read_text()
-            peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-            self._memory = max(self._memory, int(peak.split()[1]) * 1024)
 
     @property
     def isEnough(self) -> bool:

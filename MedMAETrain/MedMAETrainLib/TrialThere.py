@@ -17,9 +17,9 @@ from medmae.jobs.following import Status, follow
 from medmae.jobs.submission import submit
 from medmae.jobs.targets import get_target
 from medmae.run_folder import Kind, RunFolder
+from MedMAETrainLib.RunListing import TRIAL_MARK
 
 LOOK_EVERY_SECONDS = 1.0
-TRIAL_MARK = "trial"  # a file in the mirror: the list of runs leaves it out
 
 
 class TrialThere(RunJob):

@@ -20,6 +20,7 @@ from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
     result_file,
 )
 from stand_in_fixtures import base_python, base_python_of  # noqa: F401 - found by their names
+from starting_fixtures import small_project, starting_logic, train_page  # noqa: F401 - found by their names
 from train_fixtures import (  # noqa: F401
     add_case,
     answers,
