@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from MedMAETrainLib.Curves import COLORS, Chart, Line, Table
 from MedMAETrainLib.LearningCurve import CurvePoint, LearningCurve
+from MedMAETrainLib.Panel.NextTable import ROW_HEIGHT, fitHeight
 from MedMAETrainLib.Project import Project
 
 LOOK_EVERY_MS = 50
@@ -45,7 +46,8 @@ class NextCurve:
             header.setSectionResizeMode(column, qt.QHeaderView.Fixed)
             header.resizeSection(column, width)
         table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(22)
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        table.visible = False
         ui.nextChartButton.clicked.connect(self.onChart)
 
     @property
@@ -98,6 +100,7 @@ class NextCurve:
                 if column in (1, 2):
                     item.setTextAlignment(_NUMBER)
                 table.setItem(row, column, item)
+        fitHeight(table, len(curve.points))
         table.visible = bool(curve.points)
         ui.nextChartButton.enabled = bool(curve.points)
 

@@ -52,6 +52,7 @@ class NextPage:
         self._problem = ""  # with the order that the project remembers
         self._open: OpenCase | None = None
         self._models: list[str] = []
+        self._newest: str | None = None  # of the project's own
         self._widget = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(self._widget)
         self.ui = slicer.util.childWidgetVariables(self._widget)
@@ -146,10 +147,8 @@ class NextPage:
 
     def onFinetune(self, clicked: bool = False) -> None:
         """Train again, from the newest model on."""
-        project = self._project()
-        model = None if project is None else self._logic.newestModel(project)
-        if model is not None:
-            self.finetuneFrom.emit(model)
+        if self._newest is not None:
+            self.finetuneFrom.emit(self._newest)
 
     def _connect(self) -> None:
         ui = self.ui
@@ -199,7 +198,7 @@ class NextPage:
     def _onFinished(self, job: Any) -> None:
         if job is self._job:
             self._job = None
-            self._say(endText(job, job.work.result))
+            self._say(endText(job, job.work.result, len(job.work.cases)))
             self._refresh()
 
     def _refresh(self) -> None:
@@ -212,12 +211,13 @@ class NextPage:
         if project is None:
             self._hint(hintText(False, False, False, False, 0))
             return
+        self._newest = self._logic.newestModel(project)
         self._listModels(project)
         self._readRanking(project)
         self._open = openCaseOf(project)
         left = len(candidates(project))
         self._hint(hintText(True, bool(project.cases), bool(self._models),
-                            self._logic.newestModel(project) is not None, left))
+                            self._newest is not None, left))
         self._showRanking(left)
         self._updateButtons()
         self._showCurve(project)
@@ -239,12 +239,12 @@ class NextPage:
         models = self._logic.loopModels(project)
         if models == self._models:
             return
-        box, chosen, newest = self.ui.nextModelComboBox, self._model(), self._logic.newestModel(project)
+        box, chosen = self.ui.nextModelComboBox, self._model()
         wasNewest = box.currentIndex <= 0  # a newer model takes the place of the newest one
         self._models = models
         wasBlocked = box.blockSignals(True)
         box.clear()
-        box.addItems([_("{model} (newest of the project)").format(model=name) if name == newest else name
+        box.addItems([_("{model} (newest of the project)").format(model=name) if name == self._newest else name
                       for name in models])
         box.setCurrentIndex(models.index(chosen) if chosen in models and not wasNewest else 0)
         box.blockSignals(wasBlocked)
@@ -308,7 +308,7 @@ class NextPage:
             button.toolTip = _("Save what is drawn on it in the Segment Editor; training learns from it from now on.")
 
     def _updateFinetune(self, project: Project) -> None:
-        button, newest = self.ui.nextFinetuneButton, self._logic.newestModel(project)
+        button, newest = self.ui.nextFinetuneButton, self._newest
         button.enabled = newest is not None
         if newest is None:
             button.text, button.toolTip = _("Finetune again"), _("Train a first model in the tab Train.")
@@ -316,5 +316,5 @@ class NextPage:
         button.text = _("Finetune again from {model}").format(model=shortened(newest))
         learned = {case for run in project.runs if run.model == newest for case in run.cases}
         count = sum(case.isAnnotated and case.id not in learned for case in project.cases)
-        button.toolTip = _("Train on all annotated cases, beginning with what this model knows. {count} cases were "
-                           "annotated since.").format(count=count)
+        button.toolTip = _("Train on all annotated cases, beginning with what this model knows. Annotated since: "
+                           "{count}.").format(count=count)

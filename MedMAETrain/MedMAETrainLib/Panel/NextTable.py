@@ -14,6 +14,8 @@ from MedMAETrainLib.Ranking import RankedCase
 
 POSITION, NAME, SCORE, STATE = range(4)
 MOST_ROWS = 200  # whoever annotates that many ranks again before
+ROW_HEIGHT = 22
+_MOST_SEEN, _HEADER_HEIGHT = 8, 28
 _BAR = qt.QSize(44, 10)
 _WIDTHS = {POSITION: 34, SCORE: 104, STATE: 96}
 
@@ -37,7 +39,7 @@ class NextTable:
         header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
         header.setHighlightSections(False)
         table.verticalHeader().hide()
-        table.verticalHeader().setDefaultSectionSize(22)
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         table.setIconSize(_BAR)
         table.horizontalHeaderItem(SCORE).setToolTip(_("Higher is more useful to annotate; comparable in one order "
                                                        "only."))
@@ -70,11 +72,17 @@ class NextTable:
                 elif column == SCORE:
                     item.setIcon(_bar(share))
                 table.setItem(number, column, item)
+        fitHeight(table, len(rows))
         if chosen in self._cases:
             table.selectRow(self._cases.index(chosen))
 
     def _onDoubleClicked(self, row: int, _column: int) -> None:
         self.opened.emit(self._cases[row])
+
+
+def fitHeight(table: qt.QTableWidget, rows: int) -> None:
+    """Make a table as high as its rows, of many only some of which are seen at a time."""
+    table.setFixedHeight(_HEADER_HEIGHT + ROW_HEIGHT * min(max(rows, 1), _MOST_SEEN))
 
 
 def _bar(share: float) -> qt.QIcon:

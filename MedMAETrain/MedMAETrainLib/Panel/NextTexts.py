@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled
+from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, asSentence
 from slicer.i18n import tr as _
 
 from MedMAETrainLib.PredictionFile import mayPredict
@@ -72,22 +72,21 @@ def staleText(ranking: Ranking) -> str:
     return " ".join([*ranking.stale, _("Predict and rank again.")]) if ranking.stale else ""
 
 
-def endText(job: FollowedJob, result: LoopResult) -> str:
-    """How predicting and ranking has ended. What is done is kept in any case."""
-    count = len(result.done)
+def endText(job: FollowedJob, result: LoopResult, total: int) -> str:
+    """How predicting and ranking `total` cases has ended. What is done is kept in any case."""
+    done = _("{count} of {total} cases").format(count=len(result.done), total=total)
     if isinstance(job.error, RunCancelled):
-        parts = [_("Cancelled; {count} cases were done and are kept. Press again to go on with the rest.").format(
-            count=count)]
+        parts = [_("Cancelled. Done and kept: {cases}. Press again to go on with the rest.").format(cases=done)]
     elif job.error is not None:
-        parts = [str(job.error)]
-        if count:
-            parts.append(_("{count} cases were done before and are kept.").format(count=count))
+        parts = [asSentence(str(job.error))]
+        if result.done:
+            parts.append(_("Done before, and kept: {cases}.").format(cases=done))
     else:
-        parts = [_("Done: {count} cases.").format(count=count)]
+        parts = [_("Done: {cases}.").format(cases=done)]
     parts += result.notes
     if result.leftAlone:
-        parts.append(_("{count} cases were annotated or removed meanwhile and are left alone.").format(
-            count=len(result.leftAlone)))
+        parts.append(_("Annotated or removed meanwhile, and left alone: {cases}.").format(
+            cases=", ".join(result.leftAlone[:_MOST_NAMED]) + ("…" if len(result.leftAlone) > _MOST_NAMED else "")))
     lines = [_("{case} failed: {reason}").format(case=case, reason=reason)
              for case, reason in result.failed[:_MOST_NAMED]]
     if len(result.failed) > _MOST_NAMED:
