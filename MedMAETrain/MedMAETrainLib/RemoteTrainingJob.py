@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.FollowedJob import RunCancelled, RunFailed
@@ -16,6 +16,7 @@ from medmae.errors import BadInput
 from medmae.jobs import following
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
+from medmae.jobs.target import Target
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.RunRequest import takeModel
 from MedMAETrainLib.RunStatus import RunStatus, statusOfJob
@@ -132,9 +133,13 @@ class RemoteTrainingJob(TrainingJob):
 
     def _resume(self) -> None:
         from medmae.jobs.stopping import resume
+        from medmae.jobs.targets import find_target
 
+        target = find_target(self.target)  # as it is now: what kept the run from beginning may have been mended
+        isSame = target is not None and target.kind == self._job.target.kind
+        changes = {field.name: getattr(target, field.name) for field in fields(Target)} if isSame else {}
         try:
-            self._job = resume(self._job)
+            self._job = resume(self._job, **changes)
         except BadInput:  # it is under way or done: somebody else was quicker, and following tells
             self._job = self._job.refreshed()
         self._isToResume = False

@@ -1,0 +1,180 @@
+"""Training goes on on another computer, whatever becomes of the connection and of Slicer, and the model comes home."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import slicer
+from MedMAESegmentLib.FollowedJob import RunCancelled, RunFailed
+from MedMAETrainLib import RemoteTrainingJob
+from MedMAETrainLib.TrainLogic import TrainLogic
+
+from medmae.errors import BadInput
+from medmae.jobs.job import list_jobs
+from medmae.jobs.target import Target
+from medmae.jobs.targets import add_target
+from medmae.models import load_info
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "remote"))
+NAME = "DOE^JANE"
+SHORT = {"method": "vis-mae", "preset": "tiny", "steps": 2, "device": "cpu"}
+LONG = {**SHORT, "steps": 100_000, "settings": {"batch_size": 1, "checkpoint_every": 1, "validations": 0}}
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    from ssh_server import HOST, SshServer, find_sshd
+
+    program = find_sshd()
+    if program is None:
+        pytest.skip("needs sshd; on Debian and Ubuntu: make system, as root")
+    (tmp_path / "sshd").mkdir()
+    server = SshServer(tmp_path / "sshd", program)
+    server.start()
+    monkeypatch.setenv("MEDMAE_SSH_CONFIG", str(server.config))
+    add_target(Target("gpu-box", kind="ssh", host=HOST, folder=str(tmp_path / "there"), environment="python",
+                      python=sys.executable, gpus=0))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def logic(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(RemoteTrainingJob, "LOOK_EVERY_SECONDS", 0.3)
+    logic = TrainLogic()
+    yield logic
+    for job in list(logic.jobs):
+        job.cancel()
+        _until(lambda job=job: job.ended, job)
+    logic.closeProjects()
+
+
+@pytest.fixture
+def project(logic, tmp_path, make_volume, make_segmentation):
+    import numpy as np
+
+    project = logic.createProject(tmp_path / "project", NAME)
+    for slices in (5, 6):
+        volume = make_volume((slices, 40, 44), name=NAME)
+        project.addCase(volume, make_segmentation(volume, {"liver": np.s_[1:3, 2:25, 1:24]}))
+    return project
+
+
+def _until(condition, *jobs):
+    deadline = time.monotonic() + 120  # generous: the machine may be busy
+    while not condition():
+        assert time.monotonic() < deadline, [(job.status, job.error) for job in jobs]
+        for job in jobs:
+            job.poll()
+        time.sleep(0.02)
+
+
+SLICER = """
+import sys, time
+sys.path[:0] = sys.argv[1:4]
+from mrml_application import MrmlApplication
+MrmlApplication()
+from MedMAETrainLib.TrainLogic import TrainLogic
+logic = TrainLogic()
+project = logic.openProject(sys.argv[4])
+job = logic.finetune(project, "none", "from there", method="vis-mae", preset="tiny", steps=2, target="gpu-box")
+print(job.id, flush=True)
+time.sleep(60)
+"""
+
+
+def test_slicer_is_killed_and_the_connection_lost_and_the_model_comes_home(
+        logic, project, server, tmp_path, monkeypatch):
+    project.close()
+    slicer_process = subprocess.Popen(
+        [sys.executable, "-c", SLICER, HERE, HERE.parents[1] / "MedMAESegment", HERE.parents[1] / "MedMAETrain",
+         project.path], stdout=subprocess.PIPE, text=True)
+    runId = slicer_process.stdout.readline().strip()
+    os.kill(slicer_process.pid, signal.SIGKILL)
+    slicer_process.communicate()
+    project = logic.openProject(project.path)
+    (job,) = logic.findRunning()
+    assert (job.id, job.target, job.kind, job.modelName) == (runId, "gpu-box", "finetune", "from there")
+    assert [(entry.target, entry.task, entry.project) for entry in logic.runs(project)] == [
+        ("gpu-box", "segmentation", project.uid)]
+    _until(lambda: job.status.state in ("queued", "running"), job)
+    server.stop()
+    _until(lambda: job.status.state == "unreachable", job)
+    assert job.error is None and job.status.reason and logic.runs()[0].status.state == "unreachable"
+    server.start()
+    beats = []
+    monkeypatch.setattr(slicer.app, "processEvents", lambda: beats.append(time.monotonic()))
+    assert job.wait() == "from there" and job.status.state == "done"
+    gaps = sorted(after - before for before, after in zip(beats, beats[1:], strict=False))
+    assert not gaps[:-1] or gaps[-2] < 0.1, "one longer turn is that of a busy machine"
+    assert load_info("from there").labels[1]["name"] == "liver"
+    assert [run.model for run in project.runs] == ["from there"] and logic.reportFile(job.id).is_file()
+    assert [point.reference for point in logic.startingPoints()] == ["from there"]
+    told = b"".join(file.read_bytes() for file in (tmp_path / "there").rglob("*.json"))
+    assert b"liver" in told and b"JANE" not in told and str(project.path).encode() not in told
+    logic.removeRun(job.id)
+    assert logic.runs() == [] and list((tmp_path / "there" / "runs").iterdir()) == [] and list_jobs() == []
+
+
+def test_a_run_elsewhere_is_stopped_resumed_and_ended(logic, project):
+    job = logic.finetune(project, name="long", target="local", **LONG)
+    _until(lambda: job.status.state == "running" and job.status.step, job)
+    with pytest.raises(BadInput, match="under way"):
+        logic.removeRun(job.id)
+    logic.stopRun(job.id)
+    assert job.status.state == "stopping"
+    _until(lambda: job.ended, job)
+    assert job.status.state == "stopped" and isinstance(job.error, RunCancelled)
+    (entry,) = logic.runs(project)
+    assert (entry.status.state, entry.canResume, entry.target) == ("stopped", True, "local")
+    assert TrainLogic().findRunning() == [], "it was told"
+    step = entry.status.step
+    again = logic.resumeRun(job.id)
+    _until(lambda: again.status.state == "running" and (again.status.step or 0) > step, again)
+    again.cancel()
+    _until(lambda: again.ended, again)
+    assert again.state == "cancelled" and isinstance(again.error, RunCancelled) and again.run.spec == job.run.spec
+    assert "finetuning vis-mae" in logic.logText(job.id)
+    logic.removeRun(job.id)
+    assert logic.runs() == [] and not job.run.path.exists()
+
+
+def test_a_target_that_cannot_compute_is_told_and_mended_and_the_run_resumed(logic, project, server, tmp_path):
+    from ssh_server import HOST
+
+    bare = Target("bare", kind="ssh", host=HOST, folder=str(tmp_path / "there"), environment="python", gpus=0,
+                  python="/no/such/python")
+    add_target(bare)
+    job = logic.pretrain(project, target="bare", **SHORT)
+    assert job.status.state == "submitting"
+    with pytest.raises(RunFailed, match="There is no /no/such/python"):
+        job.wait()
+    (entry,) = logic.runs()
+    assert (entry.status.state, entry.kind, entry.canResume, entry.model) == ("failed", "pretrain", True, None)
+    assert "medmae job" not in (entry.status.remedy or "") and "esume the run" in entry.status.remedy
+    assert json.loads((entry.folder / "slicer.json").read_text())["told"] is True
+    add_target(replace(bare, python=sys.executable), replace=True)
+    again = logic.resumeRun(entry.id)
+    _until(lambda: again.status.state in ("queued", "running"), again)
+    logic.cancelRun(entry.id)
+    _until(lambda: again.ended, again)
+    logic.removeRun(entry.id)
+    assert logic.runs() == []
+
+
+def test_what_cannot_be_is_told_before_anything_is_sent(logic, project):
+    for options, problem in (({"settings": {"batch": 3}}, "batch"), ({"settings": {"patience": 2}}, "validation"),
+                             ({"settings": {"cases": 9}}, "only 2"), ({"target": "nowhere"}, "no target nowhere")):
+        with pytest.raises(BadInput, match=problem):
+            logic.finetune(project, **{"method": "vis-mae", "target": "local", **options})
+    assert logic.runs() == [] and list_jobs() == [] and project.runs == ()
