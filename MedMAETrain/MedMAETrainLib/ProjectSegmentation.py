@@ -94,17 +94,20 @@ def saveSegmentation(folder: Path, revision: int, volumeNode: slicer.vtkMRMLVolu
               for name in names if drawn.mapping[name] == label.name]
     found = labelMap(volumeNode, segmentationNode, wanted, between)
     array, frame = _ontoGrid(found.array, volumeNode, grid)
-    segments = tuple(CaseSegment(name, drawn.mapping[name], found.counts.get(name, 0)) for name in names)
+    left = inBackground(lambda: _valuesIn(array), between)
+    values = {label.name: label.value for label in wanted}
+    counts = {name: count if values[name] in left else 0 for name, count in found.counts.items()}  # others took all
+    segments = tuple(CaseSegment(name, drawn.mapping[name], counts.get(name, 0)) for name in names)
     truth = folder / f"segmentation-{revision:04d}.seg.nrrd"
     if not _writeAsDrawn(truth, volumeNode, segmentationNode, frame, between):
         shown = [label for label in drawn.labels if label.name in drawn.mapping.values()]
         inBackground(lambda: write_label(truth, array, grid, shown, "seg.nrrd"), between)
         segments = tuple(CaseSegment(label.name, label.name, sum(
-            found.counts[name] for name in names if drawn.mapping[name] == label.name)) for label in shown)
+            counts[name] for name in names if drawn.mapping[name] == label.name)) for label in shown)
     label = folder / f"label-{revision:04d}.nrrd" if wanted else None
     if label is not None:
         inBackground(lambda: write_label(label, array, grid, [], "nrrd"), between)
-    seen = {drawn.mapping[name] for name, count in found.counts.items() if count}
+    seen = {drawn.mapping[name] for name, count in counts.items() if count}
     missing = tuple(each.name for each in drawn.labels if each.name not in seen)
     return Saved(truth, label, segments, missing, _notes(drawn, found, missing))
 
@@ -117,6 +120,11 @@ def gridOf(volumeNode: slicer.vtkMRMLVolumeNode) -> Geometry:
     """
     k, j, i = voxels(volumeNode).shape[:3]
     return Geometry((k, j, i), networkGeometry(volumeNode))
+
+
+def _valuesIn(array: np.ndarray) -> set[int]:
+    """The values that occur, plane by plane: all at once would take eight times the memory."""
+    return {int(value) for plane in array for value in np.flatnonzero(np.bincount(plane.ravel()))}
 
 
 def _ontoGrid(array: np.ndarray, volumeNode: slicer.vtkMRMLVolumeNode, grid: Geometry) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ def test_a_row_tells_what_a_case_is(cases, three, livers, picture):
     livers.setRole("case-0001", "test")
     livers.setClass("case-0001", "sick")
     assert rows(cases) == [
-        ["one\nliver, spleen", "Annotated", "Test", "sick", "1"], ["three\n", "-", "Pretraining", "", "3"],
+        ["one\nliver, spleen", "Annotated", "Test", "sick", "1"], ["three", "-", "Pretraining", "", "3"],
         ["two\nliver, spleen", "Begun", "Training", "", "2"]]
     toolTip = cases.ui.casesTree.topLevelItem(2).toolTip(NAME)
     for text in ("two (case-0002)", "A volume of the scene", "Patient: subject-0002", "liver: 18 voxels",
@@ -92,7 +92,8 @@ def test_a_patient_on_two_sides_of_the_split_is_explained(cases, three, livers, 
     assert [case.subject for case in livers.cases] == ["patient A", "patient A", "subject-0003"]
     select(cases, "case-0001")
     choose(cases.menu.menu, "Used for", "Test")
-    assert "The cases were not changed." in cases.messages.text and "one side only" in cases.messages.text
+    assert "The cases were not changed. patient A would be in test (one (case-0001))" in cases.messages.text
+    assert "one side only" in cases.messages.text
     assert [case.role for case in livers.cases][:2] == ["training", "training"]
     picture(cases, "cases-two-sides")
 

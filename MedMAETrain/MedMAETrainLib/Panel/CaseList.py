@@ -146,7 +146,7 @@ class CaseList:
     def _fillRow(self, item: Any, case: ProjectCase) -> None:
         toolTip = texts.toolTip(case)
         for column, text in enumerate((
-                f"{texts.nameText(case)}\n{texts.segmentsText(case)}", texts.stateText(case), texts.roleText(case.role),
+                "\n".join(filter(None, (texts.nameText(case), texts.segmentsText(case)))), texts.stateText(case), texts.roleText(case.role),
                 case.className or "", texts.patientText(case.subject))):
             item.setText(column, text)
             item.setToolTip(column, toolTip)

@@ -62,6 +62,12 @@ def toolTip(case: ProjectCase) -> str:
     return asPlainHtml("\n".join([*lines, *case.notes]))
 
 
+def named(text: str, cases: Sequence[ProjectCase]) -> str:
+    """A text that names cases by their ids, with the names that the user knows."""
+    names = {case.id: nameText(case) for case in cases if case.id in text}
+    return re.sub(r"case-\d+", lambda found: f"{names[found[0]]} ({found[0]})" if found[0] in names else found[0], text)
+
+
 def countsText(cases: Sequence[ProjectCase]) -> str:
     """How many cases there are of each kind."""
     states = Counter("done" if case.state in TRUTH else case.state for case in cases)

@@ -16,6 +16,7 @@ from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
+from MedMAETrainLib.Panel.CaseTexts import named
 from MedMAETrainLib.Panel.MessageBox import MessageBox
 from MedMAETrainLib.Panel.Texts import breakable
 from MedMAETrainLib.Project import Project
@@ -63,7 +64,7 @@ class CaseWork:
         except (BadInput, ValueError, OSError, RuntimeError) as error:
             if not isinstance(error, (BadInput, ValueError)):  # which say all that there is to know
                 _log.warning("%s", failure, exc_info=True)
-            self.messages.tell(f"{failure} {explained(error)}", isProblem=True)
+            self.messages.tell(f"{failure} {named(explained(error), project.cases)}", isProblem=True)
         finally:
             self._doer = None
             self._end()

@@ -32,7 +32,7 @@ class MessageBox:
         self.closeButton.toolTip = _("Close this message.")
         self.closeButton.clicked.connect(self.onClose)
         buttons = qt.QVBoxLayout()
-        buttons.addWidget(self.closeButton)
+        buttons.addWidget(self.closeButton, 0, qt.Qt.AlignRight)
         buttons.addStretch(1)
         buttons.addWidget(self.allButton)
         layout = qt.QHBoxLayout()
