@@ -192,7 +192,7 @@ class LoopLogic:
             from medmae.jobs.targets import get_target
 
             get_target(target)  # an unknown one is told before anything begins
-            return PredictionElsewhereJob(target, config, modelFolder, newTemporaryFolder(), work)
+            return PredictionElsewhereJob(target, config, modelFolder, work)
         if self.engineCommand is None:
             Dependencies.ensureInstalled()
         return startHere(newTemporaryFolder(), work, config, modelFolder, self.engineCommand)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +32,12 @@ class PredictionElsewhereJob(FollowedJob):
     target happens in a thread.
     """
 
-    def __init__(self, target: str, config: dict[str, Any], modelFolder: Path, folder: Path,
-                 work: PredictionWork) -> None:
-        """`folder` is temporary, and goes at the end."""
+    def __init__(self, target: str, config: dict[str, Any], modelFolder: Path, work: PredictionWork) -> None:
         super().__init__()
-        self.work, self._folder = work, folder
+        self.work = work
+        self._name = _jobName(target, config, work)
+        # What is submitted is read by another process, which outlives this one; so it lies in no temporary folder.
+        self._dataset = work.project.path / f"{self._name}.json"
         self._told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._finished: list[Any] = []  # jobs of which everything has come
@@ -82,16 +82,15 @@ class PredictionElsewhereJob(FollowedJob):
         from medmae.jobs.submission import submit
         from medmae.jobs.targets import get_target
 
-        where, name, finished = get_target(target), self._jobName(target, config), set()
-        for earlier in [job for job in list_jobs() if job.name == name and job.kind == "rank"]:
+        where, finished = get_target(target), set()
+        for earlier in [job for job in list_jobs() if job.name == self._name and job.kind == "rank"]:
             # However it has ended: the rest is submitted anew.
             finished |= self._await(earlier, target, len(self.work.cases))[0]
         missing = [case for case in self.work.cases if case.id not in finished]
         if not missing:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        inputs = {"model": str(modelFolder), **writeCases(self._folder, self.work.project, missing)}
-        job = submit(where, "rank", config, inputs, name=name)
+        inputs = {"model": str(modelFolder), **writeCases(self._dataset, self.work.project, missing)}
+        job = submit(where, "rank", config, inputs, name=self._name)
         finished, problem = self._await(job, target, len(missing))
         if problem and not finished:
             raise RunFailed(problem)
@@ -111,6 +110,7 @@ class PredictionElsewhereJob(FollowedJob):
             self._told.put(lambda fraction=fraction, text=text: self._progress(fraction, text))  # type: ignore[misc]
             if self._stop.wait(LOOK_EVERY_SECONDS):
                 stop(job, hard=True)
+                self._dataset.unlink(missing_ok=True)
                 raise RunCancelled(_("Cancelled."))
         job = job.refreshed()
         problem = "" if status.state == "done" else " ".join(
@@ -126,11 +126,6 @@ class PredictionElsewhereJob(FollowedJob):
         _header, records = read_manifest(out / MANIFEST)
         return {name.removeprefix(ID_PREFIX) for name in records}, problem
 
-    def _jobName(self, target: str, config: dict[str, Any]) -> str:
-        """What the job of this model in this project is called on this target, by which it is found again."""
-        key = json.dumps([target, self.work.project.uid, self.work.info.weights_sha256, config], sort_keys=True)
-        return f"next case {hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
     def _cleanUp(self) -> None:
         from medmae.jobs.discarding import discard_soon
 
@@ -138,5 +133,10 @@ class PredictionElsewhereJob(FollowedJob):
         if self.error is None:  # else what has come may not be in the project yet
             for job in self._finished:
                 discard_soon(job)
-        if self._task.isOver:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._dataset.unlink(missing_ok=True)
+
+
+def _jobName(target: str, config: dict[str, Any], work: PredictionWork) -> str:
+    """What the job of this model in this project is called on this target, by which it is found again."""
+    key = json.dumps([target, work.project.uid, work.info.weights_sha256, config], sort_keys=True)
+    return f"next-case-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

@@ -90,10 +90,9 @@ def caseText(number: int, count: int, secondsLeft: float | None) -> str:
         progress=text, time=duration(secondsLeft))
 
 
-def writeCases(folder: Path, project: ProjectFolder, cases: Sequence[ProjectCase]) -> dict[str, str]:
+def writeCases(file: Path, project: ProjectFolder, cases: Sequence[ProjectCase]) -> dict[str, str]:
     """Write the data set of a run that predicts and ranks `cases`; returns what names it among the run's inputs. Its
     ids are those of the cases with a prefix: see `ID_PREFIX`."""
-    file = folder / "dataset.json"
     write_json(file, {"name": project.name, "channel_names": {"0": modalityOf(project)}, SPLIT: [
         {"id": ID_PREFIX + case.id, "image": str(project.file(case.image)), "subject": case.subject}
         for case in cases]})
@@ -107,7 +106,7 @@ def startHere(folder: Path, work: PredictionWork, config: dict[str, Any], modelF
     :param command: stands in for ``python -m medmae.run`` in tests.
     """
     try:
-        inputs = {"model": str(modelFolder), **writeCases(folder, work.project, work.cases),
+        inputs = {"model": str(modelFolder), **writeCases(folder / "dataset.json", work.project, work.cases),
                   "out": str(folder / "run" / OUT), "resume": False}
         run = RunFolder.create(folder / "run", "rank", config, inputs)
         process = ChildProcess(run.path, command=command)
