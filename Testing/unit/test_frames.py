@@ -50,7 +50,7 @@ def test_names_that_are_no_text_survive() -> None:
     assert decode(encode(name)) == name
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, np.array([object()]), len, Pair, {"a": {3}}], ids=str)
+@pytest.mark.parametrize("value", [object(), {1: 2}, np.array([object()]), len, Pair, {"a": {3}}])
 def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="cannot be sent"):
         encode(value)

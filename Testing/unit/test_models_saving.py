@@ -203,7 +203,7 @@ def spoil_drop_tensor(folder: Path) -> None:
     (lambda folder: spoil_json(folder, architecture={"name": "unetr"}), "lacks a name or arguments"),
     (lambda folder: spoil_json(folder, architecture={"name": "os.system", "arguments": {"channels": 1, "classes": 3}}),
      "not known"),
-], ids=str)
+])
 def test_a_damaged_or_edited_model_is_refused_with_the_reason(saved, spoil, message):
     spoil(saved)
     with pytest.raises(BadInput, match=message):
