@@ -121,7 +121,8 @@ def labelArray(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vt
 
 def _placeAll(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
               labels: Sequence[Label], kind: np.dtype, place: Callable[[Region, np.ndarray], None]) -> bool:
-    """Hand the voxels of all labels to `place`, slab by slab; whether some had to be resampled."""
+    """Hand the voxels of all labels to `place`, slab by slab; whether some had to be resampled, so that their borders
+    are not exactly where they were drawn."""
     resampled = False
     for labelmap, values in _layers(segmentationNode, labels):
         region, stored = _onVoxels(volumeNode, segmentationNode, labelmap)
@@ -133,7 +134,7 @@ def _placeAll(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtk
         for label in (label for label in labels if label.value in values.values()):
             mask = _resampled(volumeNode, segmentationNode, label.name)
             if mask is not None and mask.any():
-                resampled = True
+                resampled = resampled or not _isTurned(volumeNode, segmentationNode, labelmap)
                 place((slice(None),) * 3, mask.astype(kind) * kind.type(label.value))
     return resampled
 
@@ -172,6 +173,20 @@ def _onVoxels(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtk
         inVolume.append(slice(first, max(first, last + 1)))
         inLabelmap.append(slice(first - extent[axis], max(first, last + 1) - extent[axis]))
     return (inVolume[0], inVolume[1], inVolume[2]), stored[tuple(inLabelmap)]
+
+
+def _isTurned(volumeNode: slicer.vtkMRMLVolumeNode, segmentationNode: slicer.vtkMRMLSegmentationNode,
+              labelmap: Any) -> bool:
+    """Whether a labelmap has the volume's voxels with the axes in another order or direction: Slicer turns images
+    whose axes are left-handed when it loads them."""
+    if labelmap is None or segmentationNode.GetTransformNodeID() != volumeNode.GetTransformNodeID():
+        return False
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    between = np.linalg.solve(slicer.util.arrayFromVTKMatrix(matrix), ijkToRas(volumeNode))
+    axes = np.abs(np.round(between[:3, :3]))
+    isPermutation = bool((axes.sum(0) == 1).all() and (axes.sum(1) == 1).all())
+    return isPermutation and np.allclose(between, np.round(between), atol=1e-3)
 
 
 def _renumbered(stored: np.ndarray, values: dict[int, int], dtype: np.dtype) -> np.ndarray:

@@ -98,8 +98,8 @@ def test_all_annotated_volumes_are_added_and_what_is_odd_is_told(
     choose(cases.adding.menu, "All annotated volumes of the scene")
     assert [case.state for case in livers.cases] == ["annotated", "unannotated", "unannotated"]
     for text in ("3 cases were added.", "two: No voxel of spleen.", "three: liver and spleen overlap in 18 voxels",
-                 "three: No voxel of spleen.",
-                 "Change > Nothing more to draw", "1 were left out:", "lost: It does not say which volume"):
+                 "three: No voxel of spleen.", "Change > Nothing more to draw", "1 were left out:",
+                 "lost: It does not say which volume"):
         assert text in cases.messages.text
     assert cases.list.selection == ["case-0001", "case-0003", "case-0002"]  # by name
     picture(cases, "adding-scene")
