@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Table:
 @dataclass
 class _Nodes:
     table: NodeReference
-    series: dict[str, NodeReference] = field(default_factory=dict)
+    series: list[NodeReference] = field(default_factory=list)
 
 
 class Chart:
@@ -73,6 +73,7 @@ class Chart:
         self._name = name
         self._chart = NodeReference(None)
         self._tables: dict[str, _Nodes] = {}
+        self._listed: list[str] = []  # the IDs of the series that the chart was given
 
     @property
     def node(self) -> Any:
@@ -90,7 +91,7 @@ class Chart:
         """Draw these curves and no others."""
         chart = self.node
         if chart is None:
-            self._tables = {}
+            self._tables, self._listed = {}, []
             chart = self._added("vtkMRMLPlotChartNode", self._name)
             self._chart = NodeReference(chart)
         wasModifying = chart.StartModify()
@@ -98,11 +99,12 @@ class Chart:
             _removeNodes(_nodesOf(self._tables.pop(key)))
         for table in tables:
             self._updateTable(table)
-        wanted = [node for table in tables for node in self._seriesOf(table)]
-        if [node.GetID() for node in self.seriesNodes] != [node.GetID() for node in wanted]:
+        wanted = [reference.node.GetID() for table in tables for reference in self._tables[table.key].series]
+        if wanted != self._listed:  # otherwise left alone: the user may have switched some off in the plot view
             chart.RemoveAllPlotSeriesNodeIDs()
-            for node in wanted:
-                chart.AddAndObservePlotSeriesNodeID(node.GetID())
+            for identity in wanted:
+                chart.AddAndObservePlotSeriesNodeID(identity)
+            self._listed = wanted
         chart.SetTitle(self.title)
         chart.SetXAxisTitle(self.xTitle)
         chart.SetYAxisTitle(self.yTitle)
@@ -141,20 +143,19 @@ class Chart:
             array.SetName(name)
             columns.AddColumn(array)
         node.SetAndObserveTable(columns)
-        for name in [name for name in nodes.series if name not in {line.name for line in table.lines}]:
-            _removeNodes([nodes.series.pop(name).node])
-        for line in table.lines:
-            self._updateSeries(nodes, node, line)
+        for number, line in enumerate(table.lines):
+            self._updateSeries(nodes, number, line)
+        _removeNodes([reference.node for reference in nodes.series[len(table.lines):]])
+        del nodes.series[len(table.lines):]
 
-    def _updateSeries(self, nodes: _Nodes, table: Any, line: Line) -> None:
-        reference = nodes.series.get(line.name)
-        series = reference.node if reference is not None else None
-        if series is not None:
-            series.SetColor(line.color)
-            return
-        series = self._added("vtkMRMLPlotSeriesNode", line.name)
-        nodes.series[line.name] = NodeReference(series)
-        series.SetAndObserveTableNodeID(table.GetID())
+    def _updateSeries(self, nodes: _Nodes, number: int, line: Line) -> None:
+        series = nodes.series[number].node if number < len(nodes.series) else None
+        if series is None:
+            series = self._added("vtkMRMLPlotSeriesNode", line.name)
+            nodes.series[number:number + 1] = [NodeReference(series)]
+        wasModifying = series.StartModify()
+        series.SetName(line.name)
+        series.SetAndObserveTableNodeID(nodes.table.node.GetID())
         series.SetPlotType(series.PlotTypeScatter)  # over the x column; "line" would be over the rows
         series.SetXColumnName(self.xTitle)
         series.SetYColumnName(line.name)
@@ -163,10 +164,7 @@ class Chart:
         series.SetLineWidth(1.5 if line.isPoints else line.width)
         series.SetMarkerStyle(series.MarkerStyleCircle if line.isPoints else series.MarkerStyleNone)
         series.SetMarkerSize(8)
-
-    def _seriesOf(self, table: Table) -> Iterator[Any]:
-        for line in table.lines:
-            yield self._tables[table.key].series[line.name].node
+        series.EndModify(wasModifying)
 
     def _added(self, className: str, name: str) -> Any:
         node = slicer.mrmlScene.CreateNodeByClass(className)
@@ -179,7 +177,7 @@ class Chart:
 
 
 def _nodesOf(nodes: _Nodes) -> list[Any]:
-    return [*(reference.node for reference in nodes.series.values()), nodes.table.node]
+    return [*(reference.node for reference in nodes.series), nodes.table.node]
 
 
 def _removeNodes(nodes: Sequence[Any]) -> None:
@@ -228,13 +226,13 @@ def comparedTables(histories: Mapping[str, RunHistory]) -> list[Table]:
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,): means over a window around each value, narrower towards both ends, so that the curve does not lag."""
+    """(N,): means over a window around each value, of which at both ends only what is there counts."""
     count = len(values)
     half = max(count // _SMOOTHED_PARTS, 5) // 2
     totals = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(count)
-    reach = np.minimum(half, np.minimum(index, count - 1 - index))
-    return (totals[index + reach + 1] - totals[index - reach]) / (2 * reach + 1)
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, count)
+    return (totals[high] - totals[low]) / (high - low)
 
 
 def thinned(values: NDArray[np.float64], bins: int = MOST_BINS) -> NDArray[np.intp]:

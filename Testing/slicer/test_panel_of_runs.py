@@ -133,7 +133,8 @@ def test_reason_and_remedy_of_a_failure_are_shown_as_they_are(page, runs, qt_app
     assert page.ui.runStatusLabel.text.endswith("The loss <i>became</i> NaN. Lower the learning rate.")
     assert {page.ui.__dict__[name].textFormat for name in vars(page.ui) if name.startswith("run") and
             name.endswith("Label")} == {qt.Qt.PlainText}
-    assert "&lt;b&gt;liver" in page.ui.runsTable.item(0, 0).toolTip()
+    for widget in (page.ui.runsTable.item(0, 0).toolTip(), page.ui.runNameLabel.toolTip):
+        assert "&lt;b&gt;liver" in widget
 
 
 def test_stop_asks_every_selected_run_that_is_under_way_to_end(page, runs, qt_application):
@@ -268,3 +269,6 @@ def test_a_computer_that_does_not_answer_is_named_with_when_it_was_seen(page, ru
     assert rows(page)[0][1] == "Not reachable"
     text = page.ui.runStatusLabel.text
     assert "gpu-box does not answer; the run goes on there." in text and "Last seen 20" in text
+    page.ui.runRemoveButton.click()
+    assert "gpu-box does not answer, so that the run liver there can neither be ended nor removed." in page.says[-1]
+    assert run.path.exists()

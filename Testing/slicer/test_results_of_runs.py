@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
+import numpy as np
 import pytest
 import slicer
 from panel_fixtures import until
@@ -244,6 +246,7 @@ def test_the_log_is_followed_and_never_read_as_html(page, runs, qt_application, 
     assert not log.dialog.isVisible()
 
 
+@pytest.mark.alone
 def test_fifty_runs_and_a_long_history_never_hold_the_application(page, runs, qt_application):
     run = runs.add("long", "running", steps=0, score=None)
     alive(run)
@@ -286,3 +289,28 @@ def test_the_page_looks_by_itself_while_it_is_seen(page, runs, qt_application):
     time.sleep(1.2)
     qt_application.application.processEvents()
     assert len(page.table.entries) == 1
+
+
+def test_a_run_of_the_real_engine_is_shown_with_its_curves_pictures_and_cases(
+        page, project, qt_application, make_volume, make_segmentation):
+    page.logic.engineCommand = [sys.executable, "-m", "medmae.run"]
+    for number in range(2):
+        volume = make_volume((12 + number, 16, 16), name=f"MR {number}")
+        project.addCase(volume, make_segmentation(volume, {"liver": np.s_[3:9, 4:12, 4:12]}))
+    project.setRole("case-0004", "validation")
+    job = page.logic.finetune(project, name="liver", method="vis-mae", preset="tiny", modality="MR", steps=4,
+                              device="cpu", settings={"batch_size": 1, "validations": 2})
+    page.show(job)
+    until(qt_application, lambda: job.ended, seconds=120)
+    assert job.error is None
+    settle(page, qt_application)
+    page.ui.runCurvesButton.click()
+    assert page.ui.runsTable.item(0, 1).text() == "Done"
+    assert page.ui.runScoreLabel.text.startswith("Dice 0.") and "at step 4" in page.ui.runScoreLabel.text
+    assert page.ui.runPicturesWidget.isVisible() and page.ui.runPictureStepLabel.text == "Step 4"
+    assert not page.ui.runPictureLabel.pixmap.isNull()
+    assert [case.split(":")[0] for case, _score in cases(page)] == ["case-0004"]
+    assert page.ui.runCasesLabel.text.endswith("of one case for validation.")
+    assert [series.GetName() for series in page.curves.chart.seriesNodes][-1] == "Dice of the validation cases"
+    assert page.ui.runUseButton.isVisible() and page.ui.runReportButton.enabled
+    assert "validation at step 4" in page.logic.logText(job.id)

@@ -91,11 +91,13 @@ class RunActions:
         if not isConfirmed(removalQuestion(entries)):
             return
         for entry in entries:
-            if entry.status.isFinal or entry.status.state in ("waiting", "unreachable"):
+            if entry.status.isFinal or entry.status.state == "waiting":
                 self._try(_("The run {name} could not be removed."), entry, self._logic.removeRun)
-            else:
+            elif entry.status.state == "unreachable":
+                tellError(_("{target} does not answer, so that the run {name} there can neither be ended nor removed. "
+                            "Try again when it answers.").format(target=entry.target, name=entry.name))
+            elif self._try(_("The run {name} could not be ended."), entry, self._logic.cancelRun):
                 self._toRemove.add(entry.id)
-                self._try(_("The run {name} could not be ended."), entry, self._logic.cancelRun)
 
     def onLog(self, clicked: bool = False) -> None:
         """Show the log of the selected run."""
@@ -135,18 +137,24 @@ class RunActions:
             raise BadInput(_("It is not there any more."))
         _open(file)
 
-    def _try(self, failure: str, entry: RunEntry, work: Callable[[str], Any]) -> None:
-        """Do something with a run; one thing at a time, for the application lives on meanwhile."""
+    def _try(self, failure: str, entry: RunEntry, work: Callable[[str], Any]) -> bool:
+        """Do something with a run, and tell why it could not be done; whether it was.
+
+        One thing at a time: the application lives on meanwhile.
+        """
         if self._isAtWork:
-            return
-        self._isAtWork = True
+            return False
+        self._isAtWork, problem = True, ""
         try:
             work(entry.id)
         except _PROBLEMS as error:
-            tellError(failure.format(name=entry.name) + "\n\n" + str(error))
+            problem = str(error)
         finally:
             self._isAtWork = False
+        if problem:
+            tellError(failure.format(name=entry.name) + "\n\n" + problem)
         self.done.emit()
+        return not problem
 
     def _offer(self, button: qt.QPushButton, isPossible: bool, what: str, whyNot: str) -> None:
         button.enabled, button.toolTip = isPossible, what if isPossible else whyNot

@@ -95,7 +95,9 @@ class RunCases:
 def summaryText(scores: RunScores) -> str:
     """What a run is judged by: ``Mean Dice 0.812 of 5 cases; each was scored by a model that has not seen it.``"""
     name, value = scores.overall
-    text = _("{name} {value} of {count} cases").format(name=name, value=_number(value), count=len(scores.cases))
+    count = len(scores.cases)
+    cases = _("one case") if count == 1 else _("{count} cases").format(count=count)
+    text = _("{name} {value} of {cases}").format(name=name, value=_number(value), cases=cases)
     if scores.how == CROSS_VALIDATION:
         return _("{score}; each was scored by a model that has not seen it.").format(score=text)
     if not scores.isWhole:

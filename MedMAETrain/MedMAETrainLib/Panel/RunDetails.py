@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from slicer.i18n import tr as _
 
 from medmae.run_folder import RunFolder
@@ -43,8 +44,7 @@ class RunDetails:
         self.cases.show(self._scoresOf(entry, history), entry.project if entry is not None else None)
 
     def _tell(self, name: str, status: str, score: str) -> None:
-        label = self.ui.runNameLabel
-        label.text = label.toolTip = name
+        self.ui.runNameLabel.text, self.ui.runNameLabel.toolTip = name, asPlainHtml(name)
         self.ui.runStatusLabel.text = status
         self.ui.runScoreLabel.text, self.ui.runScoreLabel.visible = score, bool(score)
 

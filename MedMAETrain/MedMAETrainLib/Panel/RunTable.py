@@ -58,7 +58,7 @@ class RunTable:
     @property
     def selection(self) -> list[RunEntry]:
         """The selected runs, from the top."""
-        rows = sorted({index.row() for index in self._table.selectionModel().selectedRows()})
+        rows = sorted({item.row() for item in self._table.selectedItems()})
         return [self._entries[self._rows[row]] for row in rows if row < len(self._rows)]
 
     def show(self, entries: Sequence[RunEntry]) -> None:

@@ -21,7 +21,7 @@ def taskText(entry: RunEntry) -> str:
 def placeText(entry: RunEntry) -> str:
     """Where a run computes, and on which device as far as that is known."""
     place = entry.target or _("this computer")
-    return f"{place}, {entry.status.device}" if entry.status.device else place
+    return f"{place} ({entry.status.device})" if entry.status.device else place
 
 
 def kindText(entry: RunEntry) -> str:

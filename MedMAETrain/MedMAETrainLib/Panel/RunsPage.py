@@ -18,7 +18,6 @@ from MedMAETrainLib.Panel.RunCurves import RunCurves
 from MedMAETrainLib.Panel.RunDetails import RunDetails
 from MedMAETrainLib.Panel.RunTable import RunTable
 from MedMAETrainLib.Project import Project
-from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunScores import scoresOf
 from MedMAETrainLib.RunSettings import settingsOf
 
@@ -87,7 +86,7 @@ class RunsPage:
     def show(self, run: Any) -> None:
         """Show a run, by its job or id."""
         self._wanted = run if isinstance(run, str) else run.id
-        if self.ui.runsProjectCheckBox.checked and all(entry.id != self._wanted for entry in self._entries()):
+        if self._isFiltered and all(entry.id != self._wanted for entry in self._logic.runs(self._project())):
             self.ui.runsProjectCheckBox.setChecked(False)
         self.update()
 
@@ -97,15 +96,16 @@ class RunsPage:
             return
         self._isUpdating = True
         try:
-            entries = self._entries()
+            everything = self._logic.runs()
+            entries = self._logic.runs(self._project()) if self._isFiltered else everything
             self.table.show(entries)
             if self._wanted is not None and self.table.select(self._wanted):
                 self._wanted = None
             self.actions.removeEnded(entries)
             self.ui.runsProjectCheckBox.visible = self._project() is not None
             self.ui.runsEmptyLabel.visible = not entries
-            self.ui.runsEmptyLabel.text = self._whyEmpty()
-            self.curves.forget(self._logic.runs())
+            self.ui.runsEmptyLabel.text = _whyEmpty(bool(everything))
+            self.curves.forget(everything)
         finally:
             self._isUpdating = False
         self._readTimer.start()
@@ -137,17 +137,10 @@ class RunsPage:
         """Go to MedMAE Segment with the model of the selected run."""
         self.useModel.emit(self.table.selection[0].model)
 
-    def _entries(self) -> list[RunEntry]:
-        """The runs that are to be listed."""
-        project = self._project()
-        isFiltered = project is not None and self.ui.runsProjectCheckBox.checked
-        return self._logic.runs(project if isFiltered else None)
-
-    def _whyEmpty(self) -> str:
-        if self._project() is not None and self.ui.runsProjectCheckBox.checked and self._logic.runs():
-            return _("No run learns from this project yet; others are there. Start one in the tab Train.")
-        return _("No run yet. Start one in the tab Train; it stands here until you remove it, and goes on when Slicer "
-                 "is closed.")
+    @property
+    def _isFiltered(self) -> bool:
+        """Whether runs of the open project alone are listed."""
+        return self._project() is not None and bool(self.ui.runsProjectCheckBox.checked)
 
     def _showSelection(self) -> None:
         entries = self.table.selection
@@ -182,3 +175,10 @@ class RunsPage:
         self._readTimer.stop()
         self.curves.update()
         self._showSelection()
+
+
+def _whyEmpty(hasOthers: bool) -> str:
+    if hasOthers:
+        return _("No run learns from this project yet; others are there. Start one in the tab Train.")
+    return _("No run yet. Start one in the tab Train; it stands here until you remove it, and goes on when Slicer is "
+             "closed.")
