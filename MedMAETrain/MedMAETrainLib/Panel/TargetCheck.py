@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
 import qt
@@ -46,18 +47,12 @@ class TargetCheck:
         self.label = qt.QLabel()
         self.label.setTextFormat(qt.Qt.PlainText)
         self.label.setWordWrap(True)
-        self.tree = qt.QTreeWidget()
-        self.tree.setColumnCount(2)
-        self.tree.setHeaderHidden(True)
-        self.tree.setRootIsDecorated(False)
-        self.tree.setWordWrap(True)
-        self.tree.setSelectionMode(qt.QAbstractItemView.NoSelection)
-        self.tree.header().setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
-        self.tree.header().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        self.text = qt.QTextBrowser()  # so that commands in it can be copied
+        self.text.openLinks = False
         layout = qt.QVBoxLayout()
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.label)
-        layout.addWidget(self.tree)
+        layout.addWidget(self.text)
         self.widget.setLayout(layout)
         self.clear()
 
@@ -70,7 +65,7 @@ class TargetCheck:
         """Show no findings."""
         self.stop()
         self.findings, self.isReady = [], None
-        self.tree.clear()
+        self._show()
         self.say("")
 
     def say(self, text: str) -> None:
@@ -109,9 +104,10 @@ class TargetCheck:
         self.changed.emit()
 
     def _onTimer(self) -> None:
-        for finding in self._found[len(self.findings):]:
-            self.findings.append(finding)
-            self._show(finding)
+        new = self._found[len(self.findings):]
+        if new:
+            self.findings += new
+            self._show()
         task = self._task
         if task is None or not task.isOver:
             return
@@ -153,12 +149,14 @@ class TargetCheck:
         known_hosts.accept(target, keys)
         self.start(target)
 
-    def _show(self, finding: Check) -> None:
-        mark = {"ok": "✓", "warning": "!", "failed": "✗"}[finding.outcome]
-        text = finding.finding + (f"\n{_('To do:')} {finding.remedy}" if finding.remedy else "")
-        item = qt.QTreeWidgetItem([f"{mark}  {finding.name}", text])
-        if finding.outcome != "ok":
-            font = item.font(0)
-            font.setBold(True)
-            item.setFont(0, font)
-        self.tree.addTopLevelItem(item)
+    def _show(self) -> None:
+        self.text.visible = bool(self.findings)
+        self.text.setHtml("<table cellpadding='4'>" + "".join(map(_row, self.findings)) + "</table>")
+
+
+def _row(finding: Check) -> str:
+    """A finding as a row of a table; what the other side says is shown as it is."""
+    mark, color = {"ok": ("✓", "#2e7d32"), "warning": ("!", "#b26a00"), "failed": ("✗", "#c62828")}[finding.outcome]
+    remedy = f"<br><b>{escape(_('To do:'))}</b> {escape(finding.remedy)}" if finding.remedy else ""
+    return (f"<tr><td style='color:{color}'><b>{mark}</b></td><td><b>{escape(finding.name)}</b></td>"
+            f"<td>{escape(finding.finding)}{remedy}</td></tr>")

@@ -65,7 +65,7 @@ class TargetForm:
 
     def ask(self) -> bool:
         """Open the form; whether the user says yes to what can be a target."""
-        isAccepted = self.dialog.exec() == qt.QDialog.Accepted
+        isAccepted = bool(self.dialog.exec())
         self.dialog.deleteLater()
         return isAccepted
 

@@ -53,7 +53,7 @@ class TargetsDialog:
         layout.addWidget(self.emptyLabel)
         layout.addWidget(self.list)
         layout.addLayout(buttons)
-        layout.addWidget(self.check.widget)
+        layout.addWidget(self.check.widget, 1)
         layout.addLayout(bottom)
         self.dialog.setLayout(layout)
         self.list.currentRowChanged.connect(self._onRow)
