@@ -98,7 +98,7 @@ def test_all_annotated_volumes_are_added_and_what_is_odd_is_told(
     choose(cases.adding.menu, "All annotated volumes of the scene")
     assert [case.state for case in livers.cases] == ["annotated", "unannotated", "unannotated"]
     for text in ("3 cases were added.", "two: No voxel of spleen.", "three: liver and spleen overlap in 18 voxels",
-                 "three: No voxel of spleen.", "Change > Nothing more to draw", "1 were left out:",
+                 "three: No voxel of spleen.", "Change > Nothing more to draw", "Left out (1):",
                  "lost: It does not say which volume"):
         assert text in cases.messages.text
     assert cases.list.selection == ["case-0001", "case-0003", "case-0002"]  # by name
@@ -254,7 +254,7 @@ def test_series_are_chosen_by_patient_study_and_search(cases, livers, dicom, ans
     answers.append(fill)
     choose(cases.adding.menu, "From the DICOM database...")
     assert added == [["1.1.1", "2.1.1"]]
-    assert cases.messages.text == ("0 cases were added.\n\n1 were left out:\n1.1.1: Its files are not there any more.")
+    assert cases.messages.text == "Nothing was added.\n\nLeft out (1):\n1.1.1: Its files are not there any more."
 
 
 def test_series_that_are_cases_already_cannot_be_chosen_again(cases, dicom, qt_application, user_settings):

@@ -29,6 +29,11 @@ def draw(segmentationNode, name, box):
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentationNode, segment, volume)
 
 
+def icon(cases):
+    """The picture of the first row."""
+    return cases.ui.casesTree.topLevelItem(0).icon(0).pixmap(36, 36).toImage()
+
+
 def segmentations():
     return slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
 
@@ -63,10 +68,12 @@ def test_opening_hides_what_is_drawn_on_other_images(cases, one, add_case):
 
 def test_what_was_drawn_is_saved_back(cases, one, livers, picture):
     cases.open("case-0001")
-    draw(segmentations()[0], "liver", C)
+    draw(segmentations()[0], "spleen", C)
+    before = icon(cases)
     cases.ui.casesSaveButton.click()
+    assert icon(cases) != before
     case = livers.cases[0]
-    assert case.voxels == {"liver": 1, "spleen": 24} and case.state == "annotated"
+    assert case.voxels == {"liver": 18, "spleen": 1} and case.state == "annotated"
     assert cases.messages.text == "one was saved."
     picture(cases, "case-saved")
 

@@ -33,6 +33,7 @@ class CaseList:
         self._open: frozenset[str] = frozenset()
         self._order: list[str] = []
         self._items: dict[str, Any] = {}
+        self._stamps: dict[str, int] = {}  # of the pictures that are shown
         self._selection: list[str] = []
         self._column, self._isDescending = CASE, False
         tree.setHeaderLabels([_("Case"), _("State"), _("Used for"), _("Class"), _("Patient")])
@@ -73,8 +74,10 @@ class CaseList:
             self._rebuild()
             return
         for identity, item in self._items.items():
-            if before[identity] != self._cases[identity] or (identity in wasOpen) != (identity in isOpen):
-                self._fillRow(item, self._cases[identity])
+            case = self._cases[identity]
+            if (before[identity] != case or (identity in wasOpen) != (identity in isOpen)
+                    or self._stamps[identity] != _stampOf(self._thumbnail(case))):
+                self._fillRow(item, case)
 
     def select(self, identities: Sequence[str]) -> None:
         """Select cases and bring the first into view; emits nothing."""
@@ -144,9 +147,9 @@ class CaseList:
             self._timer.stop()
 
     def _fillRow(self, item: Any, case: ProjectCase) -> None:
-        toolTip = texts.toolTip(case)
+        toolTip, title = texts.toolTip(case), [texts.nameText(case), texts.segmentsText(case)]
         for column, text in enumerate((
-                "\n".join(filter(None, (texts.nameText(case), texts.segmentsText(case)))), texts.stateText(case), texts.roleText(case.role),
+                "\n".join(line for line in title if line), texts.stateText(case), texts.roleText(case.role),
                 case.className or "", texts.patientText(case.subject))):
             item.setText(column, text)
             item.setToolTip(column, toolTip)
@@ -154,6 +157,7 @@ class CaseList:
         font.setBold(case.id in self._open)
         item.setFont(CASE, font)
         path = self._thumbnail(case)
+        self._stamps[case.id] = _stampOf(path)
         item.setIcon(CASE, qt.QIcon(qt.QPixmap(str(path))) if path is not None else self._noThumbnail())
 
     @staticmethod
@@ -166,3 +170,8 @@ class CaseList:
         filled = {str(item.data(CASE, qt.Qt.UserRole)) for item in self._tree.selectedItems()}
         self._selection = [identity for identity in self._order if identity in filled]
         self.selected.emit()
+
+
+def _stampOf(path: Path | None) -> int:
+    """What changes whenever a picture is drawn again; 0: there is none."""
+    return path.stat().st_mtime_ns if path is not None else 0

@@ -80,14 +80,18 @@ def countsText(cases: Sequence[ProjectCase]) -> str:
 
 def addedText(added: Added) -> str:
     """What came of adding cases: what was repaired, what is to be done, and what was left out."""
-    lines = [_("{count} cases were added.").format(count=len(added.cases))] if len(added.cases) != 1 else [
-        _("{name} was added as {case}.").format(name=nameText(added.cases[0]), case=added.cases[0].id)]
+    if len(added.cases) == 1:
+        lines = [_("{name} was added as {case}.").format(name=nameText(added.cases[0]), case=added.cases[0].id)]
+    elif added.cases:
+        lines = [_("{count} cases were added.").format(count=len(added.cases))]
+    else:
+        lines = [_("Nothing was added.")]
     for case in added.cases:
         lines += [f"{nameText(case)}: {note}" for note in case.notes]
         if case.state == "unannotated" and case.segmentation is not None:
             lines.append(_("{name}: {todo}").format(name=nameText(case), todo=missingText()))
     if added.skipped:
-        lines += ["", _("{count} were left out:").format(count=len(added.skipped))]
+        lines += ["", _("Left out ({count}):").format(count=len(added.skipped))]
         lines += [f"{name}: {reason}" for name, reason in added.skipped]
     return "\n".join(lines)
 

@@ -117,6 +117,7 @@ class DicomDialog(FormDialog):
                 self.tree.takeTopLevelItem(self.tree.indexOfTopLevelItem(patient))
             elif patient.childCount() == 1:
                 patient.setExpanded(True)
+                patient.child(0).setExpanded(True)
 
     def _addSeries(self, dicom: Any, uid: str, study: Any, above: str) -> None:
         modality = dicom.fieldForSeries("Modality", uid) or ""
