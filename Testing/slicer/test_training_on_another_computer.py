@@ -27,7 +27,6 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "remote"))
 NAME = "DOE^JANE"
 SHORT = {"method": "vis-mae", "preset": "tiny", "steps": 2, "device": "cpu"}
-LONG = {**SHORT, "steps": 100_000, "settings": {"batch_size": 1, "checkpoint_every": 1, "validations": 0}}
 
 
 @pytest.fixture
@@ -73,7 +72,8 @@ def project(logic, tmp_path, make_volume, make_segmentation):
 def _until(condition, *jobs):
     deadline = time.monotonic() + 120  # generous: the machine may be busy
     while not condition():
-        assert time.monotonic() < deadline, [(job.status, job.error) for job in jobs]
+        told = [(job.status, job.error) for job in jobs]
+        assert time.monotonic() < deadline and not (jobs and all(job.ended for job in jobs)), told
         for job in jobs:
             job.poll()
         time.sleep(0.02)
@@ -126,9 +126,19 @@ def test_slicer_is_killed_and_the_connection_lost_and_the_model_comes_home(
     assert logic.runs() == [] and list((tmp_path / "there" / "runs").iterdir()) == [] and list_jobs() == []
 
 
-def test_a_run_elsewhere_is_stopped_resumed_and_ended(logic, project):
-    job = logic.finetune(project, name="long", target="local", **LONG)
-    _until(lambda: job.status.state == "running" and job.status.step, job)
+@pytest.fixture
+def beside(tmp_path, engine):
+    """A target beside this process, of which only the engine is a stand-in."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nfor run; do :; done\nexec "{sys.executable}" "{HERE / "fake_engine.py"}" "$run"\n')
+    python.chmod(0o755)
+    add_target(Target("beside", environment="python", python=str(python), gpus=0))
+    engine("progress", "work=60")
+
+
+def test_a_run_elsewhere_is_stopped_resumed_and_ended(logic, project, beside):
+    job = logic.finetune(project, name="long", target="beside", **SHORT)
+    _until(lambda: job.status.state == "running" and job.status.step == 3, job)
     with pytest.raises(BadInput, match="under way"):
         logic.removeRun(job.id)
     logic.stopRun(job.id)
@@ -136,17 +146,37 @@ def test_a_run_elsewhere_is_stopped_resumed_and_ended(logic, project):
     _until(lambda: job.ended, job)
     assert job.status.state == "stopped" and isinstance(job.error, RunCancelled)
     (entry,) = logic.runs(project)
-    assert (entry.status.state, entry.canResume, entry.target) == ("stopped", True, "local")
+    assert (entry.status.state, entry.canResume, entry.target) == ("stopped", True, "beside")
     assert TrainLogic().findRunning() == [], "it was told"
-    step = entry.status.step
     again = logic.resumeRun(job.id)
-    _until(lambda: again.status.state == "running" and (again.status.step or 0) > step, again)
-    again.cancel()
+    _until(lambda: again.status.state == "running", again)
+    logic.cancelRun(job.id)
     _until(lambda: again.ended, again)
     assert again.state == "cancelled" and isinstance(again.error, RunCancelled) and again.run.spec == job.run.spec
-    assert "finetuning vis-mae" in logic.logText(job.id)
+    (again.run.log_file).write_text("what was done\n")
+    assert logic.logText(job.id) == "what was done\n"
     logic.removeRun(job.id)
     assert logic.runs() == [] and not job.run.path.exists()
+
+
+def test_two_slicers_take_the_model_of_a_run_elsewhere_once(logic, project, beside, engine, monkeypatch):
+    taken = []
+
+    def install(folder, name=None, replace=False):
+        taken.append(name)
+        return Path("/models") / name
+
+    monkeypatch.setattr("medmae.models.install_model", install)
+    monkeypatch.setattr("medmae.jobs.fetching._check", lambda job, checker: None)  # the stand-in makes no model
+    job = logic.finetune(project, name="shared", target="beside", **SHORT)
+    (found,) = TrainLogic().findRunning()
+    _until(lambda: job.status.state == found.status.state == "running", job, found)
+    job.stop()
+    _until(lambda: job.ended and found.ended, job, found)
+    engine("progress")
+    again = logic.resumeRun(job.id)
+    (found,) = TrainLogic().findRunning()
+    assert (again.wait(), found.wait(), taken) == ("shared", "shared", ["shared"])
 
 
 def test_a_target_that_cannot_compute_is_told_and_mended_and_the_run_resumed(logic, project, server, tmp_path):
