@@ -21,7 +21,7 @@ from tiny_training_data import write_pictures, write_volumes
 
 from medmae import run as medmae_run
 from medmae.config import to_json
-from medmae.datasets import Corpus, CorpusWriter
+from medmae.datasets import Corpus, CorpusWriter, load_dataset
 from medmae.errors import Stopped
 from medmae.finetuning.config import FinetuneConfig
 from medmae.models.png import is_plain_png
@@ -69,8 +69,9 @@ def test_they_come_after_the_first_step_at_validations_and_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_pretraining_is_the_same_to_the_last_bit_with_and_without_pictures_and_resumed(tmp_path: Path,
-                                                                                      name: str) -> None:
+def test_pretraining_is_the_same_to_the_last_bit_with_and_without_pictures_and_resumed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(training_samples, "FREE_SECONDS", 1e9)  # on a busy machine as well
     corpus = write_corpus(tmp_path / "corpus", 3 if name == "gl-mae" else 2)
     settings = LoopSettings(steps=3, batch_size=2, learning_rate=1e-3, checkpoint_every=1)
 
@@ -102,10 +103,10 @@ def test_pretraining_is_the_same_to_the_last_bit_with_and_without_pictures_and_r
 
 
 def test_a_segmentation_shows_slice_reference_and_prediction_and_learns_the_same_without(tmp_path: Path) -> None:
-    dataset = write_volumes(tmp_path, {"training": 2, "validation": 2})
+    dataset = write_volumes(tmp_path, {"training": 1, "validation": 1})
 
     def finetuned(name: str, **config: object) -> RunFolder:
-        wanted = {"method": "vis-mae", "preset": "tiny", "steps": 4, "batch_size": 2, "validations": 2, **config}
+        wanted = {"method": "vis-mae", "preset": "tiny", "steps": 2, "batch_size": 2, "validations": 1, **config}
         run = RunFolder.create(tmp_path / name, "finetune", to_json(FinetuneConfig(**wanted)),  # type: ignore[arg-type]
                                {"dataset": str(dataset), "encoder": "none"})
         assert medmae_run.execute(run.path) == 0, run.state()["reason"]
@@ -113,17 +114,16 @@ def test_a_segmentation_shows_slice_reference_and_prediction_and_learns_the_same
 
     drawn, without = finetuned("drawn"), finetuned("without", preview=False)
     assert losses(drawn) == losses(without)
-    assert names(without) == [] and names(drawn) == [f"step-00000{step}.png" for step in (1, 2, 4)]
-    plane, reference, predicted = panes(drawn.sample_file(4).read_bytes())
+    assert names(without) == [] and names(drawn) == ["step-000001.png", "step-000002.png"]
+    plane, reference, predicted = panes(drawn.sample_file(2).read_bytes())
     assert np.ptp(plane, axis=-1).max() == 0 and np.ptp(reference, axis=-1).max() > 0.3
     assert not np.array_equal(predicted, reference)
 
     record = drawn.progress()[-1]
     assert record["memory_bytes"] > 50e6 and isinstance(record["memory_bytes"], int)
-    told = record["validation_cases"]
-    ids = [item.id for item in Corpus(drawn.path / "corpus-validation").items]
-    assert sorted(case["case"] for case in told) == sorted(ids)
-    assert [case["dice"] for case in told] == sorted(case["dice"] for case in told), "the worst first"
+    (told,) = record["validation_cases"]
+    (case,) = load_dataset(dataset).cases("validation")
+    assert told == {"case": case.id, "dice": pytest.approx(record["validation_dice"], abs=1e-4)}
     assert "validation_cases" not in drawn.progress()[-2]
 
 
