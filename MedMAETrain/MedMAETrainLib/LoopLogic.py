@@ -103,6 +103,16 @@ class LoopLogic:
         usable = {name for name, info in list_models() if info.task == "segmentation"}
         return next((name for name in self._ownModels(project) if name in usable), None)
 
+    def whyNotFinetune(self, model: str) -> str:
+        """Why training cannot begin with what a model knows; empty where it can: encoder, decoder and, for the same
+        number of labels, head are taken over."""
+        from medmae.models import load_info, resolve_model
+
+        if load_info(resolve_model(model)).architecture["name"] != "ensemble":
+            return ""
+        return _("{model} is an ensemble of several models, each with an encoder of its own. Train from the encoder "
+                 "that it was made from.").format(model=model)
+
     def ranking(self, project: Project) -> Ranking | None:
         """The order of the cases that nobody has annotated yet, and why it is out of date; None: there is none yet.
 

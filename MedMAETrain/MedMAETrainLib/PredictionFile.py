@@ -57,10 +57,17 @@ def writePrediction(folder: Path, case: ProjectCase, image: Path, labels: Path, 
 
 def takeThumbnail(folder: Path, case: ProjectCase) -> None:
     """Make the picture of a prediction that of the case."""
-    assert case.segmentation is not None
-    picture = folder / f"{Path(case.segmentation).name.split('.')[0]}.png"
+    picture = _pictureOf(folder, case)
     if picture.exists():
         picture.replace(folder / THUMBNAIL)
+
+
+def discardPrediction(folder: Path, case: ProjectCase) -> None:
+    """Remove the files of a prediction that was not taken; earlier ones may be what a person has accepted."""
+    for path in (case.segmentation, case.label):
+        assert path is not None
+        (folder / Path(path).name).unlink(missing_ok=True)
+    _pictureOf(folder, case).unlink(missing_ok=True)
 
 
 def removePredictions(folder: Path, kept: Sequence[str | None]) -> None:
@@ -69,6 +76,11 @@ def removePredictions(folder: Path, kept: Sequence[str | None]) -> None:
     for file in folder.glob(f"{_SEGMENTATION}-*"):
         if file.name not in names:
             file.unlink(missing_ok=True)
+
+
+def _pictureOf(folder: Path, case: ProjectCase) -> Path:
+    assert case.segmentation is not None
+    return folder / f"{Path(case.segmentation).name.split('.')[0]}.png"
 
 
 def _valuesOf(array: np.ndarray, match: LabelMatch) -> np.ndarray:

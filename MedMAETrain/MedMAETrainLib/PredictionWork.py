@@ -17,7 +17,13 @@ from MedMAESegmentLib.Translation import tr as _
 from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.inference.manifest import MANIFEST, read_manifest
-from MedMAETrainLib.PredictionFile import mayPredict, removePredictions, takeThumbnail, writePrediction
+from MedMAETrainLib.PredictionFile import (
+    discardPrediction,
+    mayPredict,
+    removePredictions,
+    takeThumbnail,
+    writePrediction,
+)
 from MedMAETrainLib.PredictionLabels import LabelMatch, matchLabels
 from MedMAETrainLib.ProjectCase import ProjectCase
 from MedMAETrainLib.ProjectFolder import CASES_FOLDER, ProjectFolder
@@ -107,6 +113,7 @@ class PredictionWork:
                                "kept.").format(project=self.project.name))
         if self._task is not None and self._task[3].isOver:
             self._take()
+            return False  # that was enough for one turn
         if self._task is None and self._waiting:
             self._begin(*self._waiting.popleft())
         isIdle = self._task is None and not self._waiting
@@ -167,7 +174,7 @@ class PredictionWork:
             return
         folder, case = self._folder(identity), self._case(identity)
         if case is None:
-            removePredictions(folder, [])
+            discardPrediction(folder, predicted)
             return
         if matchLabels(self.model, self.info.labels, self.project.labels) != match:  # renamed in this moment
             self._waiting.appendleft((identity, labels))

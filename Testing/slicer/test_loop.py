@@ -127,6 +127,18 @@ def test_a_case_that_was_annotated_or_removed_meanwhile_is_left_alone(logic, pro
     assert [case.id for case in project.cases] == ["case-0001", "case-0002", "case-0004"]
 
 
+def test_a_prediction_that_was_accepted_meanwhile_stays_as_it_is(logic, project, plan):
+    logic.predict(project, waitForCompletion=True)
+    plan("pause=0.3")
+    job = logic.predict(project, "second")
+    until(job, lambda: job.work._task is not None)  # a newer prediction is being written
+    project.setState("case-0002", "annotated")
+    accepted = project.case("case-0002")
+    assert job.wait().leftAlone == ("case-0002",) and project.case("case-0002") == accepted
+    assert project.file(accepted.segmentation).is_file() and project.file(accepted.label).is_file()
+    assert len(list((project.path / "cases" / "case-0002").glob("prediction-*.nrrd"))) == 2
+
+
 def test_what_was_cancelled_goes_on_where_it_ended(logic, project, plan):
     plan("pause=0.3")
     job = logic.predictAndRank(project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_an_empty_project_and_one_with_nothing_left_say_so(make_page, project, t
 
 def test_before_the_first_time(page, picture):
     assert shown(page.ui.nextHintLabel) == shown(page.ui.nextStatusLabel) == shown(page.ui.nextStaleLabel) == ""
-    assert page.ui.nextModelComboBox.currentText == "hippocampus 1 (newest of the project)"
+    assert page.ui.nextModelComboBox.currentText == "hippocampus 1 (newest)"
     assert page.ui.nextModelComboBox.count == 2
     assert page.ui.nextButton.text == "Predict and rank" and not page.ui.nextTable.visible
     picture(page, "ready")
@@ -227,7 +228,7 @@ def test_a_newer_model_makes_the_order_stale_and_is_chosen(page, run, project, m
                               model="hippocampus 2"))
     make_page.settle(page)
     assert "There is a newer model, hippocampus 2" in shown(page.ui.nextStaleLabel)
-    assert page.ui.nextModelComboBox.currentText == "hippocampus 2 (newest of the project)"
+    assert page.ui.nextModelComboBox.currentText == "hippocampus 2 (newest)"
     assert page.ui.nextFinetuneButton.text == "Finetune again from hippocampus 2"
     picture(page, "stale")
 
@@ -287,6 +288,14 @@ def test_a_correction_that_is_not_complete_is_explained(page, run, project, make
 def test_finetuning_again_begins_with_the_newest_model(page):
     page.ui.nextFinetuneButton.click()
     assert page.heard == ["hippocampus 1"]
+
+
+def test_an_ensemble_cannot_be_finetuned_again_and_says_so(make_page, project, installed):
+    info = model_info("hippocampus 1", labels=LABELS, weights_sha256="1" * 64)
+    installed(dataclasses.replace(info, architecture={"name": "ensemble", "arguments": {
+        "members": 3, "channels": 1, "classes": 3}}))
+    button = make_page(project).ui.nextFinetuneButton
+    assert not button.enabled and "an ensemble of several models" in button.toolTip
 
 
 def test_choices_are_kept_in_the_parameters(page):

@@ -244,7 +244,7 @@ class NextPage:
         self._models = models
         wasBlocked = box.blockSignals(True)
         box.clear()
-        box.addItems([_("{model} (newest of the project)").format(model=name) if name == self._newest else name
+        box.addItems([_("{model} (newest)").format(model=name) if name == self._newest else name
                       for name in models])
         box.setCurrentIndex(models.index(chosen) if chosen in models and not wasNewest else 0)
         box.blockSignals(wasBlocked)
@@ -304,14 +304,15 @@ class NextPage:
             button.text = _("Mark as corrected")
             button.toolTip = _("Open a case and correct it in the Segment Editor first.")
         else:
-            button.text = _("Mark {case} as corrected").format(case=shortened(caseName(opened.case)))
+            button.text = _("Mark {case} as corrected").format(case=shortened(caseName(opened.case), 24))
             button.toolTip = _("Save what is drawn on it in the Segment Editor; training learns from it from now on.")
 
     def _updateFinetune(self, project: Project) -> None:
         button, newest = self.ui.nextFinetuneButton, self._newest
-        button.enabled = newest is not None
-        if newest is None:
-            button.text, button.toolTip = _("Finetune again"), _("Train a first model in the tab Train.")
+        problem = _("Train a first model in the tab Train.") if newest is None else self._logic.whyNotFinetune(newest)
+        button.enabled = not problem
+        if newest is None or problem:
+            button.text, button.toolTip = _("Finetune again"), problem
             return
         button.text = _("Finetune again from {model}").format(model=shortened(newest))
         learned = {case for run in project.runs if run.model == newest for case in run.cases}
