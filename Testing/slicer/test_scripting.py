@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import slicer
 from conftest import OBLIQUE, ROOT
+from MedMAESegmentLib.FollowedJob import RunCancelled
 
 import medmae
 
@@ -108,13 +109,19 @@ def test_every_example_runs(logic, models, ct, annotations, tmp_path, monkeypatc
     names = {"slicer": slicer, "imageFolder": images, "outputFolder": tmp_path / "out"}
     for example in EXAMPLES:
         exec(compile(example, "docs/scripting.md", "exec"), names)  # noqa: S102 - our own page
+    train = logics["MedMAETrain"]
+    with pytest.raises(RunCancelled):
+        train.job(names["first"].id).wait()
+    train.closeProjects()
     said = capsys.readouterr().out
+    assert "my encoder - my encoder (MR, 2-D, vis-mae tiny)\n" in said and "queued waiting\n" in said
     assert "liver\nleft kidney\n" in said and "cancelled\n" in said and "abdomen of mine MR 4" in said
     assert "['case0.seg.nrrd', 'case1.seg.nrrd']" in said
     assert "trained on case-0001 case-0002 gives livers\n" in said and "corrected training\n" in said
     assert "Left out: scratch." in said and "holds no project of MedMAE" in said and "thumbnail.png" in said
-    assert logic.worker.starts == 1 and logic.jobs == [] and logics["MedMAETrain"].jobs == []
-    shutil.rmtree(models / "models" / "livers")
+    assert logic.worker.starts == 1 and logic.jobs == [] and train.jobs == []
+    for name in ("livers", "my encoder"):
+        shutil.rmtree(models / "models" / name)
     assert len(EXAMPLES) >= 12
 
 
