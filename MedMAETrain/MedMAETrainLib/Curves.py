@@ -99,7 +99,8 @@ class Chart:
             _removeNodes(_nodesOf(self._tables.pop(key)))
         for table in tables:
             self._updateTable(table)
-        wanted = [reference.node.GetID() for table in tables for reference in self._tables[table.key].series]
+        series: list[Any] = [reference.node for table in tables for reference in self._tables[table.key].series]
+        wanted = [node.GetID() for node in series]
         if wanted != self._listed:  # otherwise left alone: the user may have switched some off in the plot view
             chart.RemoveAllPlotSeriesNodeIDs()
             for identity in wanted:
@@ -144,18 +145,18 @@ class Chart:
             columns.AddColumn(array)
         node.SetAndObserveTable(columns)
         for number, line in enumerate(table.lines):
-            self._updateSeries(nodes, number, line)
+            self._updateSeries(nodes, node, number, line)
         _removeNodes([reference.node for reference in nodes.series[len(table.lines):]])
         del nodes.series[len(table.lines):]
 
-    def _updateSeries(self, nodes: _Nodes, number: int, line: Line) -> None:
-        series = nodes.series[number].node if number < len(nodes.series) else None
+    def _updateSeries(self, nodes: _Nodes, table: Any, number: int, line: Line) -> None:
+        series: Any = nodes.series[number].node if number < len(nodes.series) else None
         if series is None:
             series = self._added("vtkMRMLPlotSeriesNode", line.name)
             nodes.series[number:number + 1] = [NodeReference(series)]
         wasModifying = series.StartModify()
         series.SetName(line.name)
-        series.SetAndObserveTableNodeID(nodes.table.node.GetID())
+        series.SetAndObserveTableNodeID(table.GetID())
         series.SetPlotType(series.PlotTypeScatter)  # over the x column; "line" would be over the rows
         series.SetXColumnName(self.xTitle)
         series.SetYColumnName(line.name)

@@ -66,7 +66,6 @@ class RunHistory:
     >>> history.curves["loss"].values[-1]
 
     curves - By the names in the file: "loss", "lr", "validation_dice", "validation_auc".
-    last - The last record, of whatever stage.
     validation - The last record with a score.
     offset - Bytes of the file that were taken in.
     """
@@ -77,7 +76,6 @@ class RunHistory:
 
     def _forget(self) -> None:
         self.curves: dict[str, Curve] = {name: Curve() for name in _CURVES}
-        self.last: dict[str, Any] = {}
         self.validation: dict[str, Any] = {}
         self._before = self._seconds = 0.0  # of attempts before a resume, of this one
         self.offset = 0
@@ -123,7 +121,6 @@ class RunHistory:
                 self._note(record)
 
     def _note(self, record: dict[str, Any]) -> None:
-        self.last = record
         step = _number(record, "step")
         if step is None or LOSS not in record and record.get("stage") not in (None, "train", "validation"):
             return  # of preparing data
@@ -142,5 +139,6 @@ class RunHistory:
 
 def _number(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
-    isUsable = isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
-    return float(value) if isUsable else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
+        return None
+    return float(value)

@@ -120,8 +120,8 @@ def _casesByImage(run: RunFolder) -> dict[str, str]:
         return found
     for items in _read(dataset if dataset.is_absolute() else run.path / dataset).values():
         for case in _named(items):
-            images = case.get("image") if isinstance(case.get("image"), list) else [case.get("image")]
-            found |= {str(image): str(case["id"]) for image in images if image}
+            image = case.get("image")
+            found |= {str(one): str(case["id"]) for one in (image if isinstance(image, list) else [image]) if one}
     return found
 
 

@@ -158,7 +158,7 @@ def settle(page, qt_application, turns=200):
     page.update()
     for _turn in range(turns):
         qt_application.application.processEvents()
-        if not page._readTimer.isActive():
+        if not page._readTimer.isActive() and not page.table._timer.isActive():
             return
     raise AssertionError("it reads on and on")
 

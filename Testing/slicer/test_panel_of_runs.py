@@ -63,6 +63,16 @@ def test_the_selection_stays_while_rows_come_change_and_go(page, runs, qt_applic
     assert page.table.bars[kept.path.name].value == 500
 
 
+def test_a_run_that_begins_anew_has_no_bar_until_it_computes(page, runs, qt_application):
+    run = runs.add("liver", "stopped", steps=20)
+    settle(page, qt_application)
+    bar = page.ui.runsTable.cellWidget(0, 2)
+    run.progress_file.unlink()
+    run.write_state(state="queued", step=0, total=0)
+    settle(page, qt_application)
+    assert page.table.bars == {} and bar.isHidden() and page.ui.runsTable.cellWidget(0, 2) is None
+
+
 def test_a_row_that_moves_stays_selected(page, runs, qt_application):
     from dataclasses import replace
 

@@ -63,7 +63,7 @@ class RunPictures:
         step = self._chosen if self._chosen is not None else next(reversed(self._files))
         file, label = self._files[step], self.ui.runPictureLabel
         self.ui.runPictureStepLabel.text = _("Step {step}").format(step=step)
-        room, ratio = label.width, label.devicePixelRatioF()
+        room, ratio = max(label.width, 1), label.devicePixelRatioF()
         shown = (file, room, ratio)
         if shown == self._shown:
             return

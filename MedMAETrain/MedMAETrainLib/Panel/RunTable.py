@@ -15,7 +15,7 @@ from MedMAETrainLib.RunEntry import RunEntry
 NAME, STATE, PROGRESS, STARTED = range(4)
 WIDTHS = {STATE: 88, PROGRESS: 62, STARTED: 56}
 ROW_HEIGHT = 40
-ROWS_AT_ONCE = 20  # that are made before the application may react again
+ROWS_AT_ONCE = 15  # that are filled in before the application may react again
 
 
 class RunTable:
@@ -87,18 +87,19 @@ class RunTable:
 
     def _fill(self) -> None:
         """Go down the list: rows that are right are brought up to date, those that are missing are made."""
-        made = 0
-        while self._next < len(self._todo) and made < ROWS_AT_ONCE:
+        filled = 0
+        while self._next < len(self._todo) and filled < ROWS_AT_ONCE:
             row, entry = self._next, self._todo[self._next]
             self._next += 1
             known = self._entries.get(entry.id)
             if known is not None and self._rows[row] == entry.id:
                 if known != entry:
+                    filled += 1
                     self._entries[entry.id] = entry
                     self._fillRow(row, entry)
                 continue
             wasSelected = known is not None and self._take(self._rows.index(entry.id))
-            made += 1
+            filled += 1
             self._table.insertRow(row)
             self._rows.insert(row, entry.id)
             self._entries[entry.id] = entry
@@ -139,6 +140,7 @@ class RunTable:
         status, bar = entry.status, self.bars.get(entry.id)
         if not status.fraction and status.state != "running":
             if bar is not None:
+                self._table.cellWidget(row, PROGRESS).hide()  # it goes a turn later
                 self._table.removeCellWidget(row, PROGRESS)
                 del self.bars[entry.id]
             return

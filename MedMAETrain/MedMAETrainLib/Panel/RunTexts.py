@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 
 from MedMAESegmentLib.FollowedJob import asSentence, duration
 from slicer.i18n import tr as _
@@ -12,10 +13,29 @@ from MedMAETrainLib.RunHistory import SCORES, RunHistory
 from MedMAETrainLib.RunStatus import RunStatus
 
 
+@cache
+def _words() -> dict[str, str]:
+    """Tasks and states in words; made once, because looking up a translation takes its time."""
+    return {"pretraining": _("Pretraining"), "segmentation": _("Segmentation"), "classification": _("Classification"),
+            "waiting": _("Waiting"), "submitting": _("Uploading"), "queued": _("Queued"), "running": _("Running"),
+            "stopping": _("Stopping"), "stopped": _("Stopped"), "done": _("Done"), "failed": _("Failed"),
+            "interrupted": _("Interrupted"), "unreachable": _("Not reachable")}
+
+
+@cache
+def _explanations() -> dict[str, str]:
+    """What is to be known of some states, where the run says nothing itself."""
+    return {"waiting": _("Begins when the runs before it have ended."),
+            "submitting": _("Its data is on the way to {target}."),
+            "queued": _("Has not begun yet."),
+            "stopping": _("Stops after this step; what was learned so far is kept."),
+            "interrupted": _("It ended without a word; its computer may have been switched off."),
+            "unreachable": _("{target} does not answer; the run goes on there.")}
+
+
 def taskText(entry: RunEntry) -> str:
     """What a run does."""
-    return {"pretraining": _("Pretraining"), "segmentation": _("Segmentation"),
-            "classification": _("Classification")}.get(entry.task, entry.task)
+    return _words().get(entry.task, entry.task)
 
 
 def placeText(entry: RunEntry) -> str:
@@ -31,9 +51,7 @@ def kindText(entry: RunEntry) -> str:
 
 def stateText(status: RunStatus) -> str:
     """The state in a word or two."""
-    return {"waiting": _("Waiting"), "submitting": _("Uploading"), "queued": _("Queued"), "running": _("Running"),
-            "stopping": _("Stopping"), "stopped": _("Stopped"), "done": _("Done"), "failed": _("Failed"),
-            "interrupted": _("Interrupted"), "unreachable": _("Not reachable")}.get(status.state, status.state)
+    return _words().get(status.state, status.state)
 
 
 def timeText(status: RunStatus) -> str:
@@ -69,22 +87,15 @@ def stepText(status: RunStatus) -> str:
 def statusText(entry: RunEntry) -> str:
     """All that a person should know of how a run stands."""
     status = entry.status
-    explained = {
-        "waiting": _("Begins when the runs before it have ended."),
-        "submitting": _("Its data is on the way to {target}.").format(target=entry.target),
-        "queued": _("Has not begun yet."),
-        "stopping": _("Stops after this step; what was learned so far is kept."),
-        "interrupted": _("It ended without a word; its computer may have been switched off."),
-        "unreachable": _("{target} does not answer; the run goes on there.").format(target=entry.target),
-    }
+    explained = _explanations().get(status.state, "").format(target=entry.target)
     lines = [stepText(status), status.queue or ""]
     if status.state == "unreachable" and status.seen is not None:
         when = datetime.fromtimestamp(status.seen).astimezone()
         lines.append(_("Last seen {when}.").format(when=f"{when:%Y-%m-%d %H:%M}"))
     told = [asSentence(part) for part in (status.reason, status.remedy) if part]
-    lines += [" ".join(told) if told else explained.get(status.state, "")]
+    lines += [" ".join(told) if told else explained]
     if status.state == "unreachable" and told:
-        lines.insert(0, explained["unreachable"])
+        lines.insert(0, explained)
     return "\n".join(line for line in lines if line)
 
 

@@ -151,8 +151,8 @@ class RunsPage:
         compare.enabled, curves.enabled = len(entries) > 1, bool(entries)
         compare.toolTip = (_("Draw their curves in one chart, and tell in what they differ.") if compare.enabled
                            else _("Select two or more runs, with Ctrl or Shift."))
-        curves.toolTip = (_("Draw loss, learning rate and scores in Slicer's plot view, while the run trains as well.")
-                          if curves.enabled else _("Select a run."))
+        curves.toolTip = (_("Draw loss, learning rate and scores in Slicer's plot view, also while the run trains. A "
+                            "double click does the same.") if curves.enabled else _("Select a run."))
 
     def _onSelected(self) -> None:
         self.curves.follow(self.table.selection)
