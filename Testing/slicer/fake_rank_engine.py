@@ -1,8 +1,8 @@
 """Stands in for ``python -m medmae.run`` of a run that ranks: scores, label maps and records as the engine's.
 
 What it does is in the file that FAKE_ENGINE names, a line each: "pause=0.2" seconds a case, "bad=case-0004" a case that
-fails, "refuse" (all of it), "die=2" (killed at the second case), "score=case-0004:0.9". Label maps have the values 1
-and 2.
+fails, "refuse" (all of it), "die=2" (killed at the second case), "score=case-0004:0.9", "empty=case-0004" (nothing is
+drawn on it). Label maps have the values 1 and 2.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> int:
         result, files = {"score": float(scores.get(own, number / 100))}, []
         if config["labels"]:
             labels = np.zeros(image.geometry.shape, np.uint8)
-            labels[1:3, 2:5, 1:4], labels[3:5, 2:5, 1:4] = 1, 2
+            if own != plan.get("empty"):
+                labels[1:3, 2:5, 1:4], labels[3:5, 2:5, 1:4] = 1, 2
             files = [write_label(out / f"{case.id}.nrrd", labels, image.geometry, [], "nrrd")]
             result["output"] = str(files[0])
         found = FoundCase(case.images, case.id)

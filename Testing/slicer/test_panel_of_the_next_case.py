@@ -179,7 +179,7 @@ def test_before_the_first_time(page, picture):
 
 
 def test_predicting_and_ranking_shows_how_far_it_is_and_then_the_order(page, run, plan, qt_application, picture):
-    plan("pause=0.3", "score=case-0003:0.9", "score=case-0004:0.4", "score=case-0002:0.1")
+    plan("pause=0.3", "score=case-0003:0.9", "score=case-0004:0.4", "score=case-0002:0.1", "empty=case-0002")
     page.ui.nextButton.click()
     assert page.ui.nextButton.text == "Cancel" and page.ui.nextProgressBar.visible
     assert not page.ui.nextModelComboBox.enabled
@@ -191,7 +191,7 @@ def test_predicting_and_ranking_shows_how_far_it_is_and_then_the_order(page, run
     assert rows(page) == [
         ("1", "MR 1", "0.900", "predicted"),
         ("2", "MR of a patient whose series has a long description", "0.400", "predicted"),
-        ("3", "MR 0", "0.100", "predicted")]
+        ("3", "MR 0", "0.100", "found nothing")]
     assert shown(page.ui.nextMoreLabel).startswith("Order by hippocampus 1, where the model is unsure, 2")
     picture(page, "ranked")
 

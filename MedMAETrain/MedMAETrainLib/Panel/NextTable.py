@@ -17,7 +17,7 @@ MOST_ROWS = 200  # whoever annotates that many ranks again before
 ROW_HEIGHT = 22
 _MOST_SEEN, _HEADER_HEIGHT = 8, 28
 _BAR = qt.QSize(44, 10)
-_WIDTHS = {POSITION: 32, SCORE: 98, STATE: 88}
+_WIDTHS = {POSITION: 32, SCORE: 94, STATE: 98}
 
 
 class NextTable:

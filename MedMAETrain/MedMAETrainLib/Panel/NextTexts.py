@@ -47,8 +47,8 @@ def hintText(hasProject: bool, hasCases: bool, hasModel: bool, hasOwnModel: bool
 
 def stateText(case: ProjectCase) -> str:
     """How far a case is that is not annotated yet."""
-    if case.state == "predicted":
-        return _("predicted")
+    if case.state == "predicted":  # a model may be sure, and wrong, that there is nothing: its score is 0
+        return _("predicted") if case.voxels else _("found nothing")
     return _("not annotated") if mayPredict(case) else _("partly drawn")
 
 
