@@ -37,7 +37,7 @@ class RemoteTrainingJob(TrainingJob):
         super().__init__(RunFolder(job.mirror))
         self.target = job.target.name
         self._job, self._isToResume = job, resume
-        self._setStatus(RunStatus("submitting") if resume else statusOfJob(following.last_known(job)))
+        self._status = RunStatus("submitting") if resume else statusOfJob(following.last_known(job), job.mirror)
         self._told: queue.SimpleQueue[following.Status] = queue.SimpleQueue()
         self._wake, self._leave = threading.Event(), threading.Event()
         self._wanted = ""  # "stop" or "cancel", until the target was told
@@ -85,7 +85,7 @@ class RemoteTrainingJob(TrainingJob):
 
     def _show(self, told: following.Status) -> None:
         isToStop = self._isAskedToStop and told.state in ("submitting", "queued", "running")
-        status = replace(statusOfJob(told), device=self._record.get("device"))
+        status = replace(statusOfJob(told, self.run.path), device=self._record.get("device"))
         self._setStatus(replace(status, state="stopping") if isToStop else status)
         if told.stage == "fetching":
             self._progress(1.0, _("Fetching the model from {target}").format(target=self.target))

@@ -98,8 +98,10 @@ def _read(folder: Path) -> RunEntry | None:
 
 def _status(run: RunFolder, job: Job | None, request: RunRequest | None) -> RunStatus:
     try:
-        isOnlyHere = job is None or job.runs_here and submission.submission_of(job).stage == "done"
-        status = readStatus(run) if isOnlyHere else statusOfJob(following.last_known(job))  # type: ignore[arg-type]
+        if job is None or job.runs_here and submission.submission_of(job).stage == "done":
+            status = readStatus(run)
+        else:
+            status = statusOfJob(following.last_known(job), run.path)
     except (BadInput, OSError, LookupError, TypeError) as error:  # it can be looked at and removed all the same
         return RunStatus("failed", reason=str(error))
     if status.state == "done" and request is not None and request.problem and request.installed is None:

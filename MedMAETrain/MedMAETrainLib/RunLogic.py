@@ -28,6 +28,7 @@ from MedMAETrainLib.ProjectLogic import ProjectLogic, noteModel
 from MedMAETrainLib.RemoteTrainingJob import RemoteTrainingJob
 from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunListing import RunListing, isAbandoned
+from MedMAETrainLib.RunNames import ownNames
 from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, changeRequest, readRequest, writeRequest
 from MedMAETrainLib.TrainingJob import TrainingJob
 
@@ -165,7 +166,6 @@ class RunLogic(ProjectLogic):
         :raises medmae.errors.BadInput: there is no such run.
         """
         from medmae.jobs.following import log_file
-        from medmae.jobs.restoring import own_names_in
 
         folder = self._entry(runId).folder
         if (folder / JOB_FILE).is_file():
@@ -173,7 +173,7 @@ class RunLogic(ProjectLogic):
         else:
             files = (folder / name for name in (RunFolder(folder).log_file.name, _CONSOLE_FILE))
             file = next((file for file in files if file.is_file() and file.stat().st_size), None)
-        return "" if file is None else own_names_in(folder, _endOf(file))
+        return "" if file is None else ownNames(folder, _endOf(file))
 
     def reportFile(self, runId: str) -> Path | None:
         """The report of a run that is done; None: there is none.

@@ -42,6 +42,7 @@ class RunPlan:
     writeData - Writes the data set into a folder; None: it reads `images`.
     images - Absolute paths and patterns of the images to pretrain on.
     project - The uid of the project that it learns from.
+    isOfScene - Whether its data are nodes of the scene, which the main thread alone may read.
 
     >>> plan = logic.planRun("finetune", project, "brains")
     >>> plan.write(folder)
@@ -56,6 +57,7 @@ class RunPlan:
     writeData: WriteData | None = None
     images: tuple[str, ...] = ()
     project: str | None = None
+    isOfScene: bool = False
 
     def write(self, folder: Path, report: Report = lambda _fraction, _message: None) -> None:
         """Write the data set of the run into a folder; nodes of the scene are handed over meanwhile."""

@@ -8,11 +8,13 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from MedMAESegmentLib.Translation import tr as _
 
 from medmae.run_folder import SILENT_AFTER_SECONDS, RunFolder
+from MedMAETrainLib.RunNames import ownNames
 
 STATES = ("waiting", "submitting", "queued", "running", "stopping", "stopped", "done", "failed", "interrupted",
           "unreachable")
@@ -117,12 +119,11 @@ def lastRecord(run: RunFolder) -> dict[str, Any]:
     return {}
 
 
-def statusOfJob(status: Any) -> RunStatus:
-    """The status of a job from what `medmae.jobs.following` says."""
+def statusOfJob(status: Any, mirror: Path) -> RunStatus:
+    """The status of a job from what `medmae.jobs.following` says; `mirror` is its folder here."""
     return RunStatus(status.state, stage=status.stage, step=status.step, total=status.total, etaSeconds=status.eta_s,
-                     queue=status.queue, reason=inWordsOfThePanel(status.reason),
-                     remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state,
-                     seen=status.seen)
+                     queue=status.queue, reason=inWordsOfThePanel(status.reason and ownNames(mirror, status.reason)),
+                     remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state, seen=status.seen)
 
 
 def inWordsOfThePanel(text: str | None) -> str | None:

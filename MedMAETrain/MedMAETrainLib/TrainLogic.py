@@ -155,7 +155,7 @@ class TrainLogic(LoopLogic, RunLogic):
                 names, write = _ofProject(source, task, modality, allowMissing)
             else:
                 names, write = self._ofScene(source, task, modality, allowMissing)
-            plan = RunPlan("finetune", task, config, path, tuple(names), write, project=uid)
+            plan = RunPlan("finetune", task, config, path, tuple(names), write, project=uid, isOfScene=uid is None)
         plan.checkConfig()
         return plan
 
@@ -178,7 +178,10 @@ class TrainLogic(LoopLogic, RunLogic):
 
         def prepare(run: RunFolder) -> None:
             data = run.path / DATA_FOLDER
-            plan.write(data, report)
+            if plan.isOfScene:
+                plan.write(data, report)
+            else:  # labels may have to be copied from another disk
+                inBackground(lambda: plan.write(data))
             inBackground(lambda: plan.check(data))
             writeRequest(run.path, request)
             report(0.0, _("Starting"))

@@ -15,6 +15,7 @@ import pytest
 import slicer
 from MedMAESegmentLib.FollowedJob import RunCancelled, RunFailed
 from MedMAETrainLib import RemoteTrainingJob
+from MedMAETrainLib.RunNames import ownNames
 from MedMAETrainLib.TrainLogic import TrainLogic
 
 from medmae.errors import BadInput
@@ -200,6 +201,18 @@ def test_a_target_that_cannot_compute_is_told_and_mended_and_the_run_resumed(log
     _until(lambda: again.ended, again)
     logic.removeRun(entry.id)
     assert logic.runs() == []
+
+
+def test_what_a_run_elsewhere_says_of_cases_is_told_with_the_names_that_they_have_here(tmp_path):
+    def case(own):
+        return {"id": own, "name": own, "images": [f"/mine/cases/{own}/image.nrrd"], "label": None}
+
+    (tmp_path / "cases.json").write_text(json.dumps({
+        "cases": {"case-0001": case("case-0002"), "case-0002": case("case-0003")}, "subjects": {}, "unreadable": []}))
+    said = "case-0001, case-0002: sheared. inputs/images/case-0001.nrrd is damaged; case-0009 is not."
+    assert ownNames(tmp_path, said) == (
+        "case-0002, case-0003: sheared. /mine/cases/case-0002/image.nrrd is damaged; case-0009 is not.")
+    assert ownNames(tmp_path / "no such mirror", said) == said
 
 
 def test_what_cannot_be_is_told_before_anything_is_sent(logic, project):
