@@ -64,7 +64,7 @@ def refuseSettings(purpose: Purpose, settings: Mapping[str, Any]) -> None:
             raise BadInput(_("{values} has {count} numbers, but this network needs {dims}.").format(
                 values=showValue(settings[key]), count=count, dims=dims))
     if purpose.task == PRETRAINING:
-        from_json(PretrainConfig, {"method": purpose.method, "preset": purpose.preset, **settings}, _("settings"))
+        from_json(PretrainConfig, {"method": purpose.method, "preset": purpose.preset, **settings}, _("value"))
     else:  # the modality is a fact of the data, not of the configuration
         config = {key: value for key, value in settings.items() if key != "modality"}
-        from_json(FinetuneConfig, {"method": purpose.method, "preset": purpose.preset, **config}, _("settings"))
+        from_json(FinetuneConfig, {"method": purpose.method, "preset": purpose.preset, **config}, _("value"))

@@ -87,7 +87,8 @@ def unchecked(monkeypatch):
 def test_without_computers_it_says_what_they_are_for(dialog):
     assert dialog.emptyLabel.visible and "Slurm" in dialog.emptyLabel.text and not dialog.list.visible
     assert dialog.addButton.enabled
-    assert not any(button.enabled for button in (dialog.editButton, dialog.removeButton, dialog.checkButton))
+    assert not any(button.enabled for button in (dialog.editButton, dialog.removeButton, dialog.checkButton,
+                                              dialog.cleanButton))
 
 
 def test_a_workstation_is_added_listed_and_checked_at_once(dialog, fill, unchecked, qt_application):
@@ -215,7 +216,7 @@ def test_a_check_can_be_cancelled_and_the_next_one_shows_its_own_findings_only(d
     dialog.update("slow")
     dialog.checkButton.click()
     dialog.checkButton.click()
-    assert not dialog.check.isBusy and dialog.check.label.text == "The check was cancelled."
+    assert not dialog.check.isBusy and dialog.check.label.text == "Cancelled."
     dialog.list.setCurrentRow(0)
     dialog.checkButton.click()
     release.set()
@@ -263,6 +264,24 @@ def test_an_unknown_host_key_is_shown_and_never_accepted_without_a_yes(dialog, s
     dialog.checkButton.click()
     until(qt_application, lambda: not dialog.check.isBusy, 60)
     assert dialog.check.isReady and len(said) == asked, "once is enough"
+
+
+@pytest.mark.remote
+def test_images_that_no_run_needs_are_deleted_there_after_a_yes(dialog, sshd, said, tmp_path, qt_application):
+    add_target(Target("box", "ssh", HOST, folder=str(tmp_path / "there"), python=sys.executable, gpus=0))
+    blob = tmp_path / "there" / "data" / "ab" / ("ab" * 32 + ".nrrd")
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(bytes(2_500_000))
+    dialog.update()
+    said.answer = False
+    dialog.cleanButton.click()
+    assert "no run there needs" in said[-1] and not dialog.check.isBusy and blob.exists()
+    said.answer = True
+    dialog.cleanButton.click()
+    assert not dialog.cleanButton.enabled
+    until(qt_application, lambda: not dialog.check.isBusy, 60)
+    assert dialog.check.label.text == "Files deleted there: 1 (3 MB). Still needed by runs: 0 (0 MB)."
+    assert not blob.exists()
 
 
 @pytest.mark.remote

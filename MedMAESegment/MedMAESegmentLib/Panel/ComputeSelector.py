@@ -14,9 +14,11 @@ from MedMAESegmentLib.Signal import Signal
 class ComputeSelector:
     """Lists the devices and the user's targets in a combo box; `value` is "auto", "cpu", "cuda:0" or "target:NAME"."""
 
-    def __init__(self, comboBox: qt.QComboBox) -> None:
+    def __init__(self, comboBox: qt.QComboBox, elsewhere: str = "") -> None:
+        """`elsewhere` is how a target is listed, with {name}; default: as another computer."""
         self.changed = Signal()
         self.note = ""
+        self._elsewhere = elsewhere or _("{name} (another computer)")
         self._box = comboBox
         self._values: list[str] = []
         self.update()
@@ -40,7 +42,7 @@ class ComputeSelector:
         """List the devices and the targets as they are now; what was chosen stays so while it is there."""
         chosen = self.value if self._values else Device.AUTO.value
         entries = [(device.value, device.label()) for device in Device]
-        entries += [(TARGET_PREFIX + name, _("{name} (another computer)").format(name=name)) for name in _targets()]
+        entries += [(TARGET_PREFIX + name, self._elsewhere.format(name=name)) for name in _targets()]
         wasBlocked = self._box.blockSignals(True)
         self._box.clear()
         self._values = [value for value, _label in entries]

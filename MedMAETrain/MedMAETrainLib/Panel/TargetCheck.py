@@ -88,6 +88,13 @@ class TargetCheck:
         self.say(_("Checking {name}…").format(name=target.name))
         self._run(work, lambda _result: self._onChecked())
 
+    def do(self, text: str, work: Callable[[], Any], told: Callable[[Any], str]) -> None:
+        """Do something else on a target in the thread; `told` says of what `work` gives what is shown."""
+        self.clear()
+        self._found, self._stopped = [], threading.Event()
+        self.say(text)
+        self._run(work, lambda result: self.say(told(result)))
+
     def stop(self) -> None:
         """Wait for nothing any more; what is under way ends by itself."""
         if self._task is None:
@@ -95,7 +102,7 @@ class TargetCheck:
         self._stopped.set()
         self._task = None
         self._timer.stop()
-        self.say(_("The check was cancelled."))
+        self.say(_("Cancelled."))
         self.changed.emit()
 
     def _run(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

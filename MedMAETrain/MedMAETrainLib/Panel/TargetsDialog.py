@@ -11,6 +11,8 @@ from MedMAESegmentLib.Panel import Dialogs as dialogs
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
+from medmae.inference.memory import format_memory
+from medmae.jobs.cleaning import Cleaned, clean
 from medmae.jobs.target import Target
 from medmae.jobs.targets import LOCAL, add_target, list_targets, remove_target
 from MedMAETrainLib.Panel.TargetCheck import TargetCheck
@@ -39,6 +41,8 @@ class TargetsDialog:
         self.removeButton = _button(_("Remove"), self.onRemove)
         self.checkButton = _button(_("Check"), self.onCheck)
         self.checkButton.toolTip = _("Sign in and see whether runs can be computed there; tells what to do if not.")
+        self.cleanButton = _button(_("Free space…"), self.onClean)
+        self.cleanButton.toolTip = _("Delete images there that were sent for runs and are not needed any more.")
         self.check = TargetCheck()
         self.check.changed.connect(self._show)
         self.closeButton = _button(_("Close"), self.onClose)
@@ -46,6 +50,7 @@ class TargetsDialog:
         for button in (self.addButton, self.editButton, self.removeButton):
             buttons.addWidget(button)
         buttons.addStretch(1)
+        buttons.addWidget(self.cleanButton)
         buttons.addWidget(self.checkButton)
         bottom.addStretch(1)
         bottom.addWidget(self.closeButton)
@@ -121,6 +126,14 @@ class TargetsDialog:
         elif self.selected is not None:
             self.check.start(self.selected)
 
+    def onClean(self, clicked: bool = False) -> None:
+        """Delete what was sent to the chosen target and is not needed any more."""
+        target = self.selected
+        if target is not None and dialogs.isConfirmed(_(
+                "Delete the images and models that were sent to {name} and that no run there needs any more? Runs that "
+                "need them later send them again.").format(name=target.name)):
+            self.check.do(_("Deleting on {name}…").format(name=target.name), lambda: clean(target), _cleanedText)
+
     def onClose(self, clicked: bool = False) -> None:
         """Close the dialog."""
         self.dialog.accept()
@@ -151,7 +164,8 @@ class TargetsDialog:
         self.emptyLabel.visible = not self._targets
         self.list.visible = bool(self._targets)
         self.list.enabled = self.addButton.enabled = not isBusy
-        self.editButton.enabled = self.removeButton.enabled = isChosen and not isBusy
+        for button in (self.editButton, self.removeButton, self.cleanButton):
+            button.enabled = isChosen and not isBusy
         self.checkButton.enabled = isChosen
         self.checkButton.text = _("Cancel") if isBusy else _("Check")
 
@@ -159,6 +173,12 @@ class TargetsDialog:
 def _line(target: Target) -> str:
     place = target.host or _("this computer")
     return f"{target.name}:  {kindName(target.kind)}, {place}"
+
+
+def _cleanedText(cleaned: Cleaned) -> str:
+    return _("Files deleted there: {count} ({size}). Still needed by runs: {kept} ({keptSize}).").format(
+        count=cleaned.removed, size=format_memory(cleaned.removed_bytes) if cleaned.removed else "0 MB",
+        kept=cleaned.kept, keptSize=format_memory(cleaned.kept_bytes) if cleaned.kept else "0 MB")
 
 
 def _button(text: str, do: Callable[..., None]) -> qt.QPushButton:

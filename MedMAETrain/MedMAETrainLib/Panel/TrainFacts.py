@@ -43,8 +43,8 @@ class TrainFacts:
         key = () if project is None else (project.path, tuple((case.id, case.image) for case in project.cases))
         if key == self._read:
             return
-        self.stop()
-        self._read = key
+        self._isCancelled.set()
+        self._task, self._read = None, key
         if project is None or not project.cases:
             self.fingerprint = Fingerprint()
             return
@@ -69,12 +69,10 @@ class TrainFacts:
         """Ask again what this computer has."""
         self._computers = {}
 
-    def stop(self) -> None:
-        """Look no further."""
+    def close(self) -> None:
+        """Look no further, for good."""
         self._isCancelled.set()
-        self._task, self._read = None, ()
-        if not self._asking:
-            self._timer.stop()
+        self._timer.stop()
 
     def _onTimer(self) -> None:
         hasChanged = False

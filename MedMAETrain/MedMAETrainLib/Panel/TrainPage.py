@@ -24,7 +24,7 @@ from MedMAETrainLib.Panel.TargetsDialog import TargetsDialog
 from MedMAETrainLib.Panel.TrainFacts import TrainFacts
 from MedMAETrainLib.Panel.TrainSettings import TrainSettings
 from MedMAETrainLib.Panel.TrainStart import TrainStart
-from MedMAETrainLib.Panel.TrainTexts import consentText, dataText
+from MedMAETrainLib.Panel.TrainTexts import consentText, dataText, sendingText
 from MedMAETrainLib.Panel.TrainTrial import TrainTrial
 from MedMAETrainLib.Project import Project
 from MedMAETrainLib.ProjectCase import ProjectCase
@@ -54,7 +54,7 @@ class TrainPage:
         self.facts = TrainFacts()
         self.start = TrainStart(self.ui, logic)
         self.settings = TrainSettings(self.ui)
-        self.compute = ComputeSelector(self.ui.trainComputeSelector)
+        self.compute = ComputeSelector(self.ui.trainComputeSelector, _("{name} (elsewhere)"))
         self.trial = TrainTrial(self.ui, self._newTrial)
         icon = self.ui.trainProblemFrame.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
         self.ui.trainProblemIcon.setPixmap(icon.pixmap(16, 16))
@@ -89,13 +89,14 @@ class TrainPage:
 
     def setParameters(self, parameters: Any) -> None:
         """Show the choices of a parameter node; None: another module is open, or the scene is being closed."""
-        self._parameters = parameters
+        self._parameters = None  # while it is read, nothing is written
         if parameters is not None:
             self.start.read(parameters.task, parameters.startFrom, parameters.method, parameters.preset)
             self.settings.json = parameters.settings
+            self.ui.trainNameEdit.text = parameters.modelName
             self.compute.update()
             self.compute.value = parameters.computeOn
-            self.ui.trainNameEdit.text = parameters.modelName
+        self._parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -117,8 +118,8 @@ class TrainPage:
         self.settings.show(purpose, recommendSettings(purpose, fingerprint.of(cases), computer))
         self.ui.trainDataLabel.text = dataText(project, self.start.task)
         self.ui.trainNameEdit.placeholderText = self._proposedName(project)
-        self.ui.trainComputeHelpLabel.text = self.compute.note
-        self.ui.trainComputeHelpLabel.visible = bool(self.compute.note)
+        self.ui.trainComputeHelpLabel.text = self.compute.note or self._sendingText(cases)
+        self.ui.trainComputeHelpLabel.visible = bool(self.ui.trainComputeHelpLabel.text)
         if self._measured is not None and self._measured != self.request:
             self._measured = None
             self.trial.forget()
@@ -127,7 +128,7 @@ class TrainPage:
     def cleanup(self) -> None:
         """The module is closed."""
         self.trial.cancel()
-        self.facts.stop()
+        self.facts.close()
 
     def startFrom(self, name: str) -> None:
         """Choose the encoder or model to start from, for finetuning."""
@@ -164,7 +165,7 @@ class TrainPage:
         if self.start.missing:
             return _("{name} is not among the models any more. Choose another start.").format(name=self.start.missing)
         if self.settings.problem:
-            return _("Correct the settings: {problem}").format(problem=self.settings.problem)
+            return self.settings.problem
         return self._whyNotTheseImages(project)
 
     def _whyNotTheseImages(self, project: Project) -> str:
@@ -188,13 +189,19 @@ class TrainPage:
             lambda case: case.className is not None)
         return [case for case in project.cases if case.role in ("training", "validation") and isLabelled(case)]
 
+    def _sendingText(self, cases: list[ProjectCase]) -> str:
+        target = find_target(self.request.target) if self.request.target else None
+        if target is None or not target.is_remote:
+            return ""
+        return sendingText(target, len(cases), self.facts.fingerprint.size(cases) if self.facts.isComplete else None)
+
     def _inputSize(self) -> tuple[int, ...] | None:
-        from medmae.models import load_info
+        from medmae.models import load_info, resolve_model
 
         if self.start.point is None:
             return None
         try:
-            return tuple(load_info(self.start.reference).input_size)
+            return tuple(load_info(resolve_model(self.start.reference)).input_size)
         except BadInput:  # it was removed a moment ago; starting tells
             return None
 

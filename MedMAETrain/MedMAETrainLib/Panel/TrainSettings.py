@@ -22,7 +22,7 @@ _NAME_WIDTH, _VALUE_WIDTH = 72, 104
 class TrainSettings:
     """Shows the settings, each with its reason; ``changed()`` comes when one was changed or taken back.
 
-    Needs the widgets trainSettingsTable, trainSettingsProblemLabel and trainResetButton.
+    Needs the widgets trainSettingsTable and trainResetButton.
     """
 
     def __init__(self, ui: SimpleNamespace) -> None:
@@ -54,7 +54,6 @@ class TrainSettings:
         self._fitTimer.timeout.connect(self._fitHeight)
         header.sectionResized.connect(lambda *_sizes: self._fitTimer.start())
         ui.trainResetButton.clicked.connect(self.onReset)
-        self._say("")
 
     @property
     def values(self) -> dict[str, Any]:
@@ -134,7 +133,6 @@ class TrainSettings:
                 table.setItem(row, column, item)
         table.blockSignals(wasBlocked)
         self._ui.trainResetButton.enabled = bool(self._changes or self._wrong)
-        self._say(self._problem)
         self._fitHeight()
 
     def _findProblem(self) -> str:
@@ -149,9 +147,6 @@ class TrainSettings:
             key = next((key for key in (*self._wrong, *self._changes) if key in str(error) or key in self._wrong), "")
             return f"{names[key]}: {error}" if key else str(error)
         return ""
-
-    def _say(self, text: str) -> None:
-        self._ui.trainSettingsProblemLabel.text, self._ui.trainSettingsProblemLabel.visible = text, bool(text)
 
     def _fitHeight(self) -> None:
         """As high as its rows: the page scrolls, not the table."""

@@ -112,7 +112,9 @@ class TrainStart:
         self._network = recommended
         self._points = list(self._logic.startingPoints(self.task, project))
         references = [*(point.reference for point in self._points), FROM_SCRATCH]
-        labels = [*(point.label for point in self._points), _("Nothing (from scratch)")]
+        # What else there is to say stands below: there is no room for it here.
+        labels = [point.label if point.kind == "run" else point.reference for point in self._points]
+        labels.append(_("Nothing (from scratch)"))
         if self.missing:
             labels.append(_("{name} (not there any more)").format(name=self._chosen))
             references.append(self._chosen)

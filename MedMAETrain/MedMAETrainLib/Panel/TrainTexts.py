@@ -115,9 +115,17 @@ def consentText(target: Any, images: int, labels: int, size: int) -> str:
             labels, _("one segmentation"), _("{count} segmentations")))
     return _("Voxels and geometry of {what} will leave this computer for {name} ({host}): about {size} before "
              "compression, less what is there already.\n\nNames, dates and other patient data stay here. The voxels "
-             "stay in the folder {folder}/data there, for later runs, until it is deleted.").format(
+             "stay in the folder {folder}/data there, for later runs, until you delete them (Computers, Free "
+             "space).").format(
                  what=what, name=target.name, host=target.host or _("this computer"), size=format_memory(size),
                  folder=target.folder.rstrip("/"))
+
+
+def sendingText(target: Any, images: int, size: int | None) -> str:
+    """What will be sent where; `size` None: it is not known yet."""
+    known = _("its size is being found out") if size is None else _("about {size}").format(size=format_memory(size))
+    return _("{images} will be sent to {host} ({size}), once you have agreed.").format(
+        images=_counted(images, _("One image"), _("{count} images")), host=target.host or target.name, size=known)
 
 
 def _counted(count: int, one: str, many: str) -> str:
