@@ -39,8 +39,11 @@ class LearningPoints:
                 continue
             try:
                 points.append(self._point(run, subjects))
-            except (BadInput, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            except (BadInput, OSError) as error:
                 problems.append(_("{model} is left out: {reason}").format(model=run.model, reason=error))
+            except (LookupError, TypeError, ValueError, AttributeError):  # one damaged run must not hide the others
+                problems.append(_("{model} is left out: the scores of its run {run} are damaged.").format(
+                    model=run.model, run=run.id))
         return curveOf(points, problems)
 
     def _point(self, run: ProjectRun, subjects: Mapping[str, str]) -> CurvePoint:
