@@ -276,7 +276,7 @@ def test_a_computer_that_does_not_answer_is_named_with_when_it_was_seen(page, ru
     page.logic.fetchRun(run.path.name)
     until(qt_application, lambda: page.logic.runs()[0].status.state == "unreachable", seconds=30)
     select(page, qt_application, "liver")
-    assert rows(page)[0][1] == "Not reachable"
+    assert rows(page)[0][1] == "No answer"
     text = page.ui.runStatusLabel.text
     assert "gpu-box does not answer; the run goes on there." in text and "Last seen 20" in text
     page.ui.runRemoveButton.click()

@@ -211,6 +211,20 @@ def test_two_runs_are_compared_in_one_chart_and_a_table_of_what_differs(page, ru
     assert not page.comparison.dialog.isVisible()
 
 
+def test_many_selected_runs_are_neither_read_nor_drawn_before_it_is_asked_for(page, runs, qt_application):
+    names = [f"run {number}" for number in range(12)]
+    for name in names:
+        runs.add(name, steps=20)
+    select(page, qt_application, "run 0")
+    page.ui.runCurvesButton.click()
+    select(page, qt_application, *names)
+    assert page.curves.chart.node.GetTitle() in names and not page._readTimer.isActive()
+    page.ui.runCompareButton.click()
+    settle(page, qt_application)
+    assert page.curves.chart.node.GetTitle() == "12 runs" and len(page.curves.chart.seriesNodes) == 24
+    assert page.comparison.table.columnCount == 12
+
+
 def test_the_log_is_followed_and_never_read_as_html(page, runs, qt_application, monkeypatch):
     import qt
 
@@ -257,9 +271,9 @@ def test_fifty_runs_and_a_long_history_never_hold_the_application(page, runs, qt
     turns = []
 
     def measured(work):
-        begun = time.perf_counter()
+        begun = time.process_time()  # what else the machine is busy with does not count
         work()
-        turns.append(time.perf_counter() - begun)
+        turns.append(time.process_time() - begun)
 
     measured(lambda: page.show(run.path.name))
     page.onCurves()
@@ -272,7 +286,7 @@ def test_fifty_runs_and_a_long_history_never_hold_the_application(page, runs, qt
         measured(page.update)
     assert len(page.table.entries) == 50 and len(turns) > 10
     assert page.curves.chart.seriesNodes[0].GetTableNode().GetNumberOfRows() <= 1504
-    assert sorted(turns)[-2] < 0.1, "a single longer turn may be that of a busy machine"
+    assert max(turns) < 0.1
 
 
 def test_the_page_looks_by_itself_while_it_is_seen(page, runs, qt_application):

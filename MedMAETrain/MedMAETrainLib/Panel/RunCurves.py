@@ -16,7 +16,7 @@ MOST_HISTORIES = 8  # that are kept although nobody looks at them
 
 
 class RunCurves:
-    """Reads the histories of the runs that are looked at, in short turns, and draws those that are asked for."""
+    """Reads histories in short turns, those of the chart and of the run that is looked at, and draws the chart."""
 
     def __init__(self) -> None:
         self.chart = Chart(_("Training"), xTitle=_("Step"), yTitle=_("Loss, score"))
@@ -35,11 +35,11 @@ class RunCurves:
                 del self._histories[key]
         return history
 
-    def read(self, entries: Sequence[RunEntry]) -> bool:
-        """Take in what runs have told, and those of the chart; whether there is more to be read at once."""
-        looked = {entry.id: entry for entry in (*entries, *self._drawn)}
-        for entry in looked.values():
-            history = self.history(entry)
+    def read(self, entry: RunEntry | None) -> bool:
+        """Take in what a run has told, and those of the chart; whether there is more to be read at once."""
+        looked = {one.id: one for one in (entry, *self._drawn) if one is not None}
+        for one in looked.values():
+            history = self.history(one)
             before = history.offset
             hasMore = history.read()
             self._isDue = self._isDue or history.offset != before
@@ -53,11 +53,10 @@ class RunCurves:
         self.update()
         self.chart.show()
 
-    def follow(self, entries: Sequence[RunEntry]) -> None:
-        """Draw these runs instead of others, if there is a chart at all."""
-        ids = [entry.id for entry in entries]
-        if self._drawn and entries and ids != [entry.id for entry in self._drawn]:
-            self._drawn, self._isDue = list(entries), True
+    def follow(self, entry: RunEntry) -> None:
+        """Draw this run instead of others, if there is a chart at all."""
+        if self._drawn and [entry.id] != [drawn.id for drawn in self._drawn]:
+            self._drawn, self._isDue = [entry], True
 
     def update(self) -> None:
         """Draw what is new; where the scene was closed meanwhile, the chart is made again."""

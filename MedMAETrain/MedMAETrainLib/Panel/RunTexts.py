@@ -19,7 +19,7 @@ def _words() -> dict[str, str]:
     return {"pretraining": _("Pretraining"), "segmentation": _("Segmentation"), "classification": _("Classification"),
             "waiting": _("Waiting"), "submitting": _("Uploading"), "queued": _("Queued"), "running": _("Running"),
             "stopping": _("Stopping"), "stopped": _("Stopped"), "done": _("Done"), "failed": _("Failed"),
-            "interrupted": _("Interrupted"), "unreachable": _("Not reachable")}
+            "interrupted": _("Interrupted"), "unreachable": _("No answer")}
 
 
 @cache

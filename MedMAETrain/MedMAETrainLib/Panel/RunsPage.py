@@ -18,6 +18,7 @@ from MedMAETrainLib.Panel.RunCurves import RunCurves
 from MedMAETrainLib.Panel.RunDetails import RunDetails
 from MedMAETrainLib.Panel.RunTable import RunTable
 from MedMAETrainLib.Project import Project
+from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunScores import scoresOf
 from MedMAETrainLib.RunSettings import settingsOf
 
@@ -121,9 +122,10 @@ class RunsPage:
         entries = self.table.selection
         if len(entries) < 2:
             return
-        while self.curves.read(entries):
-            slicer.app.processEvents()
         self.onCurves()
+        while self.curves.read(None):
+            slicer.app.processEvents()
+        self.curves.update()
         histories = [self.curves.history(entry) for entry in entries]
         runs = [RunFolder(entry.folder) for entry in entries]
         scores = [scoresOf(run, history.validation) for run, history in zip(runs, histories, strict=True)]
@@ -143,9 +145,8 @@ class RunsPage:
         return self._project() is not None and bool(self.ui.runsProjectCheckBox.checked)
 
     def _showSelection(self) -> None:
-        entries = self.table.selection
-        history = self.curves.history(entries[0]) if len(entries) == 1 else None
-        self.details.show(entries, history)
+        entries, one = self.table.selection, self._one
+        self.details.show(entries, self.curves.history(one) if one is not None else None)
         self.actions.update()
         compare, curves = self.ui.runCompareButton, self.ui.runCurvesButton
         compare.enabled, curves.enabled = len(entries) > 1, bool(entries)
@@ -154,8 +155,15 @@ class RunsPage:
         curves.toolTip = (_("Draw loss, learning rate and scores in Slicer's plot view, also while the run trains. A "
                             "double click does the same.") if curves.enabled else _("Select a run."))
 
+    @property
+    def _one(self) -> RunEntry | None:
+        """The run that is selected, where it is a single one."""
+        entries = self.table.selection
+        return entries[0] if len(entries) == 1 else None
+
     def _onSelected(self) -> None:
-        self.curves.follow(self.table.selection)
+        if self._one is not None:
+            self.curves.follow(self._one)
         self._readTimer.start()
         self._showSelection()
 
@@ -170,7 +178,7 @@ class RunsPage:
 
     def _onRead(self) -> None:
         """Read a little of the histories; what they tell is shown once there is no more."""
-        if self.curves.read(self.table.selection):
+        if self.curves.read(self._one):
             return
         self._readTimer.stop()
         self.curves.update()
