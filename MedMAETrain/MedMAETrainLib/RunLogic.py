@@ -138,21 +138,25 @@ class RunLogic(ProjectLogic):
         job = self.job(runId)
         return job if job is not None else self._follow(self._adopted(self._entry(runId)))
 
-    def removeRun(self, runId: str) -> None:
+    def removeRun(self, runId: str, onlyHere: bool = False) -> None:
         """Delete a run that is not under way, with everything in its folder, here and on its target; its model in the
         list stays. The application lives on meanwhile.
 
+        :param onlyHere: forget a run of a target that will not answer again; what is there stays and goes on.
         :raises medmae.errors.BadInput: there is no such run, or it is under way.
         :raises medmae.jobs.problems.TargetProblem: its target does not answer; nothing is deleted.
         """
-        entry = self._entry(runId)
-        job = self.job(runId)
-        if entry.status.state == "waiting" and job is not None:
-            job.stop()
-        elif not entry.status.isFinal and not (job is None and entry.status.state == "waiting"):
+        entry, job = self._entry(runId), self.job(runId)
+        isLost = onlyHere and entry.status.state != "submitting" and not entry.isHere
+        if not (entry.status.isFinal or entry.status.state == "waiting" or isLost):
             text = _("The run {name} is under way. Stop it first, then remove it.")
             raise BadInput(text.format(name=entry.name))
-        if (entry.folder / JOB_FILE).is_file():
+        if isLost and job is not None:
+            job.stopFollowing()
+            self.jobs.remove(job)
+        elif job is not None:
+            job.stop()  # it waits, and leaves the queue
+        if (entry.folder / JOB_FILE).is_file() and not onlyHere:
             from medmae.jobs.stopping import remove
 
             inBackground(lambda: remove(load_job(entry.id)))
@@ -196,7 +200,10 @@ class RunLogic(ProjectLogic):
         for project in self._projects.values():
             for run in project.runs:
                 if run.id == job.id and project.isOpen:
-                    noteModel(project, run)
+                    try:
+                        noteModel(project, run)
+                    except (BadInput, ValueError) as error:  # it is noted when the project is opened again
+                        log.warning("The model of the run %s could not be noted in its project: %s", run.id, error)
         self.runsChanged.emit()
 
     def _entry(self, runId: str) -> RunEntry:

@@ -183,16 +183,16 @@ class TrainLogic(LoopLogic, RunLogic):
             else:  # labels may have to be copied from another disk
                 inBackground(lambda: plan.write(data))
             inBackground(lambda: plan.check(data))
+            report(0.0, _("Starting"))  # whoever hears it may raise: nothing was noted yet
             writeRequest(run.path, request)
-            report(0.0, _("Starting"))
+            if isinstance(source, Project):
+                noteRun(source, run, plan.task, encoder)
 
         if where is None:
             job = self._startHere(plan, prepare, queue)
         else:
             job = _submitThere(plan, prepare, where, request.name)
         self._follow(job)
-        if isinstance(source, Project):
-            noteRun(source, job.run, plan.task, encoder)
         job.progressed.connect(report)
         return job.wait() if waitForCompletion else job
 

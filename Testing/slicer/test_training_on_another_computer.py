@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from MedMAETrainLib.RunNames import ownNames
 from MedMAETrainLib.TrainLogic import TrainLogic
 
 from medmae.errors import BadInput
+from medmae.home import models_folder
+from medmae.jobs import fetching
+from medmae.jobs.calling import operate
 from medmae.jobs.job import list_jobs
 from medmae.jobs.target import Target
 from medmae.jobs.targets import add_target
@@ -89,7 +93,7 @@ from MedMAETrainLib.TrainLogic import TrainLogic
 logic = TrainLogic()
 project = logic.openProject(sys.argv[4])
 job = logic.finetune(project, "none", "from there", method="vis-mae", preset="tiny", steps=2, target="gpu-box")
-print(job.id, flush=True)
+print(job.id, *({"torch", "monai"} & set(sys.modules)), flush=True)
 time.sleep(60)
 """
 
@@ -119,12 +123,25 @@ def test_slicer_is_killed_and_the_connection_lost_and_the_model_comes_home(
     gaps = sorted(after - before for before, after in zip(beats, beats[1:], strict=False))
     assert not gaps[:-1] or gaps[-2] < 0.1, "one longer turn is that of a busy machine"
     assert load_info("from there").labels[1]["name"] == "liver"
+    _isCheckedWithoutTorch(models_folder() / "from there", tmp_path)
     assert [run.model for run in project.runs] == ["from there"] and logic.reportFile(job.id).is_file()
     assert [point.reference for point in logic.startingPoints()] == ["from there"]
     told = b"".join(file.read_bytes() for file in (tmp_path / "there").rglob("*.json"))
     assert b"liver" in told and b"JANE" not in told and str(project.path).encode() not in told
     logic.removeRun(job.id)
     assert logic.runs() == [] and list((tmp_path / "there" / "runs").iterdir()) == [] and list_jobs() == []
+
+
+def _isCheckedWithoutTorch(model, folder):
+    """A computer that leaves computing to others looks at what is said of a model, and at its hash."""
+    (folder / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')")
+    checker = (sys.executable, {**os.environ, "PYTHONPATH": str(folder)})
+    fetching._check_model(None, model, checker)
+    damaged = shutil.copytree(model, folder / "damaged")
+    with open(damaged / "weights.safetensors", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(BadInput, match="weights"):
+        fetching._check_model(None, damaged, checker)
 
 
 @pytest.fixture
@@ -201,6 +218,22 @@ def test_a_target_that_cannot_compute_is_told_and_mended_and_the_run_resumed(log
     _until(lambda: again.ended, again)
     logic.removeRun(entry.id)
     assert logic.runs() == []
+
+
+def test_a_run_of_a_target_that_is_gone_for_good_is_forgotten_here(logic, project, server, tmp_path):
+    job = logic.finetune(project, target="gpu-box", **{**SHORT, "steps": 100_000})
+    with pytest.raises(BadInput, match="under way"):
+        logic.removeRun(job.id, onlyHere=True)  # its data are on the way
+    _until(lambda: job.status.state in ("queued", "running"), job)
+    server.stop()
+    _until(lambda: job.status.state == "unreachable", job)
+    with pytest.raises(BadInput, match="under way"):
+        logic.removeRun(job.id)
+    known = list_jobs()[0]
+    logic.removeRun(job.id, onlyHere=True)
+    assert logic.runs() == logic.jobs == [] and not job.run.path.exists()
+    server.start()
+    operate(known.target, "runs.kill", {"run": known.folder, "grace_s": 1})
 
 
 def test_what_a_run_elsewhere_says_of_cases_is_told_with_the_names_that_they_have_here(tmp_path):
