@@ -216,7 +216,7 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _keepFolder(self) -> None:
         """Remember with the scene which project is open; one that could not be opened stays what the scene names."""
-        if self._parameterNode is not None and (self.projectSection.folder or not self.projectSection.problem):
+        if self._parameterNode is not None and not self.projectSection.problem:
             self._parameterNode.projectFolder = self.projectSection.folder
 
 

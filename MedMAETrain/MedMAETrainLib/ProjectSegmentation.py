@@ -14,15 +14,14 @@ from MedMAESegmentLib.SegmentationImport import LABELMAP
 from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry, voxels
 
-from medmae.files import PARTIAL, atomic_path
 from medmae.volumes import Geometry, reorient, write_label
-from medmae.volumes.compression import write_gzip
 from medmae.volumes.segments import Segment
 from medmae.volumes.terminology import from_slicer_text
 from MedMAETrainLib.CaseExport import terminologyText
 from MedMAETrainLib.LabelExport import Label, LabelMap, labelMap, segmentByName, segmentNames
 from MedMAETrainLib.ProjectCase import CaseSegment
 from MedMAETrainLib.ProjectLabels import chooseMapping, withLabel
+from MedMAETrainLib.SegmentationWriter import writeSegmentation
 
 _TOLERANCE_MM = 0.01  # headers of images have single precision
 
@@ -146,7 +145,7 @@ def _writeAsDrawn(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, segmentation
         return False
     if segmentationNode.GetTransformNodeID() == volumeNode.GetTransformNodeID() and np.allclose(
             frame, ijkToRas(volumeNode)):
-        _writeLayers(path, segmentationNode, between)
+        writeSegmentation(path, segmentationNode, between)
         return True
     if not np.allclose(frame, _toWorld(volumeNode)):
         return False
@@ -155,33 +154,8 @@ def _writeAsDrawn(path: Path, volumeNode: slicer.vtkMRMLVolumeNode, segmentation
     hardened.GetSegmentation().DeepCopy(segmentationNode.GetSegmentation())
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(segmentationNode.GetParentTransformNode(), None, transform)
     hardened.ApplyTransform(transform)
-    _writeLayers(path, hardened, between)
+    writeSegmentation(path, hardened, between)
     return True
-
-
-def _writeLayers(path: Path, segmentationNode: slicer.vtkMRMLSegmentationNode, between: Callable[[], None]) -> None:
-    """Write a segmentation as Slicer does, but compress it in a thread: that would hold the event loop for seconds."""
-    storage = slicer.vtkMRMLSegmentationStorageNode()  # not in the scene: where the node is saved is the user's choice
-    storage.SetUseCompression(False)
-    plain = path.with_name(f"{PARTIAL}{path.name}")
-    try:
-        storage.SetFileName(str(plain))
-        if not storage.WriteData(segmentationNode):
-            raise OSError(_("{file} cannot be written. Check free space and permissions.").format(file=path))
-        with atomic_path(path) as compressed:
-            inBackground(lambda: _compress(plain, compressed), between)
-    finally:
-        plain.unlink(missing_ok=True)
-
-
-def _compress(plain: Path, compressed: Path) -> None:
-    """Rewrite an NRRD file of plain voxels as a compressed one."""
-    content = np.fromfile(plain, np.uint8)
-    header, separator, _voxels = content[:2**20].tobytes().partition(b"\n\n")
-    start = len(header) + len(separator)
-    with open(compressed, "wb") as file:
-        file.write(header.replace(b"\nencoding: raw\n", b"\nencoding: gzip\n", 1) + separator)
-        write_gzip(file, content[start:])
 
 
 def _toWorld(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:

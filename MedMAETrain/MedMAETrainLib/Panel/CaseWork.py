@@ -82,7 +82,7 @@ class CaseWork:
         self._ui.casesProgressLabel.text = breakable(message)
         self._ui.casesProgressFrame.visible = True
         self.busyChanged.emit()
-        slicer.app.setOverrideCursor(qt.QCursor(qt.Qt.BusyCursor))
+        slicer.app.setOverrideCursor(qt.Qt.BusyCursor)
         processEvents()
 
     def _show(self, fraction: float, message: str) -> None:

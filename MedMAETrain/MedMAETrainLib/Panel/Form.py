@@ -16,7 +16,8 @@ class FormDialog:
         self.dialog = qt.QDialog(slicer.util.mainWindow())
         self.dialog.windowTitle = title
         self.layout = qt.QVBoxLayout()
-        self.buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
+        self.buttons = qt.QDialogButtonBox()
+        self.buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
         self.okButton = self.buttons.button(qt.QDialogButtonBox.Ok)
         self.okButton.text = accept or _("OK")
         self.okButton.setDefault(True)

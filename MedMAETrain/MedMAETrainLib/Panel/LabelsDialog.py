@@ -37,7 +37,8 @@ class LabelsDialog:
         self.hintLabel = qt.QLabel()
         self.hintLabel.textFormat = qt.Qt.PlainText
         self.hintLabel.wordWrap = True
-        closing = qt.QDialogButtonBox(qt.QDialogButtonBox.Close)
+        closing = qt.QDialogButtonBox()
+        closing.setStandardButtons(qt.QDialogButtonBox.Close)
         closing.rejected.connect(self.dialog.reject)
         column = qt.QVBoxLayout()
         for button in (self.addButton, self.renameButton, self.colorButton, self.upButton, self.downButton,

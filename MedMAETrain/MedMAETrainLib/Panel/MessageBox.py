@@ -63,7 +63,8 @@ class MessageBox:
         edit = qt.QPlainTextEdit()
         edit.readOnly = True
         edit.setPlainText(self.text)
-        buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Close)
+        buttons = qt.QDialogButtonBox()
+        buttons.setStandardButtons(qt.QDialogButtonBox.Close)
         buttons.rejected.connect(dialog.reject)
         layout = qt.QVBoxLayout()
         layout.addWidget(edit)
