@@ -204,7 +204,7 @@ def test_what_cannot_be_started_is_explained(train_page, monkeypatch):
     assert train_page.ui.trainStartButton.text == "Finetune" and train_page.ui.trainStartButton.enabled
 
 
-def test_starting_is_cancelled_by_the_same_button(train_page, engine, monkeypatch):
+def test_starting_is_cancelled_by_the_same_button_and_leaves_nothing(train_page, engine, monkeypatch):
     import slicer
 
     engine("work=60")
@@ -216,10 +216,20 @@ def test_starting_is_cancelled_by_the_same_button(train_page, engine, monkeypatc
             train_page.ui.trainStartButton.click()
 
     monkeypatch.setattr(slicer.app, "processEvents", press)
+    train_page._logic.planRun = _slowly(train_page._logic.planRun)
     train_page.ui.trainStartButton.click()
-    assert pressed in ([], ["Cancel"])
-    if pressed:
-        assert train_page.jobs == [] and train_page.ui.trainStatusLabel.text == "Cancelled."
+    assert pressed == ["Cancel"] and train_page.ui.trainStatusLabel.text == "Cancelled."
+    assert train_page.jobs == [] and list(runs_folder().iterdir()) == [] and train_page.opened[0].runs == ()
+
+
+def _slowly(planRun):
+    """Plans whose check takes long enough for somebody to press a button."""
+    def plan(*arguments, **options):
+        made = planRun(*arguments, **options)
+        return dataclasses.replace(made, writeData=lambda folder, report: (time.sleep(0.1),
+                                                                           made.writeData(folder, report)))
+
+    return plan
 
 
 def test_pictures_are_recommended_slices_and_refused_by_networks_for_volumes(

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from panel_fixtures import until
+from panel_fixtures import model_info, until
 from starting_fixtures import choose, known
 
 from medmae.errors import BadInput
@@ -38,6 +38,14 @@ def test_an_installed_encoder_is_the_first_choice_and_brings_its_network(train_p
     choose(ui.trainStartSelector, "Nothing")
     assert train_page.request.encoder == "none" and ui.trainMethodSelector.visible
     assert train_page.request.preset == "tiny-hybrid"
+
+
+def test_an_encoder_of_other_images_is_not_chosen_by_itself_and_says_so(train_page, installed):
+    installed(model_info("A chest encoder", task="encoder", modality="MR"))
+    train_page.update()
+    assert train_page.request.encoder == "none"
+    choose(train_page.ui.trainStartSelector, "A chest")
+    assert train_page.ui.trainStartHelpLabel.text.endswith("It knows MR, but these images are CT.")
 
 
 def test_settings_for_one_network_are_none_for_another(train_page, model):
@@ -120,13 +128,22 @@ def test_before_images_leave_it_is_said_what_where_and_how_much(elsewhere):
     elsewhere.ui.trainStartButton.click()
     (text,) = elsewhere.says
     assert text == (
-        "Voxels and geometry of 3 images and 3 segmentations will leave this computer for gpu-box "
-        "(me@gpu.example.org): about 1 MB before compression, less what is there already.\n\nNames, dates and other "
-        "patient data stay here. The voxels stay in the folder scratch/data there, for later runs, until you "
-        "delete them (Computers, Free space).")
+        "Voxels and geometry of 3 images and 3 segmentations with the names of their labels will leave this computer "
+        "for gpu-box (me@gpu.example.org): about 1 MB before compression, less what is there already.\n\nNames, "
+        "dates and other patient data stay here. The voxels stay in the folder scratch/data there, for later runs, "
+        "until you delete them (Computers, Free space).")
     (begun,) = elsewhere.begun
     assert begun["target"] == "gpu-box" and begun["queue"] is False and begun["device"] == "auto"
     assert not elsewhere.ui.trainQueueButton.visible, "the scheduler there queues"
+
+
+def test_classes_and_the_model_that_leave_are_named_too(elsewhere, model):
+    for case, name in zip(elsewhere.opened[0].cases, ("sick", "healthy", "sick"), strict=False):
+        elsewhere.opened[0].setClass(case, name)
+    choose(elsewhere.ui.trainTaskSelector, "Classify")
+    choose(elsewhere.ui.trainStartSelector, "CT encoder")
+    elsewhere.ui.trainStartButton.click()
+    assert "of 3 images with their classes, and the model CT encoder, will leave" in elsewhere.says[0]
 
 
 def test_without_a_yes_nothing_leaves_neither_for_a_run_nor_for_a_trial(elsewhere):

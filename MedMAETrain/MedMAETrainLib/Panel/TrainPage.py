@@ -46,7 +46,7 @@ class TrainPage:
         self.started = Signal()
         self._logic, self._project, self._parameters = logic, project, None
         self._consents: dict[tuple[str, str], set[str]] = {}  # (target, project) to cases that may go there
-        self._isStarting = False
+        self._isStarting = self._isCancelled = False
         self._measured: TrainRequest | None = None  # what the last trial was of
         widget = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(widget)
@@ -111,9 +111,11 @@ class TrainPage:
             self.compute.update()
         cases, fingerprint = self._cases(project), self.facts.fingerprint
         computer = self.facts.computer(self.compute.value)
-        self.start.update(project, recommendNetwork(self.start.task, fingerprint.of(cases), len(cases), computer))
+        modality = modalityOf(project)
+        network = recommendNetwork(self.start.task, fingerprint.of(cases), len(cases), computer)
+        self.start.update(project, network, modality)
         method, preset = self.start.network
-        purpose = Purpose(self.start.task, method, preset, modalityOf(project), self._inputSize(),
+        purpose = Purpose(self.start.task, method, preset, modality, self._inputSize(),
                           self.start.point is not None)
         self.settings.show(purpose, recommendSettings(purpose, fingerprint.of(cases), computer))
         self.ui.trainDataLabel.text = dataText(project, self.start.task)
@@ -145,6 +147,7 @@ class TrainPage:
     def onStart(self, clicked: bool = False) -> None:
         """Start the run, or cancel its hand-over."""
         if self._isStarting:
+            self._isCancelled = True
             self._logic.cancelHandOver()
         else:
             self._start(queue=False)
@@ -273,10 +276,9 @@ class TrainPage:
             return True
         agreed = self._consents.setdefault((target.name, str(project.path)), set())
         cases = self._cases(project)
-        labels = 0 if request.task != "segmentation" else len(cases)
         if {case.id for case in cases} <= agreed:
             return True
-        if not dialogs.isConfirmed(consentText(target, len(cases), labels, self.facts.fingerprint.size(cases))):
+        if not dialogs.isConfirmed(consentText(target, len(cases), request, self.facts.fingerprint.size(cases))):
             return False
         agreed.update(case.id for case in cases)
         return True
@@ -310,14 +312,17 @@ class TrainPage:
         dialogs.tellError(f"{failure}\n\n{explained(error)}")
 
     def _setStarting(self, isStarting: bool) -> None:
-        self._isStarting = isStarting
+        self._isStarting, self._isCancelled = isStarting, False
         self.ui.trainProgressBar.setValue(0)
         self._updateButtons()
 
     def _onProgress(self, fraction: float, message: str) -> None:
-        if self._isStarting:
-            self.ui.trainProgressBar.setValue(round(1000 * fraction))
-            self._say(message)
+        if not self._isStarting:
+            return
+        if self._isCancelled:
+            raise RunCancelled(_("Cancelled."))
+        self.ui.trainProgressBar.setValue(round(1000 * fraction))
+        self._say(message)
 
     def _say(self, text: str) -> None:
         self.ui.trainStatusLabel.text, self.ui.trainStatusLabel.visible = text, bool(text)

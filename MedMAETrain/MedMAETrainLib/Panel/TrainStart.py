@@ -40,8 +40,9 @@ class TrainStart:
         self.changed, self.busy = Signal(), Signal()
         self._ui, self._logic = ui, logic
         self._points: list[Any] = []  # beside "from scratch", which is the last entry
-        self._chosen = ""  # reference of the starting point; "": the first one
+        self._chosen = ""  # reference of the starting point; "": what suits the images
         self._network: Network | None = None  # what is recommended
+        self._modality = ""  # of the images
         self._method, self._preset = "", ""  # "": as recommended
         for task in texts.TASKS:
             ui.trainTaskSelector.addItem(texts.taskName(task))
@@ -107,9 +108,10 @@ class TrainStart:
         """Start from something; shown by `update`."""
         self._chosen = reference
 
-    def update(self, project: Project, recommended: Network) -> None:
-        """List what there is to start from now, and the networks; `recommended` is shown where none was chosen."""
-        self._network = recommended
+    def update(self, project: Project, recommended: Network, modality: str) -> None:
+        """List what there is to start from now, and the networks; `recommended` is shown where none was chosen, and of
+        the encoders the first that knows images of this `modality`."""
+        self._network, self._modality = recommended, modality
         self._points = list(self._logic.startingPoints(self.task, project))
         references = [*(point.reference for point in self._points), FROM_SCRATCH]
         # What else there is to say stands below: there is no room for it here.
@@ -119,7 +121,7 @@ class TrainStart:
             labels.append(_("{name} (not there any more)").format(name=self._chosen))
             references.append(self._chosen)
         self._block(True)
-        _fill(self._ui.trainStartSelector, labels, references.index(self._chosen) if self._chosen else 0)
+        _fill(self._ui.trainStartSelector, labels, references.index(self._chosen or self._usual()))
         method, preset = self.network
         methods = list(texts.PRESETS)
         _fill(self._ui.trainMethodSelector, [texts.methodName(one) for one in methods], methods.index(method))
@@ -158,11 +160,19 @@ class TrainStart:
             self._chosen = imported
             self.changed.emit()
 
+    def _usual(self) -> str:
+        """What to start from where nothing was chosen."""
+        assert self._network is not None
+        dims = 3 if self._network.method == "gl-mae" else 2
+        return next((point.reference for point in self._points
+                     if point.kind == "encoder" and point.spatialDims == dims
+                     and (point.modality == self._modality or not point.modality)), FROM_SCRATCH)
+
     def _show(self, method: str, preset: str) -> None:
         ui, isPretraining = self._ui, self.task == PRETRAINING
         for widget in (ui.trainStartLabel, ui.trainStartSelector, ui.trainImportButton, ui.trainStartHelpLabel):
             widget.visible = not isPretraining
-        ui.trainStartHelpLabel.text = texts.startHelp(self.point)
+        ui.trainStartHelpLabel.text = texts.startHelp(self.point, self._modality)
         isScratch = self.point is None and not self.missing
         for widget in (ui.trainNetworkLabel, ui.trainMethodSelector, ui.trainPresetSelector, ui.trainNetworkHelpLabel):
             widget.visible = isScratch

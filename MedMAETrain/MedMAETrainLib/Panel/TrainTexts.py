@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from MedMAESegmentLib.FollowedJob import duration
@@ -10,7 +11,8 @@ from slicer.i18n import tr as _
 from medmae.inference.memory import format_memory
 from medmae.networks.presets import PRESETS, preset_size
 from MedMAETrainLib.ProjectFolder import ProjectFolder
-from MedMAETrainLib.TrainRequest import PRETRAINING
+from MedMAETrainLib.RunPlan import FROM_SCRATCH
+from MedMAETrainLib.TrainRequest import PRETRAINING, TrainRequest
 from MedMAETrainLib.TrialMeter import TrialResult
 
 TASKS = ("segmentation", "classification", PRETRAINING)
@@ -18,9 +20,9 @@ TASKS = ("segmentation", "classification", PRETRAINING)
 
 def taskName(task: str) -> str:
     """A task as the panel offers it."""
-    return {"segmentation": _("Segment: learn from annotated cases"),
-            "classification": _("Classify: learn from cases with a class"),
-            PRETRAINING: _("Pretrain: learn from images alone")}[task]
+    return {"segmentation": _("Segment: from annotated cases"),
+            "classification": _("Classify: from cases with a class"),
+            PRETRAINING: _("Pretrain: from images alone")}[task]
 
 
 def dataText(project: ProjectFolder, task: str) -> str:
@@ -75,15 +77,19 @@ def presetHelp(preset: str) -> str:
     return " ".join(text for text in (sizes.get(size), variants.get(variant)) if text)
 
 
-def startHelp(start: Any) -> str:
-    """What a starting point is: `start` is a `StartingPoint`, or None for "from scratch"."""
+def startHelp(start: Any, modality: str) -> str:
+    """What a starting point is: `start` is a `StartingPoint`, or None for "from scratch"; `modality` is the images'."""
     if start is None:
         return _("A pretrained encoder of the same kind of images needs fewer cases.")
     facts = ", ".join(fact for fact in (
         start.modality, _("3-D") if start.spatialDims == 3 else _("2-D"), f"{start.method} {start.preset}") if fact)
-    return {"encoder": _("A pretrained encoder ({facts}). Its network is kept."),
+    text = {"encoder": _("A pretrained encoder ({facts}). Its network is kept."),
             "model": _("A finished model ({facts}) that is trained further on the cases of this project."),
             "run": _("What an earlier run of this project has learned ({facts}).")}[start.kind].format(facts=facts)
+    if start.modality and modality not in ("", "OT", start.modality):
+        text += " " + _("It knows {theirs}, but these images are {ours}.").format(
+            theirs=start.modality, ours=modality)
+    return text
 
 
 def trialText(result: TrialResult) -> str:
@@ -107,12 +113,16 @@ def isTooLarge(result: TrialResult) -> bool:
             and not result.device.startswith("cuda") and result.memoryBytes > result.freeBytes)
 
 
-def consentText(target: Any, images: int, labels: int, size: int) -> str:
+def consentText(target: Any, images: int, request: TrainRequest, size: int) -> str:
     """What is asked before images go to another computer. `size`: bytes of the voxels."""
     what = _counted(images, _("one image"), _("{count} images"))
-    if labels:
-        what = _("{images} and {labels}").format(images=what, labels=_counted(
-            labels, _("one segmentation"), _("{count} segmentations")))
+    if request.task == "segmentation":
+        what = _("{images} and {labels} with the names of their labels").format(images=what, labels=_counted(
+            images, _("one segmentation"), _("{count} segmentations")))
+    elif request.task == "classification":
+        what = _("{images} with their classes").format(images=what)
+    if request.encoder != FROM_SCRATCH:
+        what = _("{what}, and the model {model},").format(what=what, model=Path(request.encoder).name)
     return _("Voxels and geometry of {what} will leave this computer for {name} ({host}): about {size} before "
              "compression, less what is there already.\n\nNames, dates and other patient data stay here. The voxels "
              "stay in the folder {folder}/data there, for later runs, until you delete them (Computers, Free "
