@@ -57,8 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """On CI everything a test may need is present, so a skip means that something is not tested any more."""
+    """On CI everything a test may need is present, so a skip means that something is not tested any more.
+
+    Names of files may be no Unicode; a process that runs tests beside others could not send what was printed of them.
+    """
     report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     if ON_CI and report.skipped and not hasattr(report, "wasxfail") and not _may_skip(item):
         _fail(report)
     return report

@@ -13,9 +13,10 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 BESIDE = """
+import logging
 import pytest
 
-def test_passes(): pass
+def test_passes(): logging.warning("a name of odd bytes: \\udcff")
 
 @pytest.mark.alone
 def test_measures(): pass
