@@ -333,6 +333,8 @@ def test_a_damaged_order_is_told(page, project, make_page):
     (project.path / "next.json").write_text("{")
     make_page.settle(page)
     assert "Predict and rank again" in shown(page.ui.nextStaleLabel)
+    page.ui.nextOpenButton.click()
+    assert "Predict and rank again" in page.told[0] and page.heard == []
 
 
 def test_the_advice_and_the_numbers_are_shown_and_drawn(page, project, make_page, monkeypatch, picture):

@@ -110,10 +110,9 @@ class NextPage:
             return
         self._consent.give(target)
         self._say("")
+        device = "auto" if target else self.compute.value
         try:
-            job = self._logic.predictAndRank(
-                project, self._model(), STRATEGIES[self.ui.nextStrategyComboBox.currentIndex],
-                device="auto" if target else self.compute.value, target=target)
+            job = self._logic.predictAndRank(project, self._model(), self._strategy(), device=device, target=target)
         except (ValueError, BadInput, OSError) as error:
             self._say(str(error))
             return
@@ -123,7 +122,11 @@ class NextPage:
     def onOpenNext(self, clicked: bool = False) -> None:
         """Open the case that is the most useful to annotate."""
         project = self._project()
-        case = None if project is None else self._logic.nextCase(project)
+        try:
+            case = None if project is None else self._logic.nextCase(project)
+        except BadInput as error:  # the order that the project remembers is damaged
+            tellError(str(error))
+            return
         if case is not None:
             self.openCase.emit(case.id, self._model())
 
@@ -162,10 +165,13 @@ class NextPage:
         self.table.selected.connect(self._updateButtons)
         self.table.opened.connect(lambda case: self.openCase.emit(case, self._model()))
 
-    def _onStrategy(self, index: int) -> None:
-        self.ui.nextStrategyTextLabel.text = strategyText(STRATEGIES[index])
+    def _strategy(self) -> str:
+        return STRATEGIES[self.ui.nextStrategyComboBox.currentIndex]
+
+    def _onStrategy(self, _index: Any) -> None:  # Qt 5 may tell the text instead
+        self.ui.nextStrategyTextLabel.text = strategyText(self._strategy())
         if self._parameters is not None:
-            self._parameters.strategy = STRATEGIES[index]
+            self._parameters.strategy = self._strategy()
 
     def _onCompute(self) -> None:
         if self._parameters is not None:
@@ -281,7 +287,7 @@ class NextPage:
         left = bool(candidates(project))
         for widget in (ui.nextModelComboBox, ui.nextStrategyComboBox, ui.nextComputeComboBox):
             widget.enabled = not self.isBusy
-        ui.nextStrategyTextLabel.text = strategyText(STRATEGIES[ui.nextStrategyComboBox.currentIndex])
+        ui.nextStrategyTextLabel.text = strategyText(self._strategy())
         ui.nextProgressBar.visible = self.isBusy
         button = ui.nextButton
         button.text = _("Cancel") if self.isBusy else _("Predict and rank")
