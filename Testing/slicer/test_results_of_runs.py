@@ -276,7 +276,9 @@ def test_fifty_runs_and_a_long_history_never_hold_the_application(page, runs, qt
         turns.append(time.process_time() - begun)
 
     measured(lambda: page.show(run.path.name))
-    page.onCurves()
+    while not page.table.selection:
+        measured(qt_application.application.processEvents)
+    measured(page.onCurves)
     for step in range(4, 8):
         while page._readTimer.isActive() or page.table._timer.isActive():
             measured(qt_application.application.processEvents)

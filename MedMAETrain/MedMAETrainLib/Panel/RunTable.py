@@ -15,7 +15,7 @@ from MedMAETrainLib.RunEntry import RunEntry
 NAME, STATE, PROGRESS, STARTED = range(4)
 WIDTHS = {STATE: 88, PROGRESS: 62, STARTED: 56}
 ROW_HEIGHT = 40
-ROWS_AT_ONCE = 15  # that are filled in before the application may react again
+ROWS_AT_ONCE = 5  # that are filled in before the application may react again
 
 
 class RunTable:
@@ -32,6 +32,7 @@ class RunTable:
         self._rows: list[str] = []  # the ids, from the top
         self._todo: list[RunEntry] = []
         self._next = 0  # of those to do
+        self._wanted: str | None = None  # the run that is to be selected
         self.bars: dict[str, qt.QProgressBar] = {}
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Run"), _("State"), _("Progress"), _("Started")])
@@ -68,18 +69,13 @@ class RunTable:
             if self._rows[row] not in wanted:
                 self._take(row)
         self._todo, self._next = list(entries), 0
-        self._fill()
-
-    def select(self, key: str) -> bool:
-        """Select one run, and bring it into view; whether it is there."""
-        while self._timer.isActive() and key not in self._entries:
+        if not self._timer.isActive():
             self._fill()
-        if key not in self._entries:
-            return False
-        row = self._rows.index(key)
-        self._table.selectRow(row)
-        self._table.scrollToItem(self._table.item(row, NAME))
-        return True
+
+    def select(self, key: str) -> None:
+        """Select one run and bring it into view, as soon as it is filled in."""
+        self._wanted = key
+        self._selectWanted()
 
     def stop(self) -> None:
         """Fill in nothing more: the table is about to go."""
@@ -107,10 +103,19 @@ class RunTable:
             if wasSelected:
                 for column in range(self._table.columnCount):
                     self._table.item(row, column).setSelected(True)
+        self._selectWanted()
         if self._next == len(self._todo):
             self._timer.stop()
+            self._wanted = None
         elif not self._timer.isActive():
             self._timer.start()
+
+    def _selectWanted(self) -> None:
+        if self._wanted not in self._entries:
+            return
+        row, self._wanted = self._rows.index(self._wanted), None
+        self._table.selectRow(row)
+        self._table.scrollToItem(self._table.item(row, NAME))
 
     def _take(self, row: int) -> bool:
         """Remove a row; whether it was selected."""
@@ -149,7 +154,8 @@ class RunTable:
             bar.setRange(0, 1000)
             bar.setFixedHeight(16)
             bar.setAlignment(qt.Qt.AlignCenter)
-            around = qt.QWidget()  # which keeps it in the middle of the row
+            bar.setValue(round(1000 * status.fraction))  # before it is seen: a bar that is seen paints itself at once
+            around = qt.QFrame()  # which keeps it in the middle of the row
             layout = qt.QVBoxLayout()
             layout.setContentsMargins(3, 0, 3, 0)
             layout.addWidget(bar)

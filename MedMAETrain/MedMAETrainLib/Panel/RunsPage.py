@@ -40,7 +40,6 @@ class RunsPage:
         self.comparison: RunComparison | None = None
         self._logic, self._project = logic, project
         self._isUpdating = False
-        self._wanted: str | None = None  # the run that is to be shown as soon as it is there
         self._widget = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(self._widget)
         self.ui = slicer.util.childWidgetVariables(self._widget)
@@ -86,10 +85,11 @@ class RunsPage:
 
     def show(self, run: Any) -> None:
         """Show a run, by its job or id."""
-        self._wanted = run if isinstance(run, str) else run.id
-        if self._isFiltered and all(entry.id != self._wanted for entry in self._logic.runs(self._project())):
+        key = run if isinstance(run, str) else run.id
+        if self._isFiltered and all(entry.id != key for entry in self._logic.runs(self._project())):
             self.ui.runsProjectCheckBox.setChecked(False)
         self.update()
+        self.table.select(key)
 
     def update(self) -> None:
         """Show what is there now; what is selected stays so."""
@@ -100,8 +100,6 @@ class RunsPage:
             everything = self._logic.runs()
             entries = self._logic.runs(self._project()) if self._isFiltered else everything
             self.table.show(entries)
-            if self._wanted is not None and self.table.select(self._wanted):
-                self._wanted = None
             self.actions.removeEnded(entries)
             self.ui.runsProjectCheckBox.visible = self._project() is not None
             self.ui.runsEmptyLabel.visible = not entries
