@@ -22,10 +22,12 @@ LABELS = [{"name": "background", "value": 0}, {"name": "left", "value": 1, "colo
 
 
 @pytest.fixture(scope="session")
-def qt_application(application):
+def qt_application(application, tmp_path_factory):
     from qtapp.application import PanelApplication
 
     made = PanelApplication(SOURCE)
+    settings = made.qt.QSettings  # those of who runs the tests are neither read nor written
+    settings.setPath(settings.NativeFormat, settings.UserScope, str(tmp_path_factory.mktemp("settings")))
     made.heavyBefore = {"torch", "monai"} & set(sys.modules)  # of tests of the engine, where they are collected as well
     return made
 

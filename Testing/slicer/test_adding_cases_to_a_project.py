@@ -305,7 +305,8 @@ def test_cancelling_leaves_the_project_as_it_was(project, make_volume, make_segm
 def test_a_large_volume_never_holds_the_application_long(project, make_segmentation, monkeypatch):
     volume = slicer.util.addVolumeFromArray(
         np.random.default_rng(0).integers(-1000, 1000, (200, 512, 512)).astype(np.int16))
-    segmentation = make_segmentation(volume, {"liver": np.s_[40:120, 100:300, 100:300]})
+    segmentation = make_segmentation(volume, {f"segment {number}": np.s_[40 * number:40 * number + 30, 100:300, 100:400]
+                                              for number in range(3)})
     pauses, last = [], [time.perf_counter()]
 
     def pump():
@@ -315,7 +316,7 @@ def test_a_large_volume_never_holds_the_application_long(project, make_segmentat
 
     monkeypatch.setattr(slicer.app, "processEvents", pump)
     project.addCase(volume, segmentation)
-    assert len(pauses) > 20 and np.quantile(pauses, 0.98) < 0.1 and max(pauses) < 1
+    assert len(pauses) > 20 and np.quantile(pauses, 0.98) < 0.1 and max(pauses) < 0.5
 
 
 #
