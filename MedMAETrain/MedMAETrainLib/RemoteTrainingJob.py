@@ -91,7 +91,7 @@ class RemoteTrainingJob(TrainingJob):
             self._progress(1.0, _("Fetching the model from {target}").format(target=self.target))
         elif self._status.state == "stopping":
             self._progress(status.fraction, _("Stopping on {target}").format(target=self.target))
-        elif told.state != "running" and not told.is_final:  # of the training itself, the records tell
+        elif not told.is_final and (told.state != "running" or not self._record):  # afterwards its records tell
             self._progress(*progressOf(told, self.target))
 
     def _conclude(self, task: BackgroundTask[str | None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from medmae.run_folder import RunFolder
 from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunPlan import DATA_FOLDER
 from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, readRequest
-from MedMAETrainLib.RunStatus import WAITING_MARK, RunStatus, readStatus, statusOfJob
+from MedMAETrainLib.RunStatus import WAITING_MARK, RunStatus, lastRecord, readStatus, statusOfJob
 
 KINDS = ("pretrain", "finetune")
 RESUMABLE = ("stopped", "failed", "interrupted")
@@ -101,7 +102,7 @@ def _status(run: RunFolder, job: Job | None, request: RunRequest | None) -> RunS
         if job is None or job.runs_here and submission.submission_of(job).stage == "done":
             status = readStatus(run)
         else:
-            status = statusOfJob(following.last_known(job), run.path)
+            status = replace(statusOfJob(following.last_known(job), run.path), device=lastRecord(run).get("device"))
     except (BadInput, OSError, LookupError, TypeError) as error:  # it can be looked at and removed all the same
         return RunStatus("failed", reason=str(error))
     if status.state == "done" and request is not None and request.problem and request.installed is None:
