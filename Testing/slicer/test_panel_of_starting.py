@@ -151,6 +151,13 @@ def test_choices_are_those_of_the_scene(train_page):
     assert train_page.request.task == "segmentation" and train_page.request.settings == {}
 
 
+def test_what_is_being_written_stays_while_something_else_changes(train_page):
+    table = train_page.ui.trainSettingsTable
+    item = table.item(5, 1)
+    train_page.update()
+    assert table.item(5, 1) is item
+
+
 def test_the_name_is_proposed_from_the_labels_and_can_be_another(train_page):
     ui = train_page.ui
     assert ui.trainNameEdit.placeholderText == "liver" and train_page.name == "liver"
@@ -298,6 +305,7 @@ def test_a_trial_tells_time_and_memory_until_something_is_changed(train_page, qt
     until(qt_application, lambda: not train_page.trial.isBusy)
     assert ui.trainMeasureLabel.text == "About 35 min for 800 steps, 2.1 GB of memory; this computer has 9.0 GB free."
     assert ui.trainStartButton.enabled
+    ui.trainNameEdit.text = "another name"
     train_page.update()
     assert ui.trainMeasureLabel.text.startswith("About 35 min")
     write(train_page, "Batch", "4")

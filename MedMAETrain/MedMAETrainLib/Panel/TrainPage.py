@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ class TrainPage:
         self.trial = TrainTrial(self.ui, self._newTrial)
         icon = self.ui.trainProblemFrame.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
         self.ui.trainProblemIcon.setPixmap(icon.pixmap(16, 16))
-        self.facts.changed.connect(self.update)
+        self.facts.changed.connect(self._show)
         self.start.changed.connect(self._onStartChanged)
         self.start.busy.connect(self._say)
         self.settings.changed.connect(self._onChanged)
@@ -101,14 +102,17 @@ class TrainPage:
 
     def update(self) -> None:
         """Show what is there now."""
+        self.compute.update()
+        self.facts.look(self._project())
+        self._show()
+
+    def _show(self) -> None:
+        """Show what is known now of the project and the computer."""
         project = self._project()
         self.ui.trainNoProjectLabel.visible, self.ui.trainBody.visible = project is None, project is not None
-        self.facts.look(project)
         if project is None:
             self.trial.forget()
             return
-        if self.compute.value.startswith(TARGET_PREFIX) or not self.ui.trainComputeSelector.hasFocus():
-            self.compute.update()
         cases, fingerprint = self._cases(project), self.facts.fingerprint
         computer = self.facts.computer(self.compute.value)
         modality = modalityOf(project)
@@ -122,7 +126,7 @@ class TrainPage:
         self.ui.trainNameEdit.placeholderText = self._proposedName(project)
         self.ui.trainComputeHelpLabel.text = self.compute.note or self._sendingText(cases)
         self.ui.trainComputeHelpLabel.visible = bool(self.ui.trainComputeHelpLabel.text)
-        if self._measured is not None and self._measured != self.request:
+        if self._measured is not None and self._measured != self._nameless(self.request):
             self._measured = None
             self.trial.forget()
         self._updateButtons()
@@ -263,8 +267,13 @@ class TrainPage:
         except (OSError, ValueError, RuntimeError, BadInput) as error:
             self._tell(_("The run cannot be measured."), error)
             return None
-        self._measured = request
+        self._measured = self._nameless(request)
         return trial
+
+    @staticmethod
+    def _nameless(request: TrainRequest) -> TrainRequest:
+        """What a trial depends on: the name of the model changes nothing."""
+        return dataclasses.replace(request, name=None)
 
     def _planned(self, request: TrainRequest) -> RunPlan:
         return self._logic.planRun(request.kind, self._project(), **request.plan())

@@ -33,6 +33,7 @@ class TrainSettings:
         self._changes: dict[str, Any] = {}
         self._wrong: dict[str, str] = {}  # what was written and cannot be a value
         self._problem = ""
+        self._shown: tuple = ()
         table = ui.trainSettingsTable
         table.setColumnCount(3)
         table.setHorizontalHeaderLabels([_("Setting"), _("Value"), _("Why")])
@@ -82,6 +83,9 @@ class TrainSettings:
 
     def show(self, purpose: Purpose, settings: Sequence[Setting]) -> None:
         """Show the settings for a purpose; changes of those that it has too are kept."""
+        shown = (purpose, list(settings), dict(self._changes), dict(self._wrong))
+        if shown == self._shown:  # somebody may be writing at this moment
+            return
         self._purpose, self._settings = purpose, list(settings)
         keys = {setting.key for setting in settings}
         self._changes = {key: value for key, value in self._changes.items() if key in keys}
@@ -112,6 +116,7 @@ class TrainSettings:
 
     def _fill(self) -> None:
         self._problem = self._findProblem()
+        self._shown = (self._purpose, self._settings, dict(self._changes), dict(self._wrong))
         table = self._ui.trainSettingsTable
         wasBlocked = table.blockSignals(True)
         table.setRowCount(len(self._settings))

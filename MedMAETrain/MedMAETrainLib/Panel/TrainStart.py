@@ -212,6 +212,7 @@ class TrainStart:
 
 
 def _fill(selector: Any, labels: list[str], index: int) -> None:
-    selector.clear()
-    selector.addItems(labels)
+    if labels != [selector.itemText(row) for row in range(selector.count)]:  # it may be open at this moment
+        selector.clear()
+        selector.addItems(labels)
     selector.setCurrentIndex(index)
