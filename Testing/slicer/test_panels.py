@@ -67,3 +67,32 @@ def test_the_modules_own_self_test_passes(open_panel, qt_application, name):
 
 def test_nothing_heavy_was_imported_by_the_panels(qt_application):
     assert {"torch", "monai"} & set(sys.modules) == qt_application.heavyBefore
+
+
+def test_the_pages_of_the_train_panel_lead_to_each_other(open_panel, monkeypatch):
+    import slicer
+
+    panel, done = open_panel("MedMAETrain"), []
+    segment = open_panel("MedMAESegment")
+    monkeypatch.setattr(panel.runsPage, "show", lambda run: done.append(run))
+    monkeypatch.setattr(panel.trainPage, "startFrom", lambda name: done.append(name))
+    monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: segment.logic, raising=False)
+    monkeypatch.setattr(slicer.util, "selectModule", done.append)
+    panel.trainPage.started.emit("a run")
+    assert panel.ui.pages.currentIndex == 2 and panel._parameterNode.page == 2
+    panel.nextPage.finetuneFrom.emit("a model")
+    assert panel.ui.pages.currentIndex == 1
+    panel.runsPage.useModel.emit("another model")
+    assert done == ["a run", "a model", "MedMAESegment"]
+    assert segment.logic.getParameterNode().model == "another model"
+
+
+def test_a_scene_whose_project_is_gone_keeps_naming_it_and_says_so(open_panel, scene, tmp_path):
+    panel = open_panel("MedMAETrain")
+    panel._parameterNode.projectFolder = str(tmp_path / "gone")
+    panel.exit()
+    panel.enter()
+    assert panel.project() is None and "does not exist" in panel.projectSection.problem
+    assert panel._parameterNode.projectFolder == str(tmp_path / "gone")
+    panel.projectSection.folder = str(panel.logic.createProject(tmp_path / "other").path)
+    assert panel._parameterNode.projectFolder == str(tmp_path / "other")
