@@ -46,8 +46,9 @@ def main(panels: Path, states: Path, work: Path) -> None:
     mrml.clear()
     _pretrain(dataset, work / "pretrain", "Synthetic CT encoder")
     _finetune(findings, work / "finding", "Synthetic chest X-ray finding")
-    cases = [_case(work / "ct", f"ct_{number:03d}", f"Synthetic CT {number + 1}") for number in range(4)]
-    _train(application, cases, panels / "MedMAETrain.png")
+    for number in range(4):
+        _case(work / "ct", f"ct_{number:03d}", f"Synthetic CT {number + 1}")
+    _train(application, work, panels / "MedMAETrain.png")
     mrml.clear()
     pictures.emptyScene()
     volumes = [_load(work / "ct" / "images" / f"ct_{number:03d}.nii.gz", "vtkMRMLScalarVolumeNode",
@@ -85,8 +86,8 @@ def _run(path: Path, kind: str, config: dict, inputs: dict, name: str) -> None:
     install_model(run.path, name=name)
 
 
-def _case(data: Path, identifier: str, name: str):
-    """The volume and its segmentation, loaded into the scene."""
+def _case(data: Path, identifier: str, name: str) -> None:
+    """Load a volume and its segmentation into the scene."""
     import slicer
 
     from medmae.demo.abdomen import LABELS as VALUES
@@ -101,7 +102,6 @@ def _case(data: Path, identifier: str, name: str):
         mask = (array == VALUES[label]).astype(np.uint8)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment, volume)
     slicer.mrmlScene.RemoveNode(labels)
-    return volume, segmentation
 
 
 def _load(path: Path, className: str, name: str):
@@ -122,16 +122,20 @@ def _loadPicture(path: Path, name: str):
     return slicer.util.addVolumeFromArray(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[None], name=name)
 
 
-def _train(application, cases, picture: Path) -> None:
+def _train(application, work: Path, picture: Path) -> None:
+    """A project of what is in the scene, and a model of it."""
+    settings = application.qt.QSettings  # not those of who makes the pictures
+    settings.setPath(settings.NativeFormat, settings.UserScope, str(work / "settings"))
     panel = application.open("MedMAETrain")
-    panel._parameterNode.setCases(cases)
-    panel.ui.modelNameLineEdit.setText("Synthetic abdomen")
-    panel.ui.stepsSpinBox.setValue(STEPS)
+    project = panel.logic.createProject(work / "Abdomen", "Synthetic abdomen")
+    panel.projectSection.folder = str(project.path)
+    panel.casesPage.adding.onScene()
+    assert len(project.cases) == 4, panel.casesPage.messages.text
+    panel.casesPage.messages.onClose()
+    panel.casesPage.list.select(["case-0002"])
     application.show(panel, height=525)
     application.screenshot(panel, picture)
-    panel.ui.finetuneButton.click()
-    _until(application, lambda: panel._job is None)
-    assert panel.ui.statusLabel.text.startswith("The model Synthetic abdomen is ready"), panel.ui.statusLabel.text
+    panel.logic.finetune(project, "Synthetic CT encoder", "Synthetic abdomen", steps=STEPS, waitForCompletion=True)
     panel.cleanup()
 
 
