@@ -107,10 +107,10 @@ class RunLogic(ProjectLogic):
         :raises medmae.errors.BadInput: it does not wait.
         """
         entry = self._entry(runId)
-        if entry.status.state != "waiting":
+        job = self._running(runId) if entry.status.state == "waiting" else None
+        if not isinstance(job, LocalTrainingJob):
             raise BadInput(_("The run {name} does not wait in the queue.").format(name=entry.name))
-        job = self._running(runId)
-        job.start()  # type: ignore[attr-defined] - only runs of this computer wait
+        job.start()
         self.runsChanged.emit()
         return job
 

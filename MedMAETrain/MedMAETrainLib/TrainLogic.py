@@ -21,7 +21,6 @@ from medmae.home import runs_folder
 from medmae.run_folder import Kind, RunFolder
 from MedMAETrainLib import RunQueue
 from MedMAETrainLib.CaseExport import CasePair, collectLabels, exportDataset, guessModality
-from MedMAETrainLib.LabelExport import segmentNames
 from MedMAETrainLib.LocalTrainingJob import LocalTrainingJob
 from MedMAETrainLib.LoopLogic import LoopLogic
 from MedMAETrainLib.Project import Project
@@ -50,13 +49,6 @@ class TrainLogic(LoopLogic, RunLogic):
         super().__init__()
         self._handOvers: list[HandOver] = []
 
-    def encoders(self) -> list[tuple[str, str]]:
-        """The installed encoders: (name, name with what it is for)."""
-        from medmae.models import list_models
-
-        return [(name, f"{name} ({info.modality}, {info.spatial_dims}-D)")
-                for name, info in list_models() if info.task == "encoder"]
-
     def startingPoints(self, task: str = "segmentation", project: Project | None = None) -> list[StartingPoint]:
         """What training can start from: installed encoders first, then finetuned models, then runs whose models are
         not in the list (of a project, or all). Pretraining starts from scratch: there is nothing.
@@ -64,10 +56,6 @@ class TrainLogic(LoopLogic, RunLogic):
         :param task: "segmentation", "classification" or "pretraining".
         """
         return [] if task == "pretraining" else startingPoints(self.runs(project))
-
-    def segmentNames(self, segmentationNode: Any) -> list[str]:
-        """The names of the segments, in order."""
-        return segmentNames(segmentationNode)
 
     def finetune(self, cases: Cases, encoder: str | Path = FROM_SCRATCH, name: str | None = None, *,
                  task: str = "segmentation", method: str | None = None, preset: str | None = None,
