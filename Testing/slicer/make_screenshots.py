@@ -132,7 +132,7 @@ def _train(application, work: Path, picture: Path) -> None:
     panel.casesPage.adding.onScene()
     assert len(project.cases) == 4, panel.casesPage.messages.text
     panel.casesPage.messages.onClose()
-    panel.casesPage.list.select(["case-0002"])
+    panel.casesPage.select(["case-0002"])
     application.show(panel, height=525)
     application.screenshot(panel, picture)
     panel.logic.finetune(project, "Synthetic CT encoder", "Synthetic abdomen", steps=STEPS, waitForCompletion=True)

@@ -56,6 +56,7 @@ def test_a_volume_is_added_with_its_segmentation_role_and_class(
     case = livers.cases[1]
     assert (case.role, case.className, case.state, case.voxels) == ("validation", "sick", "annotated", {"liver": 18})
     assert cases.messages.text == "CT of somebody was added as case-0002." and cases.list.selection == ["case-0002"]
+    assert cases.ui.casesOpenButton.enabled and cases.ui.casesChangeButton.enabled
 
 
 def test_a_volume_without_a_segmentation_is_an_image_to_draw_on(cases, livers, answers, make_volume):

@@ -20,8 +20,7 @@ def three(add_case):
 
 
 def select(cases, *identities):
-    cases.list.select(identities)
-    cases._updateButtons()
+    cases.select(identities)
 
 
 def test_without_a_project_and_without_cases_it_is_told_what_to_do(cases, livers, picture):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class CasesPage:
             slicer.mrmlScene.RemoveObserver(tag)
         self._tags = []
 
+    def select(self, caseIds: Sequence[str]) -> None:
+        """Select cases, so that the buttons act on them."""
+        self.list.select(caseIds)
+        self._updateButtons()
+
     def open(self, caseId: str) -> None:
         """Bring a case into the scene, and into the Segment Editor."""
         nodes = self.work.run(_("Opening {case}.").format(case=caseId), _("The case cannot be opened."),
@@ -99,8 +104,7 @@ class CasesPage:
         self._openId = caseId
         showSegmentation(segmentationNode, volumeNode)
         self.update()
-        self.list.select([caseId])
-        self._updateButtons()
+        self.select([caseId])
         EditorSetup().openEditor(segmentationNode)
 
     def save(self) -> None:
@@ -140,7 +144,7 @@ class CasesPage:
         self.list.selected.connect(self._updateButtons)
         self.list.opened.connect(self.open)
         self.list.removed.connect(self.menu.onRemove)
-        self.adding.added.connect(self.list.select)
+        self.adding.added.connect(self.select)
         self._thumbnails.made.connect(self.list.updateThumbnail)
         self.work.busyChanged.connect(self.update)
         tree = self.ui.casesTree
