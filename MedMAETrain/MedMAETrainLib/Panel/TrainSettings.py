@@ -49,7 +49,7 @@ class TrainSettings:
         table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         table.setSelectionMode(qt.QAbstractItemView.NoSelection)
         table.itemChanged.connect(self._onItemChanged)
-        self._fitTimer = qt.QTimer()  # rows have their new heights a turn after the columns have their widths
+        self._fitTimer = qt.QTimer(table)  # rows have their new heights a turn after the columns have their widths
         self._fitTimer.setSingleShot(True)
         self._fitTimer.setInterval(0)
         self._fitTimer.timeout.connect(self._fitHeight)
