@@ -90,9 +90,15 @@ class RunFolder:
         return spec
 
     def write_state(self, **changes: Any) -> None:
-        """Merge `changes` into ``state.json`` atomically and stamp it with the time, host and process."""
+        """Merge `changes` into ``state.json`` atomically and stamp it with the time, host and process.
+
+        Raises:
+            BadInput: what is there is damaged.
+        """
         with self._state_lock:
-            state = read_json(self.state_file) if self.state_file.exists() else {}
+            state = read_json(self.state_file, "run state") if self.state_file.exists() else {}
+            if not isinstance(state, dict):
+                raise BadInput(self._damaged_state)
             state.update(changes, updated=time.time(), host=socket.gethostname(), pid=os.getpid(),
                          pid_start=process_start(os.getpid()), slurm_job_id=os.environ.get("SLURM_JOB_ID"))
             write_json(self.state_file, state)
@@ -105,7 +111,7 @@ class RunFolder:
         """
         state = read_json(self.state_file, "run state")
         if not (isinstance(state, dict) and {"state", "updated", "host", "pid", "pid_start"} <= set(state)):
-            raise BadInput(f"The run state {self.state_file} is damaged. Delete it, then continue with --resume.")
+            raise BadInput(self._damaged_state)
         if state["state"] in ("running", "stopping"):
             dead_here = state["host"] == socket.gethostname() and process_start(state["pid"]) != state["pid_start"]
             if dead_here or time.time() - state["updated"] > SILENT_AFTER_SECONDS:
@@ -113,6 +119,10 @@ class RunFolder:
                              remedy="Continue it with --resume.")
                 state.update(self.failure_of_another() or {})
         return state
+
+    @property
+    def _damaged_state(self) -> str:
+        return f"The run state {self.state_file} is damaged. Delete it, then continue with --resume."
 
     def note_failure(self, rank: int, reason: str, remedy: str) -> None:
         """Say why process `rank` of several fails, before the others hear that it is gone."""

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from medmae.errors import BadInput
+from medmae.jobs import told as telling
 from medmae.run_folder import RunFolder
 from MedMAESegmentLib.ChildProcess import ChildProcess
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed, asSentence, describe
@@ -115,10 +116,11 @@ class RunJob(FollowedJob):
         for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:  # the first line after a seek into the middle
+            except (ValueError, RecursionError):  # the first line after a seek into the middle, or no record
                 continue
             if not isinstance(record, dict):
                 continue
+            record = telling.progress(record)  # it may come from another computer
             self.recorded.emit(record)
-            if isinstance(record.get("step"), int) and record.get("total"):
+            if record.get("step") is not None and record.get("total"):
                 self._progress(record["step"] / record["total"], describe(record))

@@ -14,6 +14,7 @@ from MedMAESegmentLib.Translation import tr as _
 
 from medmae.errors import BadInput
 from medmae.jobs import following
+from medmae.jobs import told as telling
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
@@ -85,7 +86,7 @@ class RemoteTrainingJob(TrainingJob):
 
     def _show(self, told: following.Status) -> None:
         isToStop = self._isAskedToStop and told.state in ("submitting", "queued", "running")
-        status = replace(statusOfJob(told, self.run.path), device=self._record.get("device"))
+        status = replace(statusOfJob(told, self.run.path), device=telling.text(self._record.get("device")))
         self._setStatus(replace(status, state="stopping") if isToStop else status)
         if told.stage == "fetching":
             self._progress(1.0, _("Fetching the model from {target}").format(target=self.target))

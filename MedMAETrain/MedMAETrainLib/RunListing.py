@@ -13,12 +13,13 @@ from medmae.errors import BadInput
 from medmae.files import read_json
 from medmae.home import runs_folder
 from medmae.jobs import following, submission
+from medmae.jobs import told as telling
 from medmae.jobs.job import RECORD as JOB_FILE
 from medmae.jobs.job import Job, load_job
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunPlan import DATA_FOLDER
-from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, readRequest
+from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, requestOf
 from MedMAETrainLib.RunStatus import WAITING_MARK, RunStatus, lastRecord, readStatus, statusOfJob
 
 KINDS = ("pretrain", "finetune")
@@ -53,9 +54,9 @@ class RunListing:
             return known[1]
         try:
             entry = _read(folder)
-        except (BadInput, OSError, LookupError, TypeError, ValueError) as error:
-            log.warning("The run %s is left out: %s", folder, error)
-            entry = None
+        except (BadInput, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            log.warning("The run %s is damaged: %s", folder, error)
+            entry = _damaged(folder, error)
         if entry is None or entry.status.isFinal:
             self._known[folder] = stamps, entry
         return entry
@@ -86,7 +87,7 @@ def _read(folder: Path) -> RunEntry | None:
     spec = run.spec
     if spec["kind"] not in KINDS:
         return None
-    request = readRequest(folder) if (folder / REQUEST_FILE).is_file() else None
+    request = requestOf(folder)
     job = load_job(folder.name) if (folder / JOB_FILE).is_file() else None
     status = _status(run, job, request)
     canResume = status.state in RESUMABLE and (
@@ -97,12 +98,25 @@ def _read(folder: Path) -> RunEntry | None:
         status=status, model=request and request.installed, project=request and request.project, canResume=canResume)
 
 
+def _damaged(folder: Path, error: Exception) -> RunEntry | None:
+    """A run that cannot be read, but removed; None: Slicer has not started it, so that it may be of any kind."""
+    request = requestOf(folder)
+    if request is None:
+        return None
+    return RunEntry(
+        id=folder.name, kind="pretrain" if request.task == "pretraining" else "finetune",
+        task=request.task or "segmentation", name=request.name, target="", folder=folder,
+        started=request.started or "", status=RunStatus("failed", reason=str(error)), model=request.installed,
+        project=request.project)
+
+
 def _status(run: RunFolder, job: Job | None, request: RunRequest | None) -> RunStatus:
     try:
         if job is None or job.runs_here and submission.submission_of(job).stage == "done":
             status = readStatus(run)
         else:
-            status = replace(statusOfJob(following.last_known(job), run.path), device=lastRecord(run).get("device"))
+            device = telling.text(lastRecord(run).get("device"))
+            status = replace(statusOfJob(following.last_known(job), run.path), device=device)
     except (BadInput, OSError, LookupError, TypeError) as error:  # it can be looked at and removed all the same
         return RunStatus("failed", reason=str(error))
     if status.state == "done" and request is not None and request.problem and request.installed is None:

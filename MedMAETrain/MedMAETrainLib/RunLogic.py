@@ -29,7 +29,7 @@ from MedMAETrainLib.RemoteTrainingJob import RemoteTrainingJob
 from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunListing import RunListing, isAbandoned
 from MedMAETrainLib.RunNames import ownNames
-from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, changeRequest, readRequest, writeRequest
+from MedMAETrainLib.RunRequest import REQUEST_FILE, RunRequest, changeRequest, readRequest, requestOf, writeRequest
 from MedMAETrainLib.TrainingJob import TrainingJob
 
 MOST_LOG_BYTES = 1 << 20
@@ -192,6 +192,8 @@ class RunLogic(ProjectLogic):
         job.changed.connect(lambda _job: self.runsChanged.emit())
         job.finished.connect(self._onFinished)
         job.startFollowing()
+        if job.status.state == "waiting":  # for runs of another Slicer, too, which may end before these begin
+            self.findRunning()
         self.runsChanged.emit()
         return job
 
@@ -220,7 +222,7 @@ class RunLogic(ProjectLogic):
 
     def _adopted(self, entry: RunEntry, isResumed: bool = False) -> TrainingJob:
         """The job of a run that nobody follows, which may be one of the command line."""
-        if not (entry.folder / REQUEST_FILE).is_file():
+        if requestOf(entry.folder) is None:
             writeRequest(entry.folder, RunRequest(entry.name, entry.task, started=entry.started))
         changeRequest(entry.folder, told=False, problem=None)
         return self._jobOf(entry, isResumed)

@@ -10,6 +10,7 @@ from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.RunEntry import RunEntry
 from MedMAETrainLib.RunListing import RunListing
+from MedMAETrainLib.RunRequest import requestOf
 from MedMAETrainLib.RunStatus import WAITING_MARK
 
 COMPUTING = ("queued", "running", "stopping")
@@ -36,21 +37,27 @@ def leaveQueue(run: RunFolder) -> bool:
 
 def takeTurn(run: RunFolder, listing: RunListing) -> bool:
     """Take a run out of the queue if it is the first there and nothing is computed; whoever was told so starts it."""
-    if _isBefore(run):
+    if _isBefore(run, listing):
         return False
     try:
         with only_writer(runs_folder()):
-            if _isBefore(run) or any(map(_computesHere, listing.entries())):
+            if _isBefore(run, listing) or any(map(_computesHere, listing.entries())):
                 return False
             run.write_state(state="queued")  # the time counts: somebody is about to start it
             return leaveQueue(run)
-    except BadInput:  # another Slicer is just looking
+    except (BadInput, OSError):  # another Slicer is just looking, or the disk is full: it waits on
         return False
 
 
-def _isBefore(run: RunFolder) -> bool:
-    """Whether another one is before this one in the queue."""
-    return min(runs_folder().glob(f"*/{WAITING_MARK}"), key=_when, default=None) != run.path / WAITING_MARK
+def _isBefore(run: RunFolder, listing: RunListing) -> bool:
+    """Whether another one is before this one in the queue; a damaged one, which nobody would start, holds nobody up."""
+    marks = sorted(runs_folder().glob(f"*/{WAITING_MARK}"), key=_when)
+    return next((mark for mark in marks if _canStart(mark.parent, listing)), None) != run.path / WAITING_MARK
+
+
+def _canStart(folder: Path, listing: RunListing) -> bool:
+    entry = listing.entry(folder)
+    return entry is not None and entry.status.state == "waiting" and requestOf(folder) is not None
 
 
 def _when(mark: Path) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from medmae.home import models_folder
 from medmae.run_folder import RunFolder
 
 REQUEST_FILE = "slicer.json"
+log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS, _WAIT_SECONDS = 0.1, 600.0
 
 
@@ -54,6 +56,18 @@ def readRequest(folder: Path) -> RunRequest:
         BadInput: nothing, or it is damaged.
     """
     return from_json(RunRequest, read_json(folder / REQUEST_FILE, "request of MedMAETrain"), "request of MedMAETrain")
+
+
+def requestOf(folder: Path) -> RunRequest | None:
+    """What is noted in a run folder; None: nothing, or it is damaged, so that the run counts as one that Slicer has not
+    started."""
+    if not (folder / REQUEST_FILE).is_file():
+        return None
+    try:
+        return readRequest(folder)
+    except BadInput as error:
+        log.warning("What was wanted of the run %s is lost: %s", folder, error)
+        return None
 
 
 def changeRequest(folder: Path, **changes: object) -> RunRequest:

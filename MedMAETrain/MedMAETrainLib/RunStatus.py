@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from typing import Any
 
 from MedMAESegmentLib.Translation import tr as _
 
-from medmae.run_folder import SILENT_AFTER_SECONDS, RunFolder
+from medmae.errors import BadInput
+from medmae.files import read_json
+from medmae.jobs import told as telling
+from medmae.run_folder import SILENT_AFTER_SECONDS, RunFolder, process_start
 from MedMAETrainLib.RunNames import ownNames
 
 STATES = ("waiting", "submitting", "queued", "running", "stopping", "stopped", "done", "failed", "interrupted",
@@ -73,22 +77,35 @@ def stateOfRun(run: RunFolder) -> dict[str, Any]:
         BadInput, OSError: it cannot be read.
     """
     state = run.state()
+    if state["state"] not in STATES:
+        raise BadInput(_("The run state {file} is damaged.").format(file=run.state_file))
     if state["state"] == "queued" and (run.path / WAITING_MARK).exists():
         state["state"] = "waiting"
     elif state["state"] == "queued" and time.time() - state["updated"] > SILENT_AFTER_SECONDS:
         state.update(state="interrupted", reason=_("The process that should compute has never begun."),
                      remedy=_("Resume the run."))
-    elif state["state"] == "running" and run.stop_requested:
+    elif state["state"] == "interrupted" and _isAlive(run):
+        state.update(state="running", reason=None, remedy=None)
+    if state["state"] == "running" and run.stop_requested:
         state["state"] = "stopping"
     return state
+
+
+def _isAlive(run: RunFolder) -> bool:
+    """Whether the process of a run that was silent for long certainly lives: the computer may have slept."""
+    written = read_json(run.state_file, "run state")
+    began = written["pid_start"]  # 0 where the system does not tell
+    return bool(written["state"] in ("running", "stopping") and began and written["host"] == socket.gethostname()
+                and process_start(written["pid"]) == began)
 
 
 def statusOfRun(state: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> RunStatus:
     """The status of a run of this computer from its state and its last record of progress."""
     found = record if record and state["state"] not in FINAL else {}
     counted = found if "step" in found else state
-    return RunStatus(state["state"], stage=found.get("stage"), step=counted.get("step"), total=counted.get("total"),
-                     etaSeconds=found.get("eta_s"), device=(record or {}).get("device"),
+    return RunStatus(state["state"], stage=telling.text(found.get("stage")), step=telling.whole(counted.get("step")),
+                     total=telling.whole(counted.get("total")), etaSeconds=telling.seconds(found.get("eta_s")),
+                     device=telling.text((record or {}).get("device")),
                      reason=inWordsOfThePanel(state.get("reason")), remedy=inWordsOfThePanel(state.get("remedy")))
 
 
@@ -102,7 +119,8 @@ def readStatus(run: RunFolder) -> RunStatus:
 
 
 def lastRecord(run: RunFolder) -> dict[str, Any]:
-    """The last record of a run's progress that counts something; empty where there is none."""
+    """The last record of a run's progress that counts something; empty where there is none. Another computer may have
+    written it."""
     try:
         with open(run.progress_file, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _END_OF_PROGRESS))
@@ -111,10 +129,10 @@ def lastRecord(run: RunFolder) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            record = json.loads(line)
-        except ValueError:  # the first line, of which the beginning is missing
+            record = telling.progress(json.loads(line))
+        except (ValueError, RecursionError):  # the first line, of which the beginning is missing, or no record
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if record.get("step") is not None:
             return record
     return {}
 
