@@ -32,13 +32,14 @@ from MedMAETrainLib.RunLogic import RunLogic
 from MedMAETrainLib.RunPlan import DATA_FOLDER, FROM_SCRATCH, Report, RunPlan, WriteData, configOf
 from MedMAETrainLib.RunRequest import RunRequest, writeRequest
 from MedMAETrainLib.StartingPoint import StartingPoint, startingPoints
+from MedMAETrainLib.StartLogic import StartLogic
 from MedMAETrainLib.TrainingJob import TrainingJob
 
 Cases = Sequence[CasePair] | Project
 Images = Project | str | Path | Sequence[str | Path]
 
 
-class TrainLogic(LoopLogic, RunLogic):
+class TrainLogic(StartLogic, LoopLogic, RunLogic):
     """The computation of the MedMAETrain module; needs no widget.
 
     >>> job = logic.finetune([(volumeNode, segmentationNode), ...], encoder="gl-mae-brain", name="my hippocampus")
@@ -284,5 +285,5 @@ def _encoderModality(encoder: str) -> str | None:
 
 def _modelName(wanted: str | None, labels: Sequence[str]) -> str:
     """A name that the list of models accepts: the wanted one, or one made from the label names."""
-    text = wanted or f"{', '.join(labels[:3])}{' and more' if len(labels) > 3 else ''}"
+    text = wanted or f"{' '.join(labels[:3])}{' and more' if len(labels) > 3 else ''}"
     return re.sub(r"[^\w .+-]+", "", text).strip(" .+-")[:90] or "model"

@@ -38,7 +38,7 @@ def hintText(hasProject: bool, hasCases: bool, hasModel: bool, hasOwnModel: bool
                  "on.")
     if not hasModel:
         return _("There is no model yet that could draw on the other {count} cases. Annotate some cases in the tab "
-                 "Cases, press Train in the tab Train, and come back when the model is ready.").format(count=left)
+                 "Cases, press Finetune in the tab Train, and come back when the model is ready.").format(count=left)
     if not hasOwnModel:
         return _("The project has no model of its own yet: train one, or let another model begin whose labels have the "
                  "same names.")

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from medmae.errors import BadInput
 from MedMAETrainLib.Panel.NewProjectDialog import NewProjectDialog
 from MedMAETrainLib.Panel.RecentProjects import forgetProject, recentProjects, rememberProject
-from MedMAETrainLib.Panel.Texts import breakable
+from MedMAETrainLib.Panel.Texts import breakable, shortPath
 from MedMAETrainLib.Project import Project
 from MedMAETrainLib.ProjectFile import DamagedProject
 
@@ -164,7 +164,8 @@ class ProjectSection:
         ui.projectNameLabel.visible = ui.projectFolderLabel.visible = ui.projectMenuButton.visible = project is not None
         if project is not None:
             ui.projectNameLabel.text = project.name
-            ui.projectFolderLabel.text, ui.projectFolderLabel.toolTip = breakable(self.folder), self.folder
+            ui.projectFolderLabel.text = breakable(shortPath(self.folder))
+            ui.projectFolderLabel.toolTip = dialogs.asPlainHtml(self.folder)
         ui.projectProblemFrame.visible = bool(self.problem)
         ui.projectProblemLabel.text = breakable(self.problem)
         ui.projectRestoreButton.visible = self._canRestore
@@ -191,7 +192,7 @@ class ProjectSection:
             isGone = not _isElsewhere(each.folder) and not each.isThere
             text = _("{name} (not there any more)") if isGone else "{name}"
             action = self.recentMenu.addAction(text.format(name=each.name.replace("&", "&&")))
-            action.toolTip = each.folder
+            action.toolTip = dialogs.asPlainHtml(each.folder)
             action.triggered.connect(lambda _checked=False, folder=each.folder, gone=isGone: self._onRecent(
                 folder, gone))
         self.recentMenu.toolTipsVisible = True

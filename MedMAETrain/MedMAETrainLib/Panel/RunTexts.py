@@ -77,11 +77,20 @@ def stepText(status: RunStatus) -> str:
     """How far a run is: ``Step 400 of 1000, about 12 min left``."""
     if not status.step or not status.total or status.state == "done":
         return ""
-    stage = "" if status.stage in (None, "train") else str(status.stage).replace("_", " ").strip()
+    stage = "" if status.stage in (None, "train") else _stageText(str(status.stage))
     text = _("{stage}: {step} of {total}") if stage else _("Step {step} of {total}")
-    text = text.format(stage=f"{stage[:1].upper()}{stage[1:]}", step=status.step, total=status.total)
+    text = text.format(stage=stage, step=status.step, total=status.total)
     left = timeText(status)
     return _("{progress}, about {time}").format(progress=text, time=left) if left else text
+
+
+def _stageText(stage: str) -> str:
+    """What is done before and after training."""
+    if stage.startswith("corpus"):  # "corpus", "corpus of training cases"
+        return _("Preparing images")
+    known = {"validate": _("Checking cases"), "headers": _("Looking at images")}
+    text = known.get(stage) or stage.replace("_", " ").strip()
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def statusText(entry: RunEntry) -> str:

@@ -102,7 +102,7 @@ class RunsPage:
             self.table.show(entries)
             self.actions.removeEnded(entries)
             self.ui.runsProjectCheckBox.visible = self._project() is not None
-            self.ui.runsEmptyLabel.visible = not entries
+            self.ui.runsTable.visible, self.ui.runsEmptyLabel.visible = bool(entries), not entries
             self.ui.runsEmptyLabel.text = _whyEmpty(bool(everything))
             self.curves.forget(everything)
         finally:

@@ -32,6 +32,7 @@ from MedMAETrainLib.ProjectCase import ProjectCase
 from MedMAETrainLib.ProjectDataset import datasetOf, modalityOf
 from MedMAETrainLib.Recommendation import Purpose, recommendNetwork, recommendSettings
 from MedMAETrainLib.RunPlan import RunPlan
+from MedMAETrainLib.StartLogic import casesFor
 from MedMAETrainLib.TrainRequest import PRETRAINING, TrainRequest
 from MedMAETrainLib.Trial import Trial
 
@@ -103,6 +104,8 @@ class TrainPage:
     def update(self) -> None:
         """Show what is there now."""
         self.compute.update()
+        if self._parameters is not None:  # another page may have changed it
+            self.compute.value = self._parameters.computeOn
         self.facts.look(self._project())
         self._show()
 
@@ -190,11 +193,7 @@ class TrainPage:
 
     def _cases(self, project: Project) -> list[ProjectCase]:
         """The cases that the run reads."""
-        if self.start.task == PRETRAINING:
-            return [case for case in project.cases if case.role in ("training", "unlabelled")]
-        isLabelled = (lambda case: case.isAnnotated) if self.start.task == "segmentation" else (
-            lambda case: case.className is not None)
-        return [case for case in project.cases if case.role in ("training", "validation") and isLabelled(case)]
+        return casesFor(project, self.start.task)
 
     def _sendingText(self, cases: list[ProjectCase]) -> str:
         target = find_target(self.request.target) if self.request.target else None
@@ -215,7 +214,7 @@ class TrainPage:
     def _proposedName(self, project: Project) -> str:
         names = project.classes if self.start.task == "classification" else [label.name for label in project.labels]
         text = _("{project} encoder").format(project=project.name) if self.start.task == PRETRAINING else (
-            ", ".join(names[:3]) or project.name)
+            " ".join(names[:3]) or project.name)
         shelf = ModelShelf()
         return shelf.freeName(shelf.usableName(text) or "model")
 
@@ -239,6 +238,7 @@ class TrainPage:
 
     def _updateButtons(self) -> None:
         problem, isBusy = self.whyNot(), self._isStarting
+        whyNot = dialogs.asPlainHtml(problem) if problem else ""
         self.ui.trainProblemFrame.visible = bool(problem) and not isBusy
         self.ui.trainProblemLabel.text = problem
         isTarget = self.compute.value.startswith(TARGET_PREFIX)
@@ -247,10 +247,10 @@ class TrainPage:
         button = self.ui.trainStartButton
         button.text = _("Cancel") if isBusy else _("Pretrain") if self.start.task == PRETRAINING else _("Finetune")
         button.enabled = isBusy or (isReady and not self.trial.isBusy)
-        button.toolTip = problem or _("Start now. The run goes on when Slicer is closed.")
+        button.toolTip = whyNot or _("Start now. The run goes on when Slicer is closed.")
         self.ui.trainQueueButton.visible = not isTarget  # there, the scheduler queues
         self.ui.trainQueueButton.enabled = isReady and not self.trial.isBusy
-        self.ui.trainQueueButton.toolTip = problem or _("Start when the runs on this computer have ended.")
+        self.ui.trainQueueButton.toolTip = whyNot or _("Start when the runs on this computer have ended.")
         for name in ("trainTaskSelector", "trainStartSelector", "trainImportButton", "trainMethodSelector",
                      "trainPresetSelector", "trainComputeSelector", "trainComputersButton", "trainNameEdit",
                      "trainSettingsTable"):
@@ -280,7 +280,12 @@ class TrainPage:
 
     def _mayLeave(self, request: TrainRequest) -> bool:
         """Ask before images of cases that were not agreed to yet go to another computer."""
-        project, target = self._project(), find_target(request.target) if request.target else None
+        project = self._project()
+        try:
+            target = find_target(request.target) if request.target else None
+        except BadInput as error:  # the list of computers is damaged
+            self._tell(_("No computer can be chosen."), error)
+            return False
         if target is None or project is None:
             return True
         agreed = self._consents.setdefault((target.name, str(project.path)), set())

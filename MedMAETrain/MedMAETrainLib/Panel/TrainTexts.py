@@ -40,7 +40,8 @@ def dataText(project: ProjectFolder, task: str) -> str:
     else:
         text = _counted(training, _("One case with a class for training"), _("{count} cases with a class for training"))
     text += ", " + (_("{count} for validation").format(count=validation) if validation else _("none for validation"))
-    return text + "; " + _counted(images - training, _("one more image."), _("{count} more images."))
+    more = images - training
+    return text + "; " + (_counted(more, _("one more image."), _("{count} more images.")) if more else _("no others."))
 
 
 def methodName(method: str) -> str:
