@@ -1,59 +1,65 @@
 """Write pictures of the module panels: ``python make_screenshots.py [FOLDER]``.
 
-What they show has happened: an encoder is pretrained for some steps on synthetic CT volumes, the Train panel finetunes
-it on four of them, and the Segment panel segments others with the model; another model tells findings of synthetic
-X-ray pictures. The panels go to Resources/Screenshots, every state of the Segment panel to docs/images, or all to
-FOLDER. About ten minutes on two CPU cores.
+What they show has happened. In a project of synthetic CT the Train panel pretrains an encoder for some steps,
+finetunes on four annotated volumes and ranks others; the Segment panel segments new ones with that model, and another
+model tells findings of synthetic X-ray pictures. The panels go to Resources/Screenshots, every state of both to
+docs/images, or all to FOLDER. About a quarter of an hour on two CPU cores.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from train_states import TrainStates
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "MedMAESegment"), str(ROOT / "MedMAETrain")]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 LABELS = ("liver", "spleen", "kidney")
-PRETRAINING_STEPS = 24
-STEPS = 100
+FINDING_STEPS = 100
 
 
 def main(panels: Path, states: Path, work: Path) -> None:
+    import slicer
     from mrml_application import MrmlApplication
     from qtapp.application import PanelApplication
+    from run_states import MODEL
     from segment_states import SegmentStates
+    from train_states import TrainStates
 
     from medmae.demo.synthetic import write_abdomen_ct, write_chest_xray
 
     mrml = MrmlApplication()
     application = PanelApplication(os.environ.get("SLICER_PYTHON_SOURCE"))
+    slicer.util.mainWindow = lambda: None
+    settings = application.qt.QSettings  # those of who takes the pictures are neither read nor written
+    settings.setPath(settings.NativeFormat, settings.UserScope, str(work / "settings"))
     for folder in (panels, states):
         folder.mkdir(parents=True, exist_ok=True)
-    dataset = write_abdomen_ct(work / "ct", training=4, validation=0, test=3, unlabeled=0)
+    write_abdomen_ct(work / "ct", training=6, validation=0, test=3, unlabeled=4)
     _segmentation, findings = write_chest_xray(work / "xray", training=24, validation=8, test=1, unlabeled=0)
     pictures = SegmentStates(application, states)
-    _load(work / "ct" / "images" / "ct_004.nii.gz", "vtkMRMLScalarVolumeNode", "Synthetic CT 5")
+    _volume(work, 6)
     pictures.withoutModels()
     mrml.clear()
-    _pretrain(dataset, work / "pretrain", "Synthetic CT encoder")
-    _finetune(findings, work / "finding", "Synthetic chest X-ray finding")
-    for number in range(4):
-        _case(work / "ct", f"ct_{number:03d}", f"Synthetic CT {number + 1}")
-    _train(application, work, panels / "MedMAETrain.png")
+    _train(TrainStates(application, states), work, panels / "MedMAETrain.png")
     mrml.clear()
+    _finetune(findings, work / "finding", "Synthetic chest X-ray finding")
     pictures.emptyScene()
-    volumes = [_load(work / "ct" / "images" / f"ct_{number:03d}.nii.gz", "vtkMRMLScalarVolumeNode",
-                     f"Synthetic CT {number + 1}") for number in (4, 5, 6)]
-    pictures.volume(volumes[0], "Synthetic abdomen", panels / "MedMAESegment.png")
+    volumes = [_volume(work, number) for number in (6, 7, 8)]
+    pictures.volume(volumes[0], MODEL, panels / "MedMAESegment.png")
     pictures.batch()
     _effect(application, volumes[0], states / "segment-effect.png")
     mrml.clear()
@@ -61,13 +67,28 @@ def main(panels: Path, states: Path, work: Path) -> None:
     pictures.classification("Synthetic chest X-ray finding")
 
 
-def _pretrain(dataset: Path, path: Path, name: str) -> None:
-    config = {"method": "gl-mae", "preset": "tiny", "steps": PRETRAINING_STEPS, "batch_size": 2}
-    _run(path, "pretrain", config, {"dataset": str(dataset), "split": "training", "images": None, "corpus": None}, name)
+def _train(pictures: TrainStates, work: Path, whole: Path) -> None:
+    """Everything that is done with a project; the second of six annotated cases has segments with other names."""
+    from run_states import RunStates
+
+    pictures.withoutProject()
+    for number in range(6):
+        _case(work / "ct", number, {"liver": "Leber", "kidney": "Kidneys"} if number == 1 else {})
+    archive = work / "archive"
+    archive.mkdir()
+    for number in range(9, 13):
+        shutil.copy(work / "ct" / "images" / f"ct_{number:03d}.nii.gz", archive / f"Scan {number + 1}.nii.gz")
+    pictures.cases(archive)
+    pictures.train()
+    runs = RunStates(pictures)
+    runs.pretraining()
+    runs.finetuning(whole)
+    runs.next()
+    pictures.close()
 
 
 def _finetune(dataset: Path, path: Path, name: str) -> None:
-    config = {"method": "vis-mae", "preset": "tiny", "steps": STEPS, "batch_size": 8, "layer_decay": 1.0}
+    config = {"method": "vis-mae", "preset": "tiny", "steps": FINDING_STEPS, "batch_size": 8, "layer_decay": 1.0}
     _run(path, "finetune", config, {"dataset": str(dataset), "encoder": "none", "subset": None}, name)
 
 
@@ -86,22 +107,31 @@ def _run(path: Path, kind: str, config: dict, inputs: dict, name: str) -> None:
     install_model(run.path, name=name)
 
 
-def _case(data: Path, identifier: str, name: str) -> None:
-    """Load a volume and its segmentation into the scene."""
+def _case(data: Path, number: int, names: dict[str, str]) -> None:
+    """Load a volume and its segmentation; `names` are those of segments that are not called as the label."""
     import slicer
 
     from medmae.demo.abdomen import LABELS as VALUES
 
-    volume = _load(data / "images" / f"{identifier}.nii.gz", "vtkMRMLScalarVolumeNode", name)
-    labels = _load(data / "labels" / f"{identifier}.nii.gz", "vtkMRMLLabelMapVolumeNode", "labels")
+    volume = _volume(data.parent, number)
+    labels = _load(data / "labels" / f"ct_{number:03d}.nii.gz", "vtkMRMLLabelMapVolumeNode", "labels")
     array = slicer.util.arrayFromVolume(labels)
-    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} segmentation")
+    name = f"{volume.GetName()} segmentation"
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     for label in LABELS:
-        segment = segmentation.GetSegmentation().AddEmptySegment("", label)
+        segment = segmentation.GetSegmentation().AddEmptySegment("", names.get(label, label))
         mask = (array == VALUES[label]).astype(np.uint8)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment, volume)
     slicer.mrmlScene.RemoveNode(labels)
+
+
+def _volume(work: Path, number: int) -> Any:
+    """Load a synthetic CT, as a scanner would have made it."""
+    file = work / "ct" / "images" / f"ct_{number:03d}.nii.gz"
+    volume = _load(file, "vtkMRMLScalarVolumeNode", f"Synthetic CT {number + 1}")
+    volume.SetAttribute("DICOM.Modality", "CT")
+    return volume
 
 
 def _load(path: Path, className: str, name: str):
@@ -120,23 +150,6 @@ def _loadPicture(path: Path, name: str):
     import slicer
 
     return slicer.util.addVolumeFromArray(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[None], name=name)
-
-
-def _train(application, work: Path, picture: Path) -> None:
-    """A project of what is in the scene, and a model of it."""
-    settings = application.qt.QSettings  # not those of who makes the pictures
-    settings.setPath(settings.NativeFormat, settings.UserScope, str(work / "settings"))
-    panel = application.open("MedMAETrain")
-    project = panel.logic.createProject(work / "Abdomen", "Synthetic abdomen")
-    panel.projectSection.folder = str(project.path)
-    panel.casesPage.adding.onScene()
-    assert len(project.cases) == 4, panel.casesPage.messages.text
-    panel.casesPage.messages.onClose()
-    panel.casesPage.select(["case-0002"])
-    application.show(panel, height=525)
-    application.screenshot(panel, picture)
-    panel.logic.finetune(project, "Synthetic CT encoder", "Synthetic abdomen", steps=STEPS, waitForCompletion=True)
-    panel.cleanup()
 
 
 def _effect(application, volume, picture: Path) -> None:
@@ -174,5 +187,5 @@ def _until(application, condition: Callable[[], bool]) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["MEDMAE_HOME"] = str(Path(temporary) / "home")
+        os.environ["HOME"], os.environ["MEDMAE_HOME"] = temporary, str(Path(temporary) / "medmae")
         main(folder or ROOT / "Resources" / "Screenshots", folder or ROOT / "docs" / "images", Path(temporary))

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-WIDTH = 420
+from panel_states import PanelStates
 
 
-class SegmentStates:
+class SegmentStates(PanelStates):
     """Pictures of the panel as they are in the documentation."""
 
     def __init__(self, application: Any, folder: Path) -> None:
-        self._application, self._folder = application, folder
-        self._panel: Any = None
+        super().__init__(application, folder, "MedMAESegment", "segment")
 
     def withoutModels(self) -> None:
         """A volume, but no model."""
@@ -106,30 +101,3 @@ class SegmentStates:
         self._until(lambda: not panel._volumePage.isBusy)
         assert ui.statusLabel.text.startswith("Done"), ui.statusLabel.text
         self._picture("done")
-
-    def _open(self) -> Any:
-        self._panel = self._application.open("MedMAESegment")
-        self._settle()
-        return self._panel
-
-    def _close(self) -> None:
-        self._panel.cleanup()
-        self._panel.parent.close()
-        self._panel.parent.deleteLater()
-        self._application.processDeletions()
-
-    def _picture(self, state: str, path: Path | None = None) -> None:
-        self._application.show(self._panel, WIDTH, self._application.heightOf(self._panel, WIDTH))
-        file = path or self._folder / f"segment-{state}.png"
-        self._application.screenshot(self._panel, file)
-        Image.open(file).quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)  # a quarter of the bytes
-
-    def _settle(self) -> None:
-        """Give the timers of the panel the time that they take."""
-        deadline = time.monotonic() + 0.6
-        self._until(lambda: time.monotonic() > deadline)
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._application.application.processEvents()
-            time.sleep(0.01)
