@@ -263,6 +263,8 @@ def test_no_name_of_ours_is_in_anything_that_travels(tmp_path: Path, mirror: Pat
     dataset.write_text(json.dumps(data))
     secrets = ["Klinikum", "Mustermann", "PAT-4711", "Erika", "Meier", "secret-text", str(tmp_path)]
     encoder = tiny_encoder(tmp_path / "encoder", "gl-mae")
+    info = json.loads((encoder / "model.json").read_text())
+    (encoder / "model.json").write_text(json.dumps(info | {"training": {"dataset": data["name"], "cases": 2}}))
     segment = {"images": [str(own / "Mustermann-0-case0.nii.gz")], "model": str(encoder), "out": str(own / "out")}
     of_dataset = {"dataset": str(dataset), "encoder": str(encoder), "model": str(encoder), "out": str(own / "out")}
     of_pool = {**of_dataset, "split": "training"}

@@ -68,7 +68,7 @@ class Gathering:
 
     def model(self, name: str, reference: str) -> str:
         """A model that the run reads; its weights are verified before they travel. Its picture stays here: it shows a
-        patient, and nothing computes with it.
+        patient, and nothing computes with it. So does the name of the data set that it has learned from.
 
         Raises:
             BadInput: there is none, or it is damaged.
@@ -78,7 +78,7 @@ class Gathering:
         folder = f"models/{name}"
         self.add_blob(f"{folder}/{WEIGHTS}", self.staging.add_file(weights) if isinstance(weights, Path) else
                       self.staging.add_bytes(weights, ".safetensors"))
-        self.add_blob(f"{folder}/{INFO}", self.staging.add_bytes(files.read(INFO), Path(INFO).suffix))
+        self.add_blob(f"{folder}/{INFO}", self.staging.add_bytes(_without_dataset(files.read(INFO)), Path(INFO).suffix))
         return f"{INPUTS}/{folder}"
 
     def models(self, references: Any) -> Any:
@@ -139,6 +139,14 @@ class Gathering:
         elif case.class_value is not None:
             item["label"] = _class_label(case)
         return item | ({"modality": case.modality} if case.modality else {})
+
+
+def _without_dataset(info: bytes) -> bytes:
+    """The description of a model, as JSON, with the name that data sets have on targets."""
+    content = json.loads(info)
+    if "dataset" not in content.get("training", {}):
+        return info
+    return json.dumps(content | {"training": {**content["training"], "dataset": DATASET_NAME}}, indent=1).encode()
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
