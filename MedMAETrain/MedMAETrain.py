@@ -39,7 +39,7 @@ class MedMAETrain(ScriptedLoadableModule):
         parent.dependencies = ["Segmentations", "MedMAESegment"]
         parent.contributors = ["MedMAE contributors"]
         parent.helpText = _("""
-Makes a model from a handful of annotated cases. Collect images and segmentations in a project, press Train, and correct
+Makes a model from a handful of annotated cases. Collect images and segmentations in a project, train, and correct
 what the model draws on the next case. Computations go on when Slicer is closed; finished models appear in MedMAE
 Segment.
 """)
@@ -190,6 +190,11 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.page = index
         self._pages[index].update()
 
+    def onOpenCase(self, caseId: str) -> None:
+        """Open a case that was asked for on another page; why it cannot be opened stands on that of the cases."""
+        if not self.casesPage.open(caseId):
+            self.ui.pages.setCurrentIndex(CASES)
+
     def onStarted(self, job) -> None:  # noqa: ANN001 - TrainingJob
         """Show a run that was just started."""
         self.ui.pages.setCurrentIndex(RUNS)
@@ -209,9 +214,9 @@ class MedMAETrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.pages.currentChanged.connect(self.onPageChosen)
         self.projectSection.changed.connect(self.onProjectChanged)
         self.trainPage.started.connect(self.onStarted)
-        self.runsPage.openCase.connect(self.casesPage.open)
+        self.runsPage.openCase.connect(self.onOpenCase)
         self.runsPage.useModel.connect(self.onUseModel)
-        self.nextPage.openCase.connect(lambda caseId, _model=None: self.casesPage.open(caseId))
+        self.nextPage.openCase.connect(lambda caseId, _model=None: self.onOpenCase(caseId))
         self.nextPage.finetuneFrom.connect(self.onFinetuneFrom)
 
     def _keepFolder(self) -> None:

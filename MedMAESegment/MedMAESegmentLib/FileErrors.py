@@ -19,4 +19,6 @@ def explained(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return _("There is no permission to read or write {place}. Choose another place, or ask who administers this "
                  "computer.").format(place=place)
+    if isinstance(error, FileNotFoundError) and place:
+        return _("{place} is not there. Was it moved or removed, or is its drive not connected?").format(place=place)
     return str(error)

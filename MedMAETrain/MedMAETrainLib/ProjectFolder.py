@@ -75,10 +75,10 @@ class ProjectFolder:
             BadInput: there is one already, or the folder cannot be written.
         """
         path = Path(folder).resolve()
-        if (path / PROJECT_FILE).exists():
-            raise BadInput(_("The folder {folder} holds a project already. Open it, or choose another folder.").format(
-                folder=path))
         try:
+            if (path / PROJECT_FILE).exists():
+                raise BadInput(_("The folder {folder} holds a project already. Open it, or choose another "
+                                 "folder.").format(folder=path))
             path.mkdir(parents=True, exist_ok=True)
             with _locked(path):
                 writeProject(path, ProjectData((name or path.name).strip() or path.name, uuid.uuid4().hex))

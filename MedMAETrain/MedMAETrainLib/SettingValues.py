@@ -17,6 +17,7 @@ from MedMAETrainLib.Recommendation import Purpose
 from MedMAETrainLib.TrainRequest import PRETRAINING
 
 _LISTS = {"spacing_mm": float, "input_size": int}
+_LARGEST = 10**7  # more is a slip of the finger
 _CODE = re.compile(r"[A-Z]{2,8}")  # of modalities, as DICOM has them
 
 
@@ -37,6 +38,8 @@ def readValue(key: str, text: str) -> Any:
         values = [kind(word.replace(",", ".") if kind is float else word) for word in words]
     except ValueError:
         values = []
+    if not all(abs(value) <= _LARGEST for value in values):  # also what is no number at all
+        raise ValueError(_("{text} is too large.").format(text=text))
     if key in _LISTS:
         if len(values) not in (2, 3):
             raise ValueError(_("{text} is no size. Write numbers with x between, such as {example}.").format(

@@ -55,7 +55,7 @@ def test_a_volume_is_added_with_its_segmentation_role_and_class(
     choose(cases.adding.menu, "A volume of the scene...")
     case = livers.cases[1]
     assert (case.role, case.className, case.state, case.voxels) == ("validation", "sick", "annotated", {"liver": 18})
-    assert cases.messages.text == "CT of somebody was added as case-0002." and cases.list.selection == ["case-0002"]
+    assert cases.messages.text == "CT of somebody was added." and cases.list.selection == ["case-0002"]
     assert cases.ui.casesOpenButton.enabled and cases.ui.casesChangeButton.enabled
 
 

@@ -48,7 +48,7 @@ def test_the_selected_case_is_opened_in_the_segment_editor(cases, one, picture):
     assert editor.GetSelectedSegmentID() == node.GetSegmentation().GetNthSegmentID(0)
     assert cases.module == ["SegmentEditor"] and cases.messages.text == ""
     assert cases.ui.casesTree.topLevelItem(0).font(0).bold() and cases.ui.casesSaveButton.enabled
-    assert cases.ui.casesSaveButton.toolTip == "Save what was drawn on one into the project."
+    assert "Save what was drawn on one into the project." in cases.ui.casesSaveButton.toolTip
     picture(cases, "case-open")
 
 
@@ -218,7 +218,7 @@ def test_labels_are_added_renamed_coloured_ordered_and_removed(cases, one, liver
     dialog.removeButton.click()
     assert names() == ["liver", "spleen"]
     dialog.removeButton.click()
-    assert "in use by case-0001" in said[-1] and names() == ["liver", "spleen"]
+    assert "in use by one (case-0001)" in said[-1] and names() == ["liver", "spleen"]
     dialog.dialog.deleteLater()
 
 

@@ -123,10 +123,10 @@ def test_settings_are_changed_checked_and_taken_back(train_page):
 
 
 @pytest.mark.parametrize(("name", "value", "problem"), [
-    ("Steps", "many", "Steps: many is no whole number."), ("Steps", "0", "steps must be at least 1, not 0"),
-    ("Batch", "1.5", "Batch: 1.5 is no whole number."), ("At once", "-2", "device_batch_size must be at least 1"),
+    ("Steps", "many", "Steps: many is no whole number."), ("Steps", "0", "Steps must be at least 1, not 0"),
+    ("Batch", "1.5", "Batch: 1.5 is no whole number."), ("At once", "-2", "At once must be at least 1"),
     ("Voxel, mm", "1 x 1", "1 x 1 has 2 numbers, but this network needs 3."),
-    ("Voxel, mm", "0 x 1 x 1", "spacing_mm must be positive"), ("Window", "big", "Window: big is no size."),
+    ("Voxel, mm", "0 x 1 x 1", "Voxel, mm must be positive"), ("Window", "big", "Window: big is no size."),
     ("Modality", "?", "Modality: ? is no modality.")])
 def test_a_value_that_the_engine_would_refuse_is_explained_and_nothing_can_be_started(
         train_page, name, value, problem):

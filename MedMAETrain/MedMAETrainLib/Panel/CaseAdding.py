@@ -126,7 +126,8 @@ class CaseAdding:
         if added is None:  # why was told
             return
         isProblem = bool(added.skipped) or any(case.notes for case in added.cases)
-        self._work.messages.tell(addedText(added), isProblem)
+        project = self._project()
+        self._work.messages.tell(addedText(added, project.cases if project is not None else ()), isProblem)
         self.added.emit([case.id for case in added.cases])
 
     def _add(self, text: str, do: Callable[..., None]) -> Any:

@@ -43,7 +43,7 @@ def patientText(subject: str) -> str:
 
 def segmentsText(case: ProjectCase) -> str:
     """What is drawn on a case."""
-    return ", ".join(segment.name for segment in case.segments)
+    return ", ".join(dict.fromkeys(segment.label for segment in case.segments if segment.label))
 
 
 def toolTip(case: ProjectCase) -> str:
@@ -65,7 +65,8 @@ def toolTip(case: ProjectCase) -> str:
 def named(text: str, cases: Sequence[ProjectCase]) -> str:
     """A text that names cases by their ids, with the names that the user knows."""
     names = {case.id: nameText(case) for case in cases if case.id in text}
-    return re.sub(r"case-\d+", lambda found: f"{names[found[0]]} ({found[0]})" if found[0] in names else found[0], text)
+    pattern = r"(?<![\w/\\-])case-\d+(?![\w/\\])"  # not where it is part of a path
+    return re.sub(pattern, lambda found: f"{names[found[0]]} ({found[0]})" if found[0] in names else found[0], text)
 
 
 def countsText(cases: Sequence[ProjectCase]) -> str:
@@ -78,10 +79,10 @@ def countsText(cases: Sequence[ProjectCase]) -> str:
     return ", ".join(text.format(count=count) for text, count in texts if count)
 
 
-def addedText(added: Added) -> str:
-    """What came of adding cases: what was repaired, what is to be done, and what was left out."""
+def addedText(added: Added, cases: Sequence[ProjectCase]) -> str:
+    """What came of adding cases: what was repaired, what is to be done, and what was left out; `cases` are all."""
     if len(added.cases) == 1:
-        lines = [_("{name} was added as {case}.").format(name=nameText(added.cases[0]), case=added.cases[0].id)]
+        lines = [_("{name} was added.").format(name=nameText(added.cases[0]))]
     elif added.cases:
         lines = [_("{count} cases were added.").format(count=len(added.cases))]
     else:
@@ -93,7 +94,7 @@ def addedText(added: Added) -> str:
     if added.skipped:
         lines += ["", _("Left out ({count}):").format(count=len(added.skipped))]
         lines += [f"{name}: {reason}" for name, reason in added.skipped]
-    return "\n".join(lines)
+    return named("\n".join(lines), cases)
 
 
 def missingText() -> str:

@@ -37,6 +37,7 @@ class CaseWork:
         self.isBusy = False
         self._ui, self._project = ui, project
         self._doer: Project | None = None
+        self._isCancelled = False
         ui.casesCancelButton.clicked.connect(self.cancel)
         ui.casesProgressFrame.visible = False
 
@@ -54,10 +55,12 @@ class CaseWork:
             self.messages.tell(_("{failure} Something else is being done; wait until it is done, or cancel it.").format(
                 failure=failure), isProblem=True)
             return None
-        self._doer = project
+        self._doer, self._isCancelled = project, False
         self.messages.tell("")
         self._begin(message)
         try:
+            if self._isCancelled:  # before it has begun
+                raise RunCancelled
             return do(project, lambda fraction, name: self._show(fraction, f"{message} {name}"))
         except RunCancelled:
             self.messages.tell(_("Cancelled. What was done before is kept."))
@@ -73,6 +76,7 @@ class CaseWork:
     def cancel(self, clicked: bool = False) -> None:
         """End what is done; what it has finished stays."""
         if self._doer is not None:
+            self._isCancelled = True
             self._ui.casesProgressLabel.text = _("Cancelling...")
             self._doer.cancel()
 

@@ -10,6 +10,7 @@ import qt
 import slicer
 from MedMAESegmentLib.EditorSetup import EditorSetup
 from MedMAESegmentLib.Panel.BatchResults import showSegmentation
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from slicer.i18n import tr as _
 
 from MedMAETrainLib.LabelExport import segmentNames
@@ -37,6 +38,7 @@ class CasesPage:
         """`parentWidget` has a layout, at whose end this goes; `project` gives the one that is open."""
         self._logic, self._project = logic, project
         self._openId = ""  # of the case that was opened last
+        self._shown: Project | None = None
         widget = slicer.util.loadUI(str(UI_FILE))
         parentWidget.layout().addWidget(widget)
         self.ui = slicer.util.childWidgetVariables(widget)
@@ -66,6 +68,10 @@ class CasesPage:
             self._timer.start()
             return
         project = self._project()
+        if project is not self._shown:  # nothing of the one before means anything here
+            self._shown, self._openId = project, ""
+            self.list.select([])
+            self.messages.tell("")
         cases = project.cases if project is not None else ()
         self.ui.casesNoProjectLabel.visible = project is None
         self.ui.casesEmptyLabel.visible = project is not None and not cases
@@ -94,18 +100,21 @@ class CasesPage:
         self.list.select(caseIds)
         self._updateButtons()
 
-    def open(self, caseId: str) -> None:
-        """Bring a case into the scene, and into the Segment Editor."""
-        nodes = self.work.run(_("Opening {case}.").format(case=caseId), _("The case cannot be opened."),
+    def open(self, caseId: str) -> bool:
+        """Bring a case into the scene, and into the Segment Editor; where that cannot be done, the page tells why."""
+        project = self._project()
+        name = next((nameText(case) for case in project.cases if case.id == caseId), "") if project is not None else ""
+        nodes = self.work.run(_("Opening {case}.").format(case=name), _("The case cannot be opened."),
                               lambda project, _report: project.openCase(caseId))
         if nodes is None:
-            return
+            return False
         volumeNode, segmentationNode = nodes
         self._openId = caseId
         showSegmentation(segmentationNode, volumeNode)
         self.update()
         self.select([caseId])
         EditorSetup().openEditor(segmentationNode)
+        return True
 
     def save(self) -> None:
         """Save the open case back into the project."""
@@ -195,5 +204,6 @@ class CasesPage:
         ui.casesChangeButton.enabled = ui.casesRemoveButton.enabled = isIdle and bool(selection)
         ui.casesOpenButton.enabled = isIdle and len(selection) == 1
         ui.casesSaveButton.enabled = isIdle and bool(saved)
-        ui.casesSaveButton.toolTip = _("Save what was drawn on {name} into the project.").format(
-            name=nameText(project.case(saved))) if project is not None and saved else _("No case is open in the scene.")
+        ui.casesSaveButton.toolTip = asPlainHtml(_("Save what was drawn on {name} into the project.").format(
+            name=nameText(project.case(saved)))) if project is not None and saved else _(
+            "No case is open in the scene.")

@@ -10,6 +10,7 @@ from MedMAESegmentLib.Panel import Dialogs as dialogs
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
+from MedMAETrainLib.Panel.CaseTexts import named
 from MedMAETrainLib.Panel.Form import swatch
 from MedMAETrainLib.Project import Project
 
@@ -103,7 +104,7 @@ class LabelsDialog:
         try:
             change()
         except (BadInput, ValueError) as error:
-            dialogs.tellError(_("The labels were not changed.") + f"\n\n{error}")
+            dialogs.tellError(_("The labels were not changed.") + f"\n\n{named(str(error), self._project.cases)}")
             selected = self.name
         self._fill(selected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import qt
@@ -50,7 +51,10 @@ class NewProjectDialog(FormDialog):
     def folder(self) -> Path:
         """The project's own folder."""
         name = "".join("_" if letter in _NOT_IN_FOLDERS else letter for letter in self.projectName).strip(" .")
-        return Path(str(self.placeEdit.text).strip()).expanduser() / (name or "project")
+        place = Path.home() / str(self.placeEdit.text).strip()
+        with contextlib.suppress(RuntimeError):  # "~somebody" who is not known here: it is a name like any other
+            place = Path.home() / Path(str(self.placeEdit.text).strip()).expanduser()
+        return place / (name or "project")
 
     def onPlace(self, clicked: bool = False) -> None:
         """Ask for the folder in which the project's folder is made."""

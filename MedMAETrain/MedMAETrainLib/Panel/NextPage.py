@@ -8,9 +8,10 @@ from typing import Any
 
 import qt
 import slicer
+from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.Panel.Choices import TARGET_PREFIX
 from MedMAESegmentLib.Panel.ComputeSelector import ComputeSelector
-from MedMAESegmentLib.Panel.Dialogs import isConfirmed, tellError
+from MedMAESegmentLib.Panel.Dialogs import asPlainHtml, isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
@@ -47,6 +48,7 @@ class NextPage:
         self._logic, self._project, self._parameters = logic, project, None
         self._consent = RemoteConsent()
         self._job: Any = None
+        self._isSaving = False
         self._shownProject: Project | None = None
         self._ranking: Ranking | None = None
         self._problem = ""  # with the order that the project remembers
@@ -78,8 +80,7 @@ class NextPage:
         if parameters is not None:
             strategy = parameters.strategy if parameters.strategy in STRATEGIES else STRATEGIES[0]
             self.ui.nextStrategyComboBox.setCurrentIndex(STRATEGIES.index(strategy))
-            self.compute.update()
-            self.compute.value = parameters.computeOn
+            self._showCompute()
         self.update()
 
     def update(self) -> None:
@@ -138,14 +139,18 @@ class NextPage:
     def onCorrected(self, clicked: bool = False) -> None:
         """Save what is drawn on the open case; from now on it is trained on."""
         project, opened = self._project(), self._open
-        if project is None or opened is None:
+        if project is None or opened is None or self._isSaving:
             return
+        self._isSaving = True  # the application lives on meanwhile
+        self.ui.nextCorrectedButton.enabled = False
         try:
             saved = self._logic.markCorrected(project, opened.case, opened.segmentationNode, opened.volumeNode)
-        except (ValueError, BadInput, OSError) as error:
-            tellError(str(error))
+        except (ValueError, BadInput, OSError, RuntimeError) as error:
+            tellError(_("{case} was not saved.").format(case=caseName(opened.case)) + f"\n\n{explained(error)}")
         else:
             self._say(_("{case} is saved; training learns from it from now on.").format(case=caseName(saved)))
+        finally:
+            self._isSaving = False
         self._refresh()
 
     def onFinetune(self, clicked: bool = False) -> None:
@@ -176,6 +181,12 @@ class NextPage:
     def _onCompute(self) -> None:
         if self._parameters is not None:
             self._parameters.computeOn = self.compute.value
+
+    def _showCompute(self) -> None:
+        """List the computers that there are now; another page may have chosen one of them."""
+        self.compute.update()
+        if self._parameters is not None:
+            self.compute.value = self._parameters.computeOn
 
     def _target(self) -> str | None:
         value = self.compute.value
@@ -217,6 +228,8 @@ class NextPage:
         if project is None:
             self._hint(hintText(False, False, False, False, 0))
             return
+        if not self.isBusy:
+            self._showCompute()
         self._newest = self._logic.newestModel(project)
         self._listModels(project)
         self._readRanking(project)
@@ -305,12 +318,13 @@ class NextPage:
 
     def _updateCorrected(self) -> None:
         button, opened = self.ui.nextCorrectedButton, self._open
-        button.enabled = opened is not None
+        button.enabled = opened is not None and not self._isSaving
         if opened is None:
             button.text = _("Mark as corrected")
             button.toolTip = _("Open a case and correct it in the Segment Editor first.")
         else:
-            button.text = _("Mark {case} as corrected").format(case=shortened(caseName(opened.case), 24))
+            name = shortened(caseName(opened.case), 24).replace("&", "&&")  # a single one marks a key
+            button.text = _("Mark {case} as corrected").format(case=name)
             button.toolTip = _("Save what is drawn on it in the Segment Editor; training learns from it from now on.")
 
     def _updateFinetune(self, project: Project) -> None:
@@ -318,9 +332,9 @@ class NextPage:
         problem = _("Train a first model in the tab Train.") if newest is None else self._logic.whyNotFinetune(newest)
         button.enabled = not problem
         if newest is None or problem:
-            button.text, button.toolTip = _("Finetune again"), problem
+            button.text, button.toolTip = _("Finetune again"), asPlainHtml(problem)
             return
-        button.text = _("Finetune again from {model}").format(model=shortened(newest))
+        button.text = _("Finetune again from {model}").format(model=shortened(newest).replace("&", "&&"))
         learned = {case for run in project.runs if run.model == newest for case in run.cases}
         count = sum(case.isAnnotated and case.id not in learned for case in project.cases)
         button.toolTip = _("Train on all annotated cases, beginning with what this model knows. Annotated since: "

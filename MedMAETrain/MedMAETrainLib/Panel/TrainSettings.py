@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +80,7 @@ class TrainSettings:
             changes = json.loads(text) if text else {}
         except ValueError:  # from a scene that somebody has edited
             changes = {}
-        self._changes = changes if isinstance(changes, dict) else {}
+        self._changes = _usable(changes) if isinstance(changes, dict) else {}
         self._wrong = {}
 
     def show(self, purpose: Purpose, settings: Sequence[Setting]) -> None:
@@ -149,8 +151,9 @@ class TrainSettings:
             if self._purpose is not None:
                 refuseSettings(self._purpose, self.values)
         except (ValueError, BadInput) as error:
-            key = next((key for key in (*self._wrong, *self._changes) if key in str(error) or key in self._wrong), "")
-            return f"{names[key]}: {error}" if key else str(error)
+            if self._wrong:
+                return f"{names[next(iter(self._wrong))]}: {error}"
+            return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))  # the engine has other names
         return ""
 
     def _fitHeight(self) -> None:
@@ -159,3 +162,12 @@ class TrainSettings:
         table.resizeRowsToContents()
         height = table.horizontalHeader().height + sum(table.rowHeight(row) for row in range(table.rowCount))
         table.setFixedHeight(height + 2 * table.frameWidth)
+
+
+def _usable(changes: dict[str, Any]) -> dict[str, Any]:
+    """What can be values, of changes from a scene that somebody may have edited."""
+    found = {}
+    for key, value in changes.items():
+        with contextlib.suppress(ValueError):
+            found[key] = readValue(key, showValue(value))
+    return found

@@ -121,7 +121,10 @@ class TrainStart:
             labels.append(_("{name} (not there any more)").format(name=self._chosen))
             references.append(self._chosen)
         self._block(True)
-        _fill(self._ui.trainStartSelector, labels, references.index(self._chosen or self._usual()))
+        chosen = self._chosen or self._usual()
+        if chosen not in references:  # pretraining knows no start but one; what was chosen waits for the next task
+            chosen = FROM_SCRATCH
+        _fill(self._ui.trainStartSelector, labels, references.index(chosen))
         method, preset = self.network
         methods = list(texts.PRESETS)
         _fill(self._ui.trainMethodSelector, [texts.methodName(one) for one in methods], methods.index(method))
@@ -186,23 +189,24 @@ class TrainStart:
                 reason=self._network.reason))
         ui.trainNetworkHelpLabel.text = " ".join(line for line in lines if line)
 
-    def _onTask(self, index: int) -> None:
+    def _onTask(self, _index: Any) -> None:  # Qt 5 may tell the text instead, here and below
         self._method = self._preset = ""
         self.changed.emit()
 
-    def _onStart(self, index: int) -> None:
+    def _onStart(self, _index: Any) -> None:
+        index = self._ui.trainStartSelector.currentIndex
         references = [*(point.reference for point in self._points), FROM_SCRATCH]
         if 0 <= index < len(references):
             self._chosen = references[index]
             self.changed.emit()
 
-    def _onMethod(self, index: int) -> None:
-        self._method, self._preset = list(texts.PRESETS)[index], ""
+    def _onMethod(self, _index: Any) -> None:
+        self._method, self._preset = list(texts.PRESETS)[self._ui.trainMethodSelector.currentIndex], ""
         self.changed.emit()
 
-    def _onPreset(self, index: int) -> None:
+    def _onPreset(self, _index: Any) -> None:
         self._method = self.network[0]
-        self._preset = texts.presetNames(self._method)[index]
+        self._preset = texts.presetNames(self._method)[self._ui.trainPresetSelector.currentIndex]
         self.changed.emit()
 
     def _block(self, isBlocked: bool) -> None:
