@@ -153,7 +153,7 @@ def gainOf(before: CurvePoint, after: CurvePoint) -> Gain | None:
         return None
     earlier = {one.case: one for one in before.scored}
     pairs = [(earlier[one.case], one) for one in after.scored
-             if one.case in earlier and earlier[one.case].reference == one.reference]
+             if one.reference and one.case in earlier and earlier[one.case].reference == one.reference]
     names = sorted({name for pair in pairs for one in pair for name in one.values})
     tables = [np.array([[_number(pair[side].values.get(name)) for name in names] for pair in pairs], float).reshape(
         len(pairs), len(names)) for side in (0, 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
 from MedMAETrainLib.LearningCurve import CurvePoint, LearningCurve, ScoredCase, curveOf
 from MedMAETrainLib.ProjectCase import ProjectRun
+from MedMAETrainLib.ProjectDataset import DATASET_FILE
 from MedMAETrainLib.ProjectFolder import ProjectFolder
+from MedMAETrainLib.RunPlan import DATA_FOLDER
 
 CROSS_VALIDATION, VALIDATION = "cross-validation", "validation"
 _FILES = {CROSS_VALIDATION: "cross_validation.json", VALIDATION: "validation.json"}
@@ -38,7 +40,9 @@ class LearningPoints:
             if run.model is None or run.task == "pretraining":
                 continue
             try:
-                points.append(self._point(run, subjects))
+                point = self._point(run, subjects)
+                _refuseSeen(point, run, project.runs)
+                points.append(point)
             except (BadInput, OSError) as error:
                 problems.append(_("{model} is left out: {reason}").format(model=run.model, reason=error))
             except (LookupError, TypeError, ValueError, AttributeError):  # one damaged run must not hide the others
@@ -53,6 +57,42 @@ class LearningPoints:
         if self._known.get(run.id, (None,))[0] != state:
             self._known[run.id] = state, _read(run, folder, subjects)
         return self._known[run.id][1]
+
+
+def _refuseSeen(point: CurvePoint, run: ProjectRun, runs: Sequence[ProjectRun]) -> None:
+    """Refuse a model that was measured on cases which a model that it comes from has learned by heart.
+
+    Raises:
+        BadInput: how many, and what to do.
+    """
+    known, before = {run.id}, _comesFrom(run, runs)
+    while before is not None and before.id not in known:
+        known.add(before.id)
+        learned = _learnedBy(before)
+        seen = [one for one in point.scored if one.case in learned]
+        if seen:
+            raise BadInput(_("its training began with {model}, which has learned from {count} of the {all} cases on "
+                             "which it was measured, so that its score is too good. Train it from an encoder instead, "
+                             "or measure it on cases that were never trained on.").format(
+                model=before.model, count=len(seen), all=len(point.scored)))
+        before = _comesFrom(before, runs)
+
+
+def _comesFrom(run: ProjectRun, runs: Sequence[ProjectRun]) -> ProjectRun | None:
+    """The run of the project whose model the training of another has begun with."""
+    return next((one for one in runs if run.encoder == one.model
+                 or Path(run.encoder) in (runs_folder() / one.id, runs_folder() / one.id / "model")), None)
+
+
+def _learnedBy(run: ProjectRun) -> set[str]:
+    """The cases whose annotations a run has learned from; where its data are gone, all that it was given."""
+    if run.task == "pretraining":
+        return set()
+    try:
+        data = read_json(runs_folder() / run.id / DATA_FOLDER / DATASET_FILE, "data set")
+    except (BadInput, OSError):
+        return set(run.cases)
+    return {str(item["id"]) for item in data.get("training", ())}
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
@@ -73,7 +113,8 @@ def _read(run: ProjectRun, folder: Path, subjects: Mapping[str, str]) -> CurvePo
         scores = info.scores.get(how.replace("-", "_"), {})
     score = scores.get("mean_dice") if info.task == "segmentation" else scores.get("accuracy")
     return CurvePoint(
-        run.model, info.created or run.started, int(info.training.get("cases", len(run.cases))), score, how, info.task,
+        run.model, info.created or run.started, int(info.training.get("cases", len(run.cases))), _fraction(score), how,
+        info.task,
         tuple(str(label["name"]) for label in info.labels), run.encoder, _settings(folder), scored,
         scores.get("selected_on") == VALIDATION)
 
@@ -84,11 +125,23 @@ def _scoredCases(scores: Mapping[str, Any], items: Mapping[str, Mapping[str, Any
     for case in scores.get("cases", ()):
         item = items.get(case["image"], {})
         identity = str(item.get("id", case["image"]))
-        values = case["dice"] if "dice" in case else {"right": float(case["predicted"] == case["label"])}
+        values = ({str(name): _fraction(value) for name, value in case["dice"].items()} if "dice" in case
+                  else {"right": float(case["predicted"] == case["label"])})
         reference = _digest(item.get("path")) if "dice" in case else str(case["label"])
         found.append(ScoredCase(identity, subjects.get(identity, str(item.get("subject", identity))), reference,
-                                dict(values)))
+                                values))
     return tuple(found)
+
+
+def _fraction(value: Any) -> float | None:
+    """A score; None: there was nothing to be found.
+
+    Raises:
+        ValueError: it is no score. Files of runs may come from other computers.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1):
+        raise ValueError(f"{value!r} is no score")
+    return value
 
 
 def _items(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def trained(project, installed):
     """Note a model with its run: trained(name, cases, scores, annotation=..., file=...)."""
     infos = []
 
-    def make(name, cases, dice, annotation=b"as drawn", file="validation.json", **more):
+    def make(name, cases, dice, annotation=b"as drawn", file="validation.json", encoder="none", training=(), **more):
         path = runs_folder() / f"run-{name}"
         run = RunFolder.create(path, "finetune", {"method": "gl-mae", "steps": 3}, {
             "dataset": str(path / "data" / "dataset.json"), "encoder": "none"})
@@ -38,13 +39,14 @@ def trained(project, installed):
                   "subject": f"subject-{number}"} for number in range(len(dice))]
         for number in range(len(dice)):
             (path / "data" / "labels" / f"{number}.nrrd").write_bytes(annotation)
-        write_json(path / "data" / "dataset.json", {"name": "Brains", "labels": {"left": 1}, "validation": items})
+        write_json(path / "data" / "dataset.json", {"name": "Brains", "labels": {"left": 1}, "validation": items,
+                                                  "training": [{"id": case} for case in training]})
         write_json(path / file, {"mean_dice": sum(dice) / len(dice), **more, "cases": [
             {"image": f"case-{number}", "dice": {"left": value}} for number, value in enumerate(dice)]})
         infos.append(model_info(name, labels=LABELS, training={"cases": cases}, created=f"2026-11-{cases:02d}",
                                 scores={"validation": {"mean_dice": 0.5}}))
         installed(*infos)
-        project.putRun(ProjectRun(run.path.name, "segmentation", ("case-1",), f"2026-11-{cases:02d}", model=name))
+        project.putRun(ProjectRun(run.path.name, "segmentation", ("case-1",), f"2026-11-{cases:02d}", encoder, name))
         return run.path
 
     return make
@@ -97,6 +99,36 @@ def test_damaged_scores_and_models_that_were_removed_are_told_and_hide_no_others
     assert [point.model for point in curve.points] == ["eight"]
     assert curve.problems[0] == "four is left out: the scores of its run run-four are damaged."
     assert curve.problems[1].startswith("removed is left out: ")
+
+
+@pytest.mark.parametrize("value", ["high", "0.5", float("nan"), float("inf"), 1e300, True, [1]])
+def test_scores_that_are_none_are_damaged(project, trained, value):
+    trained("eight", 8, [0.6])
+    path = trained("four", 4, [0.5])
+    for scores in ({"mean_dice": value, "cases": []}, {"cases": [{"image": "case-0", "dice": {"left": value}}]}):
+        (path / "validation.json").write_text(json.dumps(scores))
+        curve = LearningPoints().read(project)
+        assert [point.model for point in curve.points] == ["eight"] and "run-four are damaged" in curve.problems[0]
+
+
+def test_a_model_whose_forebears_have_learned_from_its_test_is_left_out(project, trained):
+    first = trained("two", 2, [0.5, 0.5], training=["case-1"])
+    trained("four", 4, [0.6, 0.6], encoder="two", training=["case-7"])
+    trained("six", 6, [0.7, 0.7], encoder=str(runs_folder() / "run-four"), training=["case-7"])
+    trained("eight", 8, [0.8, 0.8], training=["case-7"])
+    trained("nine", 9, [0.8, 0.8], encoder="eight", training=["case-8"])
+    for _time in range(2):
+        curve = LearningPoints().read(project)
+        assert [point.model for point in curve.points] == ["two", "eight", "nine"]
+        assert [problem.partition(", which has learned from 1 of the 2 cases")[0] for problem in curve.problems] == [
+            "four is left out: its training began with two", "six is left out: its training began with two"]
+        shutil.rmtree(first / "data", ignore_errors=True)  # then it may have learned from any
+
+
+def test_annotations_of_which_nothing_is_known_are_not_taken_for_the_same(project, trained):
+    for name, cases in (("four", 4), ("eight", 8)):
+        shutil.rmtree(trained(name, cases, [0.5, 0.7]) / "data" / "labels")
+    assert LearningPoints().read(project).advice.gain is None
 
 
 def test_what_was_read_is_read_again_only_when_it_has_changed(project, trained, monkeypatch):
