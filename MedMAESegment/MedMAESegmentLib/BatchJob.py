@@ -8,6 +8,7 @@ from pathlib import Path
 
 import slicer
 
+from MedMAESegmentLib.Application import processEvents
 from MedMAESegmentLib.BatchCase import BatchCase, CaseBook, summaryOf
 from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled, RunFailed
@@ -37,7 +38,7 @@ class BatchJob(FollowedJob):
         self._job: FollowedJob | None = None
         self._files: dict[int, SegmentationFile] = {}
         self._unsaved: list[int] = []
-        self._index, self._isStarting = -1, False
+        self._index, self._isBusy = -1, False
         earlier = {} if again else resultsOf(modelVersion)
         for index, node in enumerate(volumeNodes):
             result = earlier.get(node.GetID())
@@ -49,13 +50,15 @@ class BatchJob(FollowedJob):
 
     def poll(self) -> bool:
         """Look after the case that is being segmented and the files that are being written, or start the next."""
-        if self._ended or self._isStarting:
+        if self._ended or self._isBusy:
             return self._ended
         self._noteFiles()
         if self._job is not None and not self._job.poll():
             return False
         if self._job is not None:
             self._note(self._job)
+        if self._ended:  # cancelled while the voxels of the result were copied
+            return True
         following = self.book.following
         if following is not None:
             self._begin(following)
@@ -81,7 +84,7 @@ class BatchJob(FollowedJob):
         self._index, self.state = index, "running"
         self.book.note(index, state="running", message=_("Starting"))
         self._clock.begin(index)
-        self._isStarting = True
+        self._isBusy = True
         try:
             if node is None:
                 raise ValueError(_("{name} was removed from the scene.").format(name=case.name))
@@ -92,7 +95,7 @@ class BatchJob(FollowedJob):
                 self.book.note(index, state="failed", message=str(error))
             return
         finally:
-            self._isStarting = False
+            self._isBusy = False
         if self._ended:  # cancelled while the voxels were handed over
             job.cancel()
             return
@@ -122,9 +125,12 @@ class BatchJob(FollowedJob):
             return
         path = freePath(self._outputFolder, case.name, [file.path for file in self._files.values()])
         try:
-            self._files[index] = SegmentationFile(path, case.result, volumeNode)
+            self._isBusy = True
+            self._files[index] = SegmentationFile(path, case.result, volumeNode, processEvents)
         except Exception as error:  # noqa: BLE001 - a segmentation that somebody changed; the others go on
             self._noteUnsaved(index, error)
+        finally:
+            self._isBusy = False
 
     def _noteFiles(self) -> None:
         for index, file in list(self._files.items()):

@@ -11,6 +11,7 @@ import slicer
 import vtk
 from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.SegmentationImport import LABELMAP
+from MedMAESegmentLib.SegmentationWriter import writeSegmentation
 from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas, networkGeometry, voxels
 
@@ -21,7 +22,6 @@ from MedMAETrainLib.CaseExport import terminologyText
 from MedMAETrainLib.LabelExport import Label, LabelMap, labelMap, segmentByName, segmentNames
 from MedMAETrainLib.ProjectCase import CaseSegment
 from MedMAETrainLib.ProjectLabels import chooseMapping, withLabel
-from MedMAETrainLib.SegmentationWriter import writeSegmentation
 
 _TOLERANCE_MM = 0.01  # headers of images have single precision
 

@@ -150,7 +150,7 @@ def test_a_full_disk_is_told_in_plain_words(logic, work_plan, make_volume, label
 
     volume = make_volume(name="one")
     work_plan(f"labels={labels_file(volume, [BOX])}")
-    monkeypatch.setattr("MedMAESegmentLib.SegmentationFile.write_label", refuse)
+    monkeypatch.setattr("MedMAESegmentLib.SegmentationWriter.write_gzip", refuse)
     with pytest.raises(RunFailed, match="could not be saved: The disk is full. Make room and try again."):
         logic.segmentAll([volume], "model", tmp_path / "out")
 
