@@ -11,17 +11,16 @@ from MedMAESegmentLib.Translation import tr as _
 
 from medmae.volumes import read_label, write_label
 from MedMAETrainLib.PredictionLabels import LabelMatch
-from MedMAETrainLib.ProjectCase import TRUTH, CaseSegment, ProjectCase
+from MedMAETrainLib.ProjectCase import PREDICTION, TRUTH, CaseSegment, ProjectCase
 from MedMAETrainLib.ProjectFolder import CASES_FOLDER
 from MedMAETrainLib.ProjectThumbnail import THUMBNAIL, writeThumbnail
 
-_SEGMENTATION, _LABEL = "prediction", "prediction-label"
+_LABEL = f"{PREDICTION}label-"
 
 
 def isPrediction(case: ProjectCase) -> bool:
     """Whether the segmentation of a case is one that was put there by a model and that nobody has saved since."""
-    return case.state == "predicted" and case.segmentation is not None and Path(case.segmentation).name.startswith(
-        f"{_SEGMENTATION}-")
+    return case.state == "predicted" and case.isDrawnByModel
 
 
 def mayPredict(case: ProjectCase) -> bool:
@@ -39,15 +38,15 @@ def writePrediction(folder: Path, case: ProjectCase, image: Path, labels: Path, 
     """
     volume = read_label(labels)
     array, geometry = _valuesOf(volume.array[0], match), volume.geometry
-    number = 1 + max((_numberOf(path) for path in folder.glob(f"{_SEGMENTATION}-*")), default=0)
+    number = 1 + max((_numberOf(path) for path in folder.glob(f"{PREDICTION}*")), default=0)
     shown = [label for label in match.labels if label.value in match.values.values()]
     counts = np.bincount(array.ravel(), minlength=1 + max(label.value for label in match.labels))
     segments = tuple(CaseSegment(label.name, label.name, int(counts[label.value])) for label in shown)
     folder.mkdir(parents=True, exist_ok=True)
-    name, labelName = f"{_SEGMENTATION}-{number:04d}.seg.nrrd", f"{_LABEL}-{number:04d}.nrrd"
+    name, labelName = f"{PREDICTION}{number:04d}.seg.nrrd", f"{_LABEL}{number:04d}.nrrd"
     write_label(folder / labelName, array, geometry, [], "nrrd")
     write_label(folder / name, array, geometry, shown, "seg.nrrd")
-    writeThumbnail(folder / f"{_SEGMENTATION}-{number:04d}.png", image, folder / labelName, match.labels)
+    writeThumbnail(folder / f"{PREDICTION}{number:04d}.png", image, folder / labelName, match.labels)
     empty = [segment.name for segment in segments if not segment.voxels]
     found = [_("No voxel of {labels}.").format(labels=", ".join(empty))] if empty else []
     place = f"{CASES_FOLDER}/{case.id}"
@@ -73,7 +72,7 @@ def discardPrediction(folder: Path, case: ProjectCase) -> None:
 def removePredictions(folder: Path, kept: Sequence[str | None]) -> None:
     """Remove the predictions of a case but those that are named."""
     names = {Path(path).name for path in kept if path is not None}
-    for file in folder.glob(f"{_SEGMENTATION}-*"):
+    for file in folder.glob(f"{PREDICTION}*"):
         if file.name not in names:
             file.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ class PredictionWork:
         self.failed: dict[str, str] = {}
         self._done: dict[str, None] = {}
         self._leftAlone: dict[str, None] = {}
-        self._seen: set[str] = set()
+        self._asked, self._seen = {case.id for case in self.cases}, set[str]()
         self._waiting: deque[tuple[str, Path]] = deque()
         self._task: tuple[str, Path, LabelMatch, BackgroundTask[ProjectCase]] | None = None
         self._scores: dict[str, float] = {}
@@ -81,26 +82,40 @@ class PredictionWork:
         return LoopResult(tuple(self._done), tuple(self.failed.items()), tuple(self._leftAlone), self.notes)
 
     def read(self, out: Path) -> None:
-        """Look what is new among the results in `out`."""
+        """Look what is new among the results in `out`, which may come from another computer.
+
+        Raises:
+            BadInput: they name a file that is none of them.
+        """
         _header, records = read_manifest(out / MANIFEST)
         for name, record in records.items():
             if name in self._seen:
                 continue
             self._seen.add(name)
-            identity = name.removeprefix(ID_PREFIX)
+            identity, result = name.removeprefix(ID_PREFIX), record["result"]
+            if identity not in self._asked:
+                continue
+            score, output = result.get("score"), result.get("output")
             if self.ranking is not None:
-                self._scores[identity] = float(record["result"]["score"])
+                if not isinstance(score, (int, float)) or not math.isfinite(score):
+                    self.failed[identity] = _("The result makes no sense.")
+                    continue
+                self._scores[identity] = float(score)
                 self._done[identity] = None
-            if self.wantsLabels and "output" in record["result"]:
-                self._waiting.append((identity, Path(record["result"]["output"])))
+            if self.wantsLabels and output is not None:
+                self._waiting.append((identity, _within(out, output)))
 
     def readFailures(self, file: Path) -> None:
         """Take in which cases failed, from the result.json of a run, where there is one."""
         if not file.is_file():
             return
         of = {str(self.project.file(case.image)): case.id for case in self.cases}
-        for failure in read_json(file, "result").get("failed", ()):
-            self.failed[of.get(failure["image"], failure["image"])] = failure["reason"]
+        result = read_json(file, "result")
+        failures = result.get("failed") if isinstance(result, dict) else None
+        for failure in failures if isinstance(failures, list) else ():
+            if isinstance(failure, dict):
+                image = str(failure.get("image"))
+                self.failed[of.get(image, image)] = str(failure.get("reason"))
 
     def poll(self) -> bool:
         """Go on; True once everything that was read is in the project. Quick.
@@ -191,6 +206,14 @@ class PredictionWork:
 
     def _folder(self, identity: str) -> Path:
         return self.project.path / CASES_FOLDER / identity
+
+
+def _within(folder: Path, path: object) -> Path:
+    """The path of a file in a folder, as a run has named it."""
+    if not isinstance(path, str) or "\0" in path or not Path(path).resolve().is_relative_to(folder.resolve()):
+        raise BadInput(_("The results name {path}, which is none of their files. They were not taken.").format(
+            path=path))
+    return Path(path)
 
 
 def _readOrNew(folder: Path) -> NextData:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 ROLES = ("training", "validation", "test", "unlabelled")
 STATES = ("unannotated", "annotated", "predicted", "corrected")
+PREDICTION = "prediction-"  # begins the names of files that a model has drawn
 TRUTH = ("annotated", "corrected")  # states in which a person stands for the segmentation
 
 
@@ -99,6 +100,11 @@ class ProjectCase:
     def isAnnotated(self) -> bool:
         """Whether there is a label map that training may learn from."""
         return self.label is not None and self.state in TRUTH
+
+    @property
+    def isDrawnByModel(self) -> bool:
+        """Whether nobody has saved the segmentation since a model has put it there."""
+        return self.segmentation is not None and self.segmentation.rpartition("/")[2].startswith(PREDICTION)
 
     @property
     def voxels(self) -> dict[str, int]:

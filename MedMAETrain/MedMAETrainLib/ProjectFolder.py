@@ -199,12 +199,13 @@ class ProjectFolder:
         self._changeCases(cases, state=state)
 
     def acceptMissing(self, cases: Cases, accepted: bool = True) -> None:
-        """Say that labels which cases lack are not there to see; or that they are still to be drawn."""
+        """Say that labels which cases lack are not there to see; or that they are still to be drawn. What only a model
+        has drawn becomes no annotation by that."""
         changed = []
         for case in self._found(cases):
             lacks = any(label.name not in case.voxels for label in self.labels)
             state = case.state
-            if accepted and state == "unannotated" and case.label is not None:
+            if accepted and state == "unannotated" and case.label is not None and not case.isDrawnByModel:
                 state = "annotated"
             elif not accepted and state in TRUTH and lacks:
                 state = "unannotated"

@@ -239,7 +239,13 @@ def _ofProject(project: Project, task: str, modality: str | None, allowMissing: 
     def write(folder: Path, _report: Report) -> None:
         for item in (item for key in SCORED for item in content.get(key, ()) if task == "segmentation"):
             # Saved segmentations take the place of old ones, which a run needs again when it is resumed.
-            item["label"] = linkOrCopy(Path(item["label"]), folder / "labels" / f"{item['id']}.nrrd").as_posix()
+            try:
+                place = linkOrCopy(Path(item["label"]), folder / "labels" / f"{item['id']}.nrrd")
+            except OSError as error:
+                raise BadInput(_("The segmentation {file} of {case} cannot be taken ({reason}). Save it again, or "
+                                 "remove the case.").format(file=item["label"], case=item["id"],
+                                                     reason=error.strerror)) from error
+            item["label"] = place.as_posix()
         write_json(folder / DATASET_FILE, content)
 
     return names, write

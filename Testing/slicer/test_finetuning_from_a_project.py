@@ -12,6 +12,7 @@ import slicer
 from MedMAETrainLib.TrainLogic import TrainLogic
 
 from medmae.datasets import load_dataset
+from medmae.errors import BadInput
 from medmae.home import runs_folder
 from medmae.run_folder import RunFolder
 
@@ -71,6 +72,16 @@ def test_what_changes_later_does_not_reach_a_run_under_way(logic, engine, projec
     assert Path(job.run.spec["inputs"]["dataset"]).read_text() == before
     assert label.read_bytes() == voxels
     assert project.runs[0].model is None
+
+
+@pytest.mark.parametrize("becomes", [lambda label: None, lambda label: label.mkdir()])
+def test_a_segmentation_that_is_gone_is_told_before_anything_begins(logic, engine, project, becomes):
+    label = project.file(project.cases[1].label)
+    label.unlink()
+    becomes(label)
+    with pytest.raises(BadInput, match="of case-0002 cannot be taken"):
+        logic.finetune(project, method="gl-mae")
+    assert not logic.runs() and not project.runs
 
 
 def test_a_model_that_came_while_slicer_was_closed_is_found_when_the_project_is_opened(logic, engine, project):

@@ -309,3 +309,48 @@ def test_nothing_is_left_of_the_computation(logic, project, monkeypatch, tmp_pat
     logic.predict(project, waitForCompletion=True)
     assert made and not made[0].exists()
     shutil.rmtree(project.path)
+
+
+@pytest.fixture
+def work(logic, project):
+    from MedMAETrainLib.PredictionWork import PredictionWork
+    from MedMAETrainLib.RankingFile import RankingData
+
+    return PredictionWork(project, "first", model_info("first", labels=LABELS), project.cases[1:3], labels=True,
+                          ranking=RankingData("first", "1" * 64, "entropy", 0, ""))
+
+
+def results(out, **of_cases):
+    out.mkdir()
+    lines = [{"medmae": "", "spec": "x", "options": {}}] + [
+        {"case": f"project-{case.replace('_', '-')}", "spec": "x", "images": [], "stamp": [], "files": [],
+         "result": result}
+        for case, result in of_cases.items()]
+    (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_results_that_make_no_sense_are_not_taken(work, tmp_path, project):
+    before = project.cases
+    results(tmp_path / "out", case_0001={"score": 1.0, "output": str(tmp_path / "out" / "a.nrrd")},
+            case_0002={"score": float("nan")}, case_0003={"score": "high"}, case_0009={"score": 1})
+    work.read(tmp_path / "out")
+    (tmp_path / "result.json").write_text('{"failed": [5, {"image": ["x"]}]}')
+    work.readFailures(tmp_path / "result.json")
+    while not work.poll():
+        time.sleep(0.01)
+    assert work.result.done == () and {"case-0002", "case-0003"} <= set(dict(work.result.failed))
+    assert project.cases == before and not (project.path / "next.json").exists()
+
+
+@pytest.mark.parametrize("output", ["/etc/passwd", "../../project/cases/case-0001/label-0001.nrrd", 5, "\0"])
+def test_results_cannot_name_files_of_others(work, tmp_path, output):
+    results(tmp_path / "out", case_0002={"score": 1.0, "output": output})
+    with pytest.raises(BadInput, match="none of their files"):
+        work.read(tmp_path / "out")
+
+
+def test_what_only_a_model_has_drawn_is_no_annotation_when_missing_labels_are_accepted(logic, project):
+    logic.predict(project, waitForCompletion=True)
+    project.setState("case-0002", "unannotated")
+    project.acceptMissing([case.id for case in project.cases])
+    assert states(project) == ["annotated", "unannotated", "predicted", "predicted"]
