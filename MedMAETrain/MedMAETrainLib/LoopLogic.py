@@ -154,8 +154,8 @@ class LoopLogic:
         saved = project.saveCase(segmentationNode, volumeNode, case=case, mapping=mapping,
                                  allowMissing=allowMissing)
         if not saved.isAnnotated:
-            raise ValueError(_("The segmentation of {case} is saved, but not complete yet: {notes} Draw what is "
-                               "missing, or say that there is none of it to see (allowMissing).").format(
+            raise ValueError(_("The segmentation of {case} is saved, but not complete yet: {notes} Draw what "
+                               "is missing, or say that there is none of it: Change > Nothing more to draw.").format(
                 case=saved.id, notes=" ".join(saved.notes)))
         return saved
 

@@ -99,7 +99,7 @@ def _refuseMissing(project: ProjectFolder, cases: Sequence[ProjectCase], allowMi
                 and (missing := [label.name for label in project.labels if label.name not in case.voxels])]
     if problems:
         raise ValueError("\n".join(problems) + "\n" + _(
-            "Draw what is missing, or say that there is none of it to see (allowMissing)."))
+            "Draw what is missing, or say that there is none of it to see: Change > Nothing more to draw."))
     unseen = [label.name for label in project.labels if all(label.name not in case.voxels for case in training)]
     if unseen:
         raise ValueError(_("No case for training shows {labels}. Annotate one, or remove the label.").format(

@@ -190,7 +190,7 @@ def test_closing_the_project_while_a_case_is_marked_as_corrected_is_told(
     show(panel, 3, qt_application)
     timer = at_once(panel.projectSection.onClose)
     panel.nextPage.ui.nextCorrectedButton.click()
-    assert "was not saved" in said[-1] and panel.project() is None and timer is not None
+    assert "is not marked as corrected" in said[-1] and panel.project() is None and timer is not None
 
 
 def test_computers_chosen_on_one_page_are_chosen_on_the_other_and_damaged_lists_are_told(
@@ -216,3 +216,33 @@ def test_a_computer_that_the_scene_names_and_is_gone_is_told(panel, project, ann
     panel.enter()
     assert panel.trainPage.compute.value == "auto"
     assert "gone is no longer among the computers" in panel.trainPage.ui.trainComputeHelpLabel.text
+
+
+def test_what_hinders_a_run_names_cases_as_the_user_knows_them(panel, project, annotated, qt_application):
+    project.addLabel("spleen")
+    assert panel.trainPage.whyNot().startswith(f"{EVIL} (case-0001) has no voxel of spleen.")
+    assert "Change > Nothing more to draw" in panel.trainPage.whyNot()
+    panel.casesPage.select([annotated.id])
+    panel.casesPage.menu.missingAction.trigger()
+    assert "No case for training shows spleen." in panel.trainPage.whyNot()
+
+
+def test_a_host_key_that_cannot_be_kept_is_told_and_the_check_can_be_repeated(
+        panel, qt_application, said, monkeypatch):
+    from MedMAETrainLib.Panel.TargetsDialog import TargetsDialog
+
+    from medmae.jobs import known_hosts
+    from medmae.jobs.target import Target
+    from medmae.jobs.targets import add_target
+
+    def refuse(_target, _keys):
+        raise PermissionError(13, "Permission denied", "known_hosts")
+
+    add_target(Target("gpu-box", "ssh", "nobody@localhost"))
+    dialog = TargetsDialog()
+    monkeypatch.setattr(known_hosts, "accept", refuse)
+    dialog.check._target = dialog.selected
+    dialog.check._run(lambda: [], dialog.check._onKeys)
+    until(qt_application, lambda: not dialog.check.isBusy and "Permission denied" in dialog.check.label.text)
+    assert dialog.checkButton.text == "Check" and dialog.addButton.enabled
+    dialog.onClose()

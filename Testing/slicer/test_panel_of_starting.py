@@ -264,7 +264,7 @@ def test_an_image_that_cannot_be_read_is_told_before_finetuning(train_page, qt_a
     image.write_bytes(b"no image")
     train_page.facts.look(None)
     known(train_page, qt_application)
-    assert train_page.ui.trainProblemLabel.text.startswith("case-0001 cannot be read:")
+    assert train_page.ui.trainProblemLabel.text.startswith("somebody, training cannot be read:")
     choose(train_page.ui.trainTaskSelector, "Pretrain")
     assert train_page.ui.trainStartButton.enabled, "pretraining leaves it out"
 

@@ -211,7 +211,7 @@ def test_what_is_cancelled_is_kept_and_goes_on(page, run, plan, project, qt_appl
 def test_failures_are_told_with_their_reasons(page, run, plan, picture):
     plan("bad=case-0003")
     run()
-    assert "Done: 2 of 3 cases.\ncase-0003 failed: The image is sheared." in shown(page.ui.nextStatusLabel)
+    assert "Done: 2 of 3 cases.\nMR 1 (case-0003) failed: The image is sheared." in shown(page.ui.nextStatusLabel)
     plan("refuse")
     run()
     assert shown(page.ui.nextStatusLabel) == "The weights are damaged. Import the model again."

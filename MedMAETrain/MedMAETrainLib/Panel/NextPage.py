@@ -18,6 +18,7 @@ from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
 from MedMAETrainLib.LoopLogic import STRATEGIES
+from MedMAETrainLib.Panel.CaseTexts import named
 from MedMAETrainLib.Panel.NextCurve import NextCurve
 from MedMAETrainLib.Panel.NextOpenCase import OpenCase, openCaseOf
 from MedMAETrainLib.Panel.NextTable import MOST_ROWS, NextTable
@@ -114,8 +115,8 @@ class NextPage:
         device = "auto" if target else self.compute.value
         try:
             job = self._logic.predictAndRank(project, self._model(), self._strategy(), device=device, target=target)
-        except (ValueError, BadInput, OSError) as error:
-            self._say(str(error))
+        except (ValueError, BadInput, OSError, RuntimeError) as error:
+            self._say(named(explained(error), project.cases))
             return
         self._follow(job)
         self._refresh()
@@ -146,7 +147,8 @@ class NextPage:
         try:
             saved = self._logic.markCorrected(project, opened.case, opened.segmentationNode, opened.volumeNode)
         except (ValueError, BadInput, OSError, RuntimeError) as error:
-            tellError(_("{case} was not saved.").format(case=caseName(opened.case)) + f"\n\n{explained(error)}")
+            failure = _("{case} is not marked as corrected.").format(case=caseName(opened.case))
+            tellError(f"{failure}\n\n{named(explained(error), project.cases)}")
         else:
             self._say(_("{case} is saved; training learns from it from now on.").format(case=caseName(saved)))
         finally:
@@ -215,7 +217,7 @@ class NextPage:
     def _onFinished(self, job: Any) -> None:
         if job is self._job:
             self._job = None
-            self._say(endText(job, job.work.result, len(job.work.cases)))
+            self._say(named(endText(job, job.work.result, len(job.work.cases)), job.work.project.cases))
             self._refresh()
 
     def _refresh(self) -> None:

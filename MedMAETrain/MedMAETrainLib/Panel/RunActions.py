@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -124,7 +125,7 @@ class RunActions:
     def onFolder(self, clicked: bool = False) -> None:
         """Open the folder of the selected run."""
         (entry,) = self._selection()
-        _open(entry.folder)
+        self._open(entry.folder)
 
     def cleanup(self) -> None:
         """Close the logs."""
@@ -135,7 +136,12 @@ class RunActions:
         file = self._logic.reportFile(runId)
         if file is None:
             raise BadInput(_("It is not there any more."))
-        _open(file)
+        self._open(file)
+
+    @staticmethod
+    def _open(path: Path) -> None:
+        if not path.exists() or not qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path))):
+            tellError(_("This cannot be shown here: {path}").format(path=path))
 
     def _try(self, failure: str, entry: RunEntry, work: Callable[[str], Any]) -> bool:
         """Do something with a run, and tell why it could not be done; whether it was.
@@ -169,7 +175,3 @@ def removalQuestion(entries: Sequence[RunEntry]) -> str:
     if any(not entry.status.isFinal and entry.status.state != "waiting" for entry in entries):
         lines.append(_("What is under way is ended first; what it has learned is lost."))
     return "\n\n".join(lines)
-
-
-def _open(path: Any) -> None:
-    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))

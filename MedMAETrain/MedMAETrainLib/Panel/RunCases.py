@@ -68,7 +68,8 @@ class RunCases:
         table.setRowCount(len(self._cases))
         for row, case in enumerate(self._cases):
             name = names.get(case.case, "")
-            title = f"{case.case}: {name}" if name else case.case
+            isAlone = list(names.values()).count(name) == 1  # there may be another case of that name
+            title = case.case if not name else name if isAlone else f"{name} ({case.case})"
             for column, text in ((CASE, title), (SCORE, _number(case.value))):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(asPlainHtml("\n".join([title, *_parts(case), self._hint(case)])))

@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
 from medmae.jobs.targets import find_target
+from MedMAETrainLib.Panel.CaseTexts import named, nameText
 from MedMAETrainLib.Panel.TargetsDialog import TargetsDialog
 from MedMAETrainLib.Panel.TrainFacts import TrainFacts
 from MedMAETrainLib.Panel.TrainSettings import TrainSettings
@@ -171,7 +172,7 @@ class TrainPage:
         try:
             datasetOf(project, self.start.task)
         except ValueError as error:
-            return str(error)
+            return named(str(error), project.cases)
         if self.start.missing:
             return _("{name} is not among the models any more. Choose another start.").format(name=self.start.missing)
         if self.settings.problem:
@@ -183,7 +184,7 @@ class TrainPage:
         problems = fingerprint.of(cases).problems
         if problems and self.start.task != PRETRAINING:  # which leaves such images out, and says so
             case, problem = next(iter(problems.items()))
-            return _("{case} cannot be read: {problem}").format(case=case, problem=problem)
+            return _("{case} cannot be read: {problem}").format(case=nameText(project.case(case)), problem=problem)
         is3d = point.spatialDims == 3 if point is not None else self.start.network[0] == "gl-mae"
         if fingerprint.of(cases).headers and fingerprint.of(cases).isOfPictures and is3d:
             return _("This network is for volumes (3-D), but the images are pictures. Choose one for slices.")
@@ -323,7 +324,9 @@ class TrainPage:
     def _tell(self, failure: str, error: Exception) -> None:
         if not isinstance(error, (BadInput, ValueError)):
             _log.warning("%s", failure, exc_info=True)
-        dialogs.tellError(f"{failure}\n\n{explained(error)}")
+        project = self._project()
+        text = named(explained(error), project.cases if project is not None else ())
+        dialogs.tellError(f"{failure}\n\n{text}")
 
     def _setStarting(self, isStarting: bool) -> None:
         self._isStarting, self._isCancelled = isStarting, False
