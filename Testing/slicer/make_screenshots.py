@@ -16,9 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from train_states import TrainStates
@@ -27,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "MedMAESegment"), str(ROOT / "MedMAETrain")]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-LABELS = ("liver", "spleen", "kidney")
 FINDING_STEPS = 100
 
 
@@ -36,6 +33,7 @@ def main(panels: Path, states: Path, work: Path) -> None:
     from mrml_application import MrmlApplication
     from qtapp.application import PanelApplication
     from run_states import MODEL
+    from screenshot_data import loadPicture, loadVolume
     from segment_states import SegmentStates
     from train_states import TrainStates
 
@@ -48,42 +46,43 @@ def main(panels: Path, states: Path, work: Path) -> None:
     settings.setPath(settings.NativeFormat, settings.UserScope, str(work / "settings"))
     for folder in (panels, states):
         folder.mkdir(parents=True, exist_ok=True)
-    write_abdomen_ct(work / "ct", training=6, validation=0, test=3, unlabeled=4)
+    write_abdomen_ct(work / "ct", training=10, validation=0, test=3, unlabeled=0)
     _segmentation, findings = write_chest_xray(work / "xray", training=24, validation=8, test=1, unlabeled=0)
     pictures = SegmentStates(application, states)
-    _volume(work, 6)
+    loadVolume(work / "ct", 10)
     pictures.withoutModels()
     mrml.clear()
     _train(TrainStates(application, states), work, panels / "MedMAETrain.png")
     mrml.clear()
     _finetune(findings, work / "finding", "Synthetic chest X-ray finding")
     pictures.emptyScene()
-    volumes = [_volume(work, number) for number in (6, 7, 8)]
+    volumes = [loadVolume(work / "ct", number) for number in (10, 11, 12)]
     pictures.volume(volumes[0], MODEL, panels / "MedMAESegment.png")
     pictures.batch()
     _effect(application, volumes[0], states / "segment-effect.png")
     mrml.clear()
-    _loadPicture(work / "xray" / "images" / "xray_032.png", "Synthetic chest X-ray")
+    loadPicture(work / "xray" / "images" / "xray_032.png", "Synthetic chest X-ray")
     pictures.classification("Synthetic chest X-ray finding")
 
 
 def _train(pictures: TrainStates, work: Path, whole: Path) -> None:
     """Everything that is done with a project; the second of six annotated cases has segments with other names."""
     from run_states import RunStates
+    from screenshot_data import loadCase
 
     pictures.withoutProject()
     for number in range(6):
-        _case(work / "ct", number, {"liver": "Leber", "kidney": "Kidneys"} if number == 1 else {})
+        loadCase(work / "ct", number, {"liver": "Leber", "kidney": "Kidneys"} if number == 1 else {})
     archive = work / "archive"
     archive.mkdir()
-    for number in range(9, 13):
+    for number in range(6, 10):
         shutil.copy(work / "ct" / "images" / f"ct_{number:03d}.nii.gz", archive / f"Scan {number + 1}.nii.gz")
     pictures.cases(archive)
     pictures.train()
     runs = RunStates(pictures)
     runs.pretraining()
     runs.finetuning(whole)
-    runs.next()
+    runs.next(work / "ct" / "labels")
     pictures.close()
 
 
@@ -105,51 +104,6 @@ def _run(path: Path, kind: str, config: dict, inputs: dict, name: str) -> None:
     child.start()
     RunJob(run, child).wait()
     install_model(run.path, name=name)
-
-
-def _case(data: Path, number: int, names: dict[str, str]) -> None:
-    """Load a volume and its segmentation; `names` are those of segments that are not called as the label."""
-    import slicer
-
-    from medmae.demo.abdomen import LABELS as VALUES
-
-    volume = _volume(data.parent, number)
-    labels = _load(data / "labels" / f"ct_{number:03d}.nii.gz", "vtkMRMLLabelMapVolumeNode", "labels")
-    array = slicer.util.arrayFromVolume(labels)
-    name = f"{volume.GetName()} segmentation"
-    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    for label in LABELS:
-        segment = segmentation.GetSegmentation().AddEmptySegment("", names.get(label, label))
-        mask = (array == VALUES[label]).astype(np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment, volume)
-    slicer.mrmlScene.RemoveNode(labels)
-
-
-def _volume(work: Path, number: int) -> Any:
-    """Load a synthetic CT, as a scanner would have made it."""
-    file = work / "ct" / "images" / f"ct_{number:03d}.nii.gz"
-    volume = _load(file, "vtkMRMLScalarVolumeNode", f"Synthetic CT {number + 1}")
-    volume.SetAttribute("DICOM.Modality", "CT")
-    return volume
-
-
-def _load(path: Path, className: str, name: str):
-    import slicer
-
-    node = slicer.mrmlScene.AddNewNodeByClass(className, name)
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    assert storage.ReadData(node)
-    return node
-
-
-def _loadPicture(path: Path, name: str):
-    """As Slicer does; its library alone reads no PNG."""
-    import SimpleITK as sitk
-    import slicer
-
-    return slicer.util.addVolumeFromArray(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[None], name=name)
 
 
 def _effect(application, volume, picture: Path) -> None:

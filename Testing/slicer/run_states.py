@@ -58,8 +58,8 @@ class RunStates:
         self._log(job)
         self._charts(first, job)
 
-    def next(self) -> None:
-        """The order of the cases, one that was corrected, and nothing left."""
+    def next(self, truth: Path) -> None:
+        """The order of the cases, one that was corrected, and nothing left; in `truth` are the right labels."""
         page, logic, project = self._panel.nextPage, self._panel.logic, self._project
         self._train._page(NEXT)
         page.ui.nextButton.click()
@@ -74,7 +74,7 @@ class RunStates:
         page.ui.nextOpenButton.click()
         self._panel.enter()  # back from the Segment Editor
         self._train._settle()
-        self._train._picture("next-opened")
+        self._correct(page._open, truth)
         page.ui.nextCorrectedButton.click()
         self._train._settle()
         self._train._picture("next-corrected")
@@ -83,6 +83,18 @@ class RunStates:
         page.ui.nextStatusLabel.visible = False
         self._train._picture("next-nothing-left")
         assert logic.nextCase(project) is None
+
+    def _correct(self, opened: Any, truth: Path) -> None:
+        """Draw in the Segment Editor what is there to see."""
+        import slicer
+        from screenshot_data import maskOf
+
+        number = int("".join(filter(str.isdigit, opened.case.source.name.partition(".")[0])))
+        segmentation = opened.segmentationNode.GetSegmentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            mask = maskOf(truth.parent, number - 1, segmentation.GetNthSegment(index).GetName())
+            slicer.util.updateSegmentBinaryLabelmapFromArray(
+                mask, opened.segmentationNode, segmentation.GetNthSegmentID(index), opened.volumeNode)
 
     def _show(self, job: Any) -> None:
         self._train._page(RUNS)
