@@ -112,7 +112,9 @@ def _outcome(run: RunFolder, kind: str) -> tuple[int, dict[str, str | None]]:
         return FAILED, {"state": "failed", **(run.failure_of_another() or unexplained)}
     except Exception as error:  # noqa: BLE001 - the last line of defence: recorded whole, reported, exit code 1
         log.exception("the run failed")
-        return FAILED, _failed(run, f"{type(error).__name__}: {error}", _remedy(error))
+        # What says all that there is to know needs no name of a class.
+        kind = "" if isinstance(error, FloatingPointError) else f"{type(error).__name__}: "
+        return FAILED, _failed(run, f"{kind}{error}", _remedy(error))
     return DONE, {"state": "done", "reason": None, "remedy": None}
 
 
@@ -150,7 +152,7 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) or "I/O error" in str(error):  # safetensors has an error of its own
         return "Check free disk space and permissions, then continue with --resume."
     if isinstance(error, FloatingPointError):
-        return "Lower the learning rate or use --precision fp32, then start again."
+        return "Lower the learning rate, or compute with the precision fp32, and start again."
     return "See log.txt in the run folder; it has the full traceback."
 
 

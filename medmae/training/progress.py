@@ -64,8 +64,7 @@ class ProgressWriter:
             values = {name: float(value) for name, value in figures.items()}
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             if broken:
-                raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN at step {record['step']}. "
-                                         "Lower the learning rate, or use --precision fp32.")
+                raise FloatingPointError(f"{', '.join(broken)} became infinite or NaN at step {record['step']}.")
             self._run.append_progress(record | values)
             if self._watch:
                 self._watch(record | values)
