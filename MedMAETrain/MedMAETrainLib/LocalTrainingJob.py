@@ -66,11 +66,14 @@ class LocalTrainingJob(TrainingJob):
             self._setStatus(replace(self._status, state="stopping"))
 
     def cancel(self) -> None:
-        """End the run at once, also one that an earlier Slicer has started."""
+        """End the run at once, also one that an earlier Slicer has started; one that another computer computes on a
+        disk that both have is asked to stop."""
         if self._ended:
             return
         if not RunQueue.leaveQueue(self.run) and self._process is None:
-            _killRun(self.run)
+            if not _killRun(self.run):
+                self.stop()
+                return
         elif self._process is not None:
             self._process.killTree()
         self._note("stopped", _("Cancelled."))
@@ -122,7 +125,7 @@ class LocalTrainingJob(TrainingJob):
     def _takeOver(self, taking: BackgroundTask[str]) -> None:
         try:
             self.result = taking.result()
-        except (BadInput, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the model belongs to the job's caller
             self._fail(error)
             return
         self._setStatus(statusOfRun({"state": "done"}, self._record))
@@ -151,8 +154,14 @@ class LocalTrainingJob(TrainingJob):
         super()._cleanUp()
 
 
-def _killRun(run: RunFolder) -> None:
-    """Kill a run that is not our child; only when its process is certainly still that run."""
+def _killRun(run: RunFolder) -> bool:
+    """Kill a run that is not our child; only when its process is certainly still that run. Returns whether nothing
+    computes it any more."""
     state = run.state()
-    if state["state"] in ("running", "stopping") and state["host"] == socket.gethostname():
+    if state["state"] not in ("running", "stopping"):
+        return True
+    if state["host"] != socket.gethostname():
+        return False
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
         killTree(state["pid"] if os.name == "nt" else os.getpgid(state["pid"]))
+    return True

@@ -15,6 +15,7 @@ from MedMAESegmentLib.Translation import tr as _
 from medmae.errors import BadInput
 from medmae.jobs import following
 from medmae.jobs import told as telling
+from medmae.jobs.conversation import OperationFailed
 from medmae.jobs.job import Job
 from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
@@ -100,7 +101,7 @@ class RemoteTrainingJob(TrainingJob):
             self.result = task.result()
         except TargetProblem as problem:  # it was to be resumed, and was not
             self._fail(RunFailed(str(problem)))
-        except (BadInput, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong there belongs to the job's caller
             self._fail(error)
         else:
             state = self._status.state
@@ -118,7 +119,7 @@ class RemoteTrainingJob(TrainingJob):
             self._resume()
         while not leave.is_set():
             wake.clear()
-            status = self._tellTarget() or following.follow(self._job)
+            status = self._look()
             if status.state == "done":
                 name = self._bringHome(status)
                 if name is not None:
@@ -144,6 +145,16 @@ class RemoteTrainingJob(TrainingJob):
         except BadInput:  # it is under way or done: somebody else was quicker, and following tells
             self._job = self._job.refreshed()
         self._isToResume = False
+
+    def _look(self) -> following.Status:
+        """How the run stands; where that cannot be found out now, as it was last seen."""
+        try:
+            return self._tellTarget() or following.follow(self._job)
+        except (OSError, OperationFailed) as error:  # a full disk here or there, or its folder there is damaged
+            said = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            return _unreachable(self._job, TargetProblem("odd answer", _(
+                "What the run says cannot be taken in: {problem}").format(problem=said), _(
+                "Make room on the disk, or look into the folder of the run there. The run goes on meanwhile.")))
 
     def _tellTarget(self) -> following.Status | None:
         """Tell the target to stop, where that is wanted; returns how it stands if it cannot be told now."""

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,9 +93,25 @@ def takeModel(run: RunFolder) -> str:
         _lockModels(stack)
         request = readRequest(run.path)
         if request.installed is None:
-            folder = install_model(run.model, name=freeName(request.name))
-            request = changeRequest(run.path, installed=folder.name, problem=None)
+            name = _nameInList(run, request.name) or install_model(run.model, name=freeName(request.name)).name
+            request = changeRequest(run.path, installed=name, problem=None)
         return str(request.installed)
+
+
+def _nameInList(run: RunFolder, wanted: str) -> str | None:
+    """What the model is called in the list already: Slicer was killed before it could note that; None: it is not there.
+    """
+    from medmae.models import load_info
+
+    for name in itertools.takewhile(lambda name: (models_folder() / name).exists(), _names(wanted)):
+        with contextlib.suppress(BadInput):  # damaged, so that it is another one
+            if load_info(models_folder() / name) == replace(load_info(run.path), name=name):
+                return name
+    return None
+
+
+def _names(wanted: str) -> Iterator[str]:
+    return (wanted if number == 1 else f"{wanted} {number}" for number in itertools.count(1))
 
 
 def freeName(wanted: str) -> str:
@@ -102,8 +119,7 @@ def freeName(wanted: str) -> str:
     folder = models_folder()
     # Damaged models too keep their names, although they are not listed.
     taken = {entry.name.casefold() for entry in folder.iterdir()} if folder.is_dir() else set()
-    names = (wanted if number == 1 else f"{wanted} {number}" for number in itertools.count(1))
-    return next(name for name in names if name.casefold() not in taken)
+    return next(name for name in _names(wanted) if name.casefold() not in taken)
 
 
 def _lockModels(stack: contextlib.ExitStack) -> None:

@@ -8,10 +8,16 @@ import socket
 import time
 
 import pytest
+from MedMAETrainLib import RunRequest
 from MedMAETrainLib.LocalTrainingJob import LocalTrainingJob
 from MedMAETrainLib.TrainLogic import TrainLogic
+from model_fixtures import write_model
 from run_fixtures import alive, runs_fixture  # noqa: F401 - a fixture
 
+from medmae.home import models_folder
+from medmae.jobs import following
+from medmae.jobs.conversation import OperationFailed
+from medmae.models import load_info
 from medmae.run_folder import process_start
 
 NO_RECORDS = [
@@ -113,3 +119,62 @@ def test_after_the_computer_has_slept_a_run_that_lives_still_runs(logic, runs):
     for other in ({"pid_start": process_start(os.getpid()) + 1}, {"host": "not " + socket.gethostname()}):
         run.state_file.write_text(json.dumps(state | {"updated": time.time() - 3600} | other))
         assert TrainLogic().runs()[0].status.state == "interrupted"
+
+
+def test_a_slicer_that_was_killed_after_taking_a_model_takes_it_once(logic, runs, monkeypatch):
+    run = runs.add("livers")
+    write_model(run.model)
+    RunRequest.changeRequest(run.path, told=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRequest, "changeRequest", lambda *_each, **_changes: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            RunRequest.takeModel(run)
+    assert RunRequest.takeModel(run) == "livers"
+    other = runs.add("livers")
+    write_model(other.model, created="2026-11-21T10:00:00+00:00")
+    assert RunRequest.takeModel(other) == "livers 2"
+    assert sorted(folder.name for folder in models_folder().iterdir()) == ["livers", "livers 2"]
+    assert load_info(models_folder() / "livers 2").name == "livers 2"
+
+
+def test_a_model_that_cannot_even_be_looked_at_ends_the_job(logic, runs, monkeypatch):
+    run = runs.add("livers")
+    RunRequest.changeRequest(run.path, told=False)
+    monkeypatch.setattr("MedMAETrainLib.LocalTrainingJob.takeModel", lambda _run: {}["weights"])
+    (job,) = logic.findRunning()
+    while not job.poll():
+        time.sleep(0.01)
+    assert job.status.state == "failed" and isinstance(job.error, KeyError)
+
+
+def test_a_run_of_another_computer_on_the_same_disk_is_asked_to_stop(logic, runs):
+    run = runs.add("over there", "running")
+    alive(run)
+    state = json.loads(run.state_file.read_text()) | {"host": "workstation"}
+    run.state_file.write_text(json.dumps(state))
+    (entry,) = logic.runs()
+    logic.cancelRun(entry.id)
+    assert run.stop_requested and json.loads(run.state_file.read_text()) == state
+    assert logic.runs()[0].status.state == "stopping"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OperationFailed("Traceback\nKeyError: x")])
+def test_a_full_disk_or_a_fault_over_there_does_not_end_the_following(logic, runs, monkeypatch, error):
+    runs.addRemote("far", "running")
+    answers = [error, following.Status("stopped")]
+
+    def follow(_job):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(following, "follow", follow)
+    monkeypatch.setattr("MedMAETrainLib.RemoteTrainingJob.LOOK_EVERY_SECONDS", 0.3)
+    (job,) = logic.findRunning()
+    told = []
+    job.changed.connect(lambda job: told.append((job.status.state, job.status.reason)))
+    while not job.poll():
+        time.sleep(0.01)
+    assert [state for state, _reason in told] == ["unreachable", "stopped"]
+    assert told[0][1].endswith(str(error).splitlines()[-1])
