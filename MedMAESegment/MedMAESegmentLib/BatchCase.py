@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Signal import Signal
 from MedMAESegmentLib.Translation import tr as _
 
@@ -49,7 +50,7 @@ class CaseBook:
     def note(self, index: int, **changes: Any) -> None:
         """Change a case, and tell so."""
         for name, value in changes.items():
-            setattr(self.cases[index], name, value)
+            setattr(self.cases[index], name, inWordsOfThePanel(value) if name == "message" else value)
         self.changed.emit(index)
 
     def noteDoneBefore(self, index: int, result: Any, seconds: float | None = None) -> None:

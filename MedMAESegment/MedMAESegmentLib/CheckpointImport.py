@@ -65,6 +65,6 @@ def _report(path: str | Path, formatName: str, name: str, out: Path, options: Se
                        "and try again.") from None
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", errors="replace").strip()
-        raise BadInput(said.rpartition("Error: ")[2] or "It said nothing. Try: medmae doctor.")
+        raise BadInput(said.rpartition("Error: ")[2] or "It said nothing. Press Check in the section Python.")
     report: dict[str, Any] = json.loads(ended.stdout)
     return report

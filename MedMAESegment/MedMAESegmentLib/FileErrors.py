@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Translation import tr as _
 
 _DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas of its own
@@ -12,7 +13,7 @@ _DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows h
 def explained(error: Exception) -> str:
     """What went wrong, in plain words."""
     if not isinstance(error, OSError):
-        return str(error)
+        return inWordsOfThePanel(str(error))
     place = error.filename2 or error.filename or ""
     if error.errno in _DISK_FULL:
         return _("The disk is full. Make room and try again. {place}").format(place=place).strip()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from MedMAESegmentLib.Application import processEvents
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Signal import Signal
 from MedMAESegmentLib.Translation import tr as _
 
@@ -16,6 +17,9 @@ ProgressCallback = Callable[[float, str], Any]
 
 class RunFailed(RuntimeError):
     """A run ended without a result; the text is the reason that it gave and what to do about it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(inWordsOfThePanel(text))
 
 
 class RunCancelled(RuntimeError):

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from MedMAESegmentLib.Doctor import DoctorReport, examine, useInterpreter
 from MedMAESegmentLib.Interpreter import chosenInterpreter, saveInterpreter, slicersInterpreter
+from MedMAESegmentLib.Panel.Dialogs import errorsAreTold
 from MedMAESegmentLib.WorkerSession import applicationWorker
 
 UI_FILE = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "PythonPanel.ui"
@@ -42,7 +43,7 @@ class PythonPanel:
         path = path[0] if isinstance(path, tuple) else path  # PySide gives the filter too
         if not path:
             return
-        with slicer.util.tryWithErrorDisplay(_("MedMAE cannot compute with this Python."), waitCursor=True):
+        with errorsAreTold(_("MedMAE cannot compute with this Python.")):
             self._show(useInterpreter(path))
         self._changed()
 
@@ -56,7 +57,7 @@ class PythonPanel:
         """Examine the Python that computes."""
         self.ui.doctorButton.enabled = False  # the application stays alive, and so do its buttons
         try:
-            with slicer.util.tryWithErrorDisplay(_("This Python could not be examined."), waitCursor=True):
+            with errorsAreTold(_("This Python could not be examined.")):
                 self._show(examine(chosenInterpreter()))
         finally:
             self.ui.doctorButton.enabled = True

@@ -49,8 +49,7 @@ def refuseManyChannels(info: Any) -> None:
     if info.image_channels not in (1, 3):  # grey and colour
         names = ", ".join(str(channel.get("name", "")) for channel in info.channels[:info.image_channels])
         raise ValueError(_("A case of the model {model} is {count} images ({names}), and nobody can tell which of many "
-                           "belong together. Segment such cases one by one in the tab Volume, or many with the command "
-                           "medmae segment --channel.").format(
+                           "belong together. Segment such cases one by one in the tab Volume.").format(
                                model=info.name, count=info.image_channels, names=names))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Translation import tr as _
 
 from medmae.errors import BadInput
@@ -25,7 +25,6 @@ STATES = ("waiting", "submitting", "queued", "running", "stopping", "stopped", "
 FINAL = ("stopped", "done", "failed", "interrupted")
 WAITING_MARK = "WAITING"  # a file in the folder of a run that is in the queue
 _END_OF_PROGRESS = 8192  # bytes
-_COMMAND = re.compile(r"\b(?:(continue|go on)(?: \w+){0,3}? with:?|then:) (?:--resume|medmae job resume [\w-]+)", re.I)
 
 
 @dataclass(frozen=True)
@@ -142,13 +141,3 @@ def statusOfJob(status: Any, mirror: Path) -> RunStatus:
     return RunStatus(status.state, stage=status.stage, step=status.step, total=status.total, etaSeconds=status.eta_s,
                      queue=status.queue, reason=inWordsOfThePanel(status.reason and ownNames(mirror, status.reason)),
                      remedy=inWordsOfThePanel(status.remedy), lastState=status.last_state, seen=status.seen)
-
-
-def inWordsOfThePanel(text: str | None) -> str | None:
-    """What the engine says, with "resume the run" for a command of the shell that goes on with it."""
-    def words(found: re.Match[str]) -> str:
-        if found[1] is None:
-            return _("then resume the run")
-        return _("Resume the run") if found[1][0].isupper() else _("resume the run")
-
-    return text and _COMMAND.sub(words, text)

@@ -25,8 +25,9 @@ from MedMAESegmentLib.Panel.BatchResults import loadResult, showResult
 from MedMAESegmentLib.Panel.BatchTexts import hasBrokenOff, hintText, progressText, summaryText
 from MedMAESegmentLib.Panel.CaseTable import CaseTable
 from MedMAESegmentLib.Panel.Choices import Choices
-from MedMAESegmentLib.Panel.Dialogs import isConfirmed, tellError
+from MedMAESegmentLib.Panel.Dialogs import errorsAreTold, isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from MedMAESegmentLib.SceneVolumes import imageVolumes
 from MedMAESegmentLib.SegmentationFile import isSavedIn
 from MedMAESegmentLib.Signal import Signal
@@ -82,6 +83,7 @@ class BatchPage:
         self.table.checked.connect(self._updateButtons)
         self.ui.batchAgainCheckBox.toggled.connect(lambda _checked: self._updateButtons())
         self.ui.batchButton.clicked.connect(self.onButton)
+        self._singleClicks = SingleClicks(self.ui.batchButton)
         self.ui.batchOpenButton.clicked.connect(self.onOpen)
         self.ui.batchShowFolderButton.clicked.connect(self.onShowFolder)
         self._say("")
@@ -149,7 +151,7 @@ class BatchPage:
         result = self._cases[index].result
         if result is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The result could not be opened."), waitCursor=True):
+        with errorsAreTold(_("The result could not be opened.")):
             if isinstance(result, Path):
                 assert self._listing is not None
                 volumeNode, node = loadResult(self._listing.images[index].path, result)
@@ -270,7 +272,7 @@ class BatchPage:
         """Begin the job; what cannot be begun is told."""
         again = bool(self.ui.batchAgainCheckBox.checked)
         try:
-            with slicer.util.tryWithErrorDisplay(_("The batch could not be started."), waitCursor=True):
+            with errorsAreTold(_("The batch could not be started.")):
                 if self._listing is not None:
                     self._rows = list(range(len(self._cases)))
                     job = self._logic.folderBatch(self._listing, choices.model, again=again, device=choices.device,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 
 import qt
 import slicer
+
+from medmae.errors import BadInput
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 
 
 def asPlainHtml(text: str) -> str:
@@ -25,7 +30,17 @@ def tell(text: str) -> None:
 
 def tellError(text: str) -> None:
     """Say what could not be done and why."""
-    slicer.util.errorDisplay(text, textFormat=qt.Qt.PlainText)
+    slicer.util.errorDisplay(inWordsOfThePanel(text), textFormat=qt.Qt.PlainText)
+
+
+@contextmanager
+def errorsAreTold(failure: str) -> Iterator[None]:
+    """Show what goes wrong in the block after `failure`, with a cursor that waits meanwhile."""
+    with slicer.util.tryWithErrorDisplay(failure, waitCursor=True):
+        try:
+            yield
+        except BadInput as error:
+            raise BadInput(inWordsOfThePanel(str(error))) from error
 
 
 def enteredText(title: str, question: str, proposal: str) -> str:

@@ -15,10 +15,11 @@ from MedMAESegmentLib.FollowedJob import FollowedJob, ProgressCallback, duration
 from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Panel.ChannelSelectors import ChannelSelectors
 from MedMAESegmentLib.Panel.Choices import Choices
-from MedMAESegmentLib.Panel.Dialogs import isConfirmed, tellError
+from MedMAESegmentLib.Panel.Dialogs import errorsAreTold, isConfirmed, tellError
 from MedMAESegmentLib.Panel.EstimateLine import EstimateLine
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
 from MedMAESegmentLib.Panel.ResultTable import ResultTable
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from MedMAESegmentLib.Panel.VolumeRun import VolumeRun
 from MedMAESegmentLib.Panel.WarningsBox import WarningsBox
 from MedMAESegmentLib.Region import fitToVolume
@@ -49,6 +50,7 @@ class VolumePage:
         self._channels.changed.connect(self._onChannelsChanged)
         ui.roiSelector.nodeAddedByUser.connect(self._onRoiAdded)
         ui.segmentButton.clicked.connect(self.onSegmentButton)
+        self._singleClicks = SingleClicks(ui.segmentButton)
         ui.editButton.clicked.connect(self.onEditButton)
         self._show()
 
@@ -103,7 +105,7 @@ class VolumePage:
         self._show()
         self.busyChanged.emit()
         try:
-            with slicer.util.tryWithErrorDisplay(_failure(choices), waitCursor=True):
+            with errorsAreTold(_failure(choices)):
                 run.start(lambda report: self._start(volumes, choices, parameters, report))
         finally:
             if run.state == "failed" and run.job is None and run in self._runs:  # the reason was shown

@@ -13,6 +13,7 @@ from MedMAESegmentLib.Panel.Choices import TARGET_PREFIX
 from MedMAESegmentLib.Panel.ComputeSelector import ComputeSelector
 from MedMAESegmentLib.Panel.Dialogs import asPlainHtml, isConfirmed, tellError
 from MedMAESegmentLib.Panel.RemoteConsent import RemoteConsent
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
@@ -163,6 +164,7 @@ class NextPage:
     def _connect(self) -> None:
         ui = self.ui
         ui.nextButton.clicked.connect(self.onButton)
+        self._singleClicks = SingleClicks(ui.nextButton)
         ui.nextOpenButton.clicked.connect(self.onOpenNext)
         ui.nextOpenSelectedButton.clicked.connect(self.onOpenSelected)
         ui.nextCorrectedButton.clicked.connect(self.onCorrected)

@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from slicer.i18n import tr as _
 
 from medmae.config import from_json, to_json
@@ -74,7 +75,7 @@ class TargetForm:
         try:
             self.target = self._entered()
         except (BadInput, ValueError) as error:
-            self._say(str(error))
+            self._say(inWordsOfThePanel(str(error)))
         else:
             self.dialog.accept()
 

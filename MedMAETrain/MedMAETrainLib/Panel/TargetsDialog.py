@@ -8,6 +8,7 @@ from typing import Any
 import qt
 import slicer
 from MedMAESegmentLib.Panel import Dialogs as dialogs
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
@@ -46,6 +47,7 @@ class TargetsDialog:
         self.check = TargetCheck()
         self.check.changed.connect(self._show)
         self.closeButton = _button(_("Close"), self.onClose)
+        self._singleClicks = SingleClicks(self.checkButton, self.cleanButton)
         buttons, bottom = qt.QHBoxLayout(), qt.QHBoxLayout()
         for button in (self.addButton, self.editButton, self.removeButton):
             buttons.addWidget(button)

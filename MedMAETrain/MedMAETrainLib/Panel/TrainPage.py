@@ -16,6 +16,7 @@ from MedMAESegmentLib.ModelShelf import ModelShelf
 from MedMAESegmentLib.Panel import Dialogs as dialogs
 from MedMAESegmentLib.Panel.Choices import TARGET_PREFIX
 from MedMAESegmentLib.Panel.ComputeSelector import ComputeSelector
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
@@ -71,6 +72,7 @@ class TrainPage:
         self.ui.trainComputersButton.clicked.connect(self.onComputers)
         self.ui.trainStartButton.clicked.connect(self.onStart)
         self.ui.trainQueueButton.clicked.connect(self.onQueue)
+        self._singleClicks = SingleClicks(self.ui.trainStartButton, self.ui.trainQueueButton)
         self._say("")
         self.update()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from MedMAESegmentLib.FollowedJob import FollowedJob, RunCancelled
+from MedMAESegmentLib.Panel.SingleClicks import SingleClicks
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
@@ -26,6 +27,7 @@ class TrainTrial:
         self._trial: Trial | None = None
         self._isPossible = False
         ui.trainMeasureButton.clicked.connect(self.onButton)
+        self._singleClicks = SingleClicks(ui.trainMeasureButton)
         self._say("")
 
     @property
