@@ -92,7 +92,7 @@ def _item(project: ProjectFolder, case: ProjectCase, task: str, whole: bool) -> 
 def _refuseMissing(project: ProjectFolder, cases: Sequence[ProjectCase], allowMissing: bool) -> None:
     training = [case for case in cases if case.role == "training"]
     if not training:
-        raise ValueError(_("No case of the project can be trained on: annotate some with the role training."))
+        raise ValueError(_("No case of the project can be trained on: annotate some that are used for training."))
     lacks = _("{case} has no voxel of {labels}.")
     problems = [lacks.format(case=case.id, labels=", ".join(missing)) for case in cases
                 if not (allowMissing or case.allowMissing)

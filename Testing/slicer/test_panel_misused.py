@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
 import pytest
@@ -135,7 +134,7 @@ def test_a_name_that_is_too_long_for_a_folder_is_explained(panel, answers, tmp_p
 def test_a_case_that_cannot_be_opened_from_another_page_is_explained_where_it_is_seen(
         panel, project, annotated, scene, application, qt_application):
     application.clear()
-    shutil.rmtree(project.path / "cases")
+    (project.path / "cases").rename(project.path / "elsewhere")
     for page, ask in ((3, panel.nextPage.openCase), (2, panel.runsPage.openCase)):
         show(panel, page, qt_application)
         ask.emit(annotated.id)
@@ -246,3 +245,12 @@ def test_a_host_key_that_cannot_be_kept_is_told_and_the_check_can_be_repeated(
     until(qt_application, lambda: not dialog.check.isBusy and "Permission denied" in dialog.check.label.text)
     assert dialog.checkButton.text == "Check" and dialog.addButton.enabled
     dialog.onClose()
+
+
+def test_a_scene_whose_project_is_gone_does_not_leave_its_complaint_to_the_next_scene(panel, project):
+    folder = panel._parameterNode.projectFolder
+    for named, isProblem in (("/nowhere/at/all", True), (folder, False)):
+        panel._parameterNode.projectFolder = named
+        panel.exit()
+        panel.enter()
+        assert bool(panel.projectSection.problem) == isProblem and panel.project() is project

@@ -59,7 +59,11 @@ class ProjectSection:
 
     @folder.setter
     def folder(self, folder: str) -> None:
-        if folder == self.folder or (folder and folder == self._wanted):  # what has failed is not tried at every turn
+        if folder and folder == self._wanted:  # what has failed is not tried at every turn
+            return
+        if folder == self.folder:
+            if self.problem:  # of another scene
+                self._take(self._project)
             return
         if _isElsewhere(folder) and all(each.folder != folder for each in recentProjects()):
             # Merely looking there would tell another computer who looks.

@@ -9,6 +9,7 @@ from typing import Any
 
 import qt
 from MedMAESegmentLib.Background import BackgroundTask
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Panel import Dialogs as dialogs
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
@@ -121,12 +122,10 @@ class TargetCheck:
         self._task = None
         self._timer.stop()
         try:
-            result = task.result()
+            self._then(task.result())
         except (TargetProblem, BadInput, OSError) as error:
             self.isReady = False
-            self.say(str(error))
-        else:
-            self._then(result)
+            self.say(inWordsOfThePanel(str(error)))
         self.changed.emit()
 
     def _onChecked(self) -> None:
@@ -164,6 +163,6 @@ class TargetCheck:
 def _row(finding: Check) -> str:
     """A finding as a row of a table; what the other side says is shown as it is."""
     mark, color = {"ok": ("✓", "#2e7d32"), "warning": ("!", "#b26a00"), "failed": ("✗", "#c62828")}[finding.outcome]
-    remedy = f"<br><b>{escape(_('To do:'))}</b> {escape(finding.remedy)}" if finding.remedy else ""
+    remedy = f"<br><b>{escape(_('To do:'))}</b> {escape(inWordsOfThePanel(finding.remedy))}" if finding.remedy else ""
     return (f"<tr><td style='color:{color}'><b>{mark}</b></td><td><b>{escape(finding.name)}</b></td>"
-            f"<td>{escape(finding.finding)}{remedy}</td></tr>")
+            f"<td>{escape(inWordsOfThePanel(finding.finding))}{remedy}</td></tr>")
