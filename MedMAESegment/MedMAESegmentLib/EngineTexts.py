@@ -37,9 +37,9 @@ def inWordsOfThePanel(text: str | None) -> str | None:
 
 
 def _replaced(words: Callable[[], str]) -> Callable[[re.Match[str]], str]:
-    """Puts words where something was found; they begin with a capital if it did, and take the place of ``{0}``."""
+    """Puts words where something was found; with a capital if it had one, and with its groups in place."""
     def replaced(found: re.Match[str]) -> str:
-        text = words().format(*(found.groups("")))
+        text = words().format(**found.groupdict())
         return text[0].upper() + text[1:] if found[0][0].isupper() else text
 
     return replaced
@@ -93,7 +93,7 @@ _DROPPED = re.compile(rf" \({_OPTION}(?: [^()]*)?\)|(?<=path) given with {_OPTIO
 
 _OPTIONS = _table(
     (r"--gpus N \(0: computes without\)", lambda: _("“Graphics cards” (0: computes without)")),
-    (r"--gpus (\d+)", lambda: _("“Graphics cards” {0}")),
+    (r"--gpus (?P<number>\d+)", lambda: _("“Graphics cards” {number}")),
     (r"--gpus", lambda: _("“Graphics cards”")),
     (r"--environment python", lambda: _("“Packages: those of the Python below”")),
     (r"--environment venv", lambda: _("“Packages: installed by MedMAE”")),
@@ -104,10 +104,10 @@ _OPTIONS = _table(
     (r"--folder", lambda: _("“Folder”")),
     (r"--time", lambda: _("“Time limit”")),
     (r"--kind ssh", lambda: _("the kind over SSH")),
-    (r"--device (auto or cpu|auto|cpu)", lambda: _("“Compute on: {0}”")),
-    (r"--precision (bf16 or fp32|bf16|fp32)", lambda: _("the precision {0}")),
+    (r"--device (?P<device>auto or cpu|auto|cpu)", lambda: _("“Compute on: {device}”")),
+    (r"--precision (?P<precision>bf16 or fp32|bf16|fp32)", lambda: _("the precision {precision}")),
     (r"--(?:jobs|workers)", lambda: _("processes at once")),
-    (r"--format (\S+\w)", lambda: _("the format {0}")),
+    (r"--format (?P<format>\S+\w)", lambda: _("the format {format}")),
     (r"--base", lambda: _("the labels to keep")),
     (r"--roi", lambda: _("Region")),
     (r"--out", lambda: _("folder for results")),
@@ -118,7 +118,7 @@ _OPTIONS = _table(
     (r"--images", lambda: _("images")),
     (r"--labels", lambda: _("the labels")),
     (r"--split", lambda: _("the list")),
-    (r"--(?:set|option) (\w+)=", lambda: _("the setting {0} = ")),
-    # Lines for Slurm keep theirs, and what is typed elsewhere.
-    (r"(?<![\w-])--(?!(?:mem|constraint|array|nv)\b)([a-z]+(?:-[a-z]+)*)", lambda: _("the option “{0}”")),
+    (r"--(?:set|option) (?P<setting>\w+)=", lambda: _("the setting {setting} = ")),
+    (r"(?<![\w-])--(?!(?:mem|constraint|array|nv)\b)(?P<option>[a-z]+(?:-[a-z]+)*)",  # not those of Slurm and others
+     lambda: _("the option “{option}”")),
 )

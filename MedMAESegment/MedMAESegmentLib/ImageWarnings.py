@@ -15,7 +15,7 @@ from MedMAESegmentLib.Region import boxInVolume, isRotated
 from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import networkGeometry, voxels
 
-Kind = Literal["modality", "spacing", "size", "intensity", "memory", "region"]
+Kind = Literal["channels", "modality", "spacing", "size", "intensity", "memory", "region"]
 _MOST_VOXELS = 200_000  # of which percentiles are taken: fast, and exact to a hundredth of a percent
 _PERCENTILES = (0.5, 50.0, 99.5)
 _TOLERANCE = 0.25  # of the range that was seen, at either end
@@ -26,7 +26,7 @@ _SAME = {"DX": "CR", "XR": "CR", "PET": "PT", "MRI": "MR"}
 class ImageWarning:
     """One thing that speaks against it.
 
-    kind - modality, spacing, size, intensity, memory or region.
+    kind - channels, modality, spacing, size, intensity, memory or region.
     text - What it is and what it means.
     """
 
@@ -45,7 +45,7 @@ def imageWarnings(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], info: Any,
     Raises:
         ValueError: the volumes are none.
     """
-    found = []
+    found = _channels(volumeNodes, info)
     for number, node in enumerate(volumeNodes):
         found += _modality(node, info, number)
         found += _intensity(node, info, number)
@@ -53,6 +53,16 @@ def imageWarnings(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], info: Any,
     box, unusable = _region(volumeNodes[0], roiNode)
     return found + unusable + ([] if unusable and box is None else _memory(
         volumeNodes[0], info, box, weightsBytes, passBytes))
+
+
+def _channels(volumeNodes: Sequence[slicer.vtkMRMLVolumeNode], info: Any) -> list[ImageWarning]:
+    text = _("{volume} is chosen for {channels}, but the model {model} was trained with another image for each. Its "
+             "result will very likely be wrong.")
+    names = [str(channel.get("name", "")) for channel in info.channels]
+    chosen = {node: [name for name, other in zip(names, volumeNodes, strict=False) if other is node]
+              for node in volumeNodes}
+    return [ImageWarning("channels", text.format(volume=node.GetName(), model=info.name, channels=", ".join(several)))
+            for node, several in chosen.items() if len(several) > 1]
 
 
 def _modality(node: slicer.vtkMRMLVolumeNode, info: Any, number: int) -> list[ImageWarning]:

@@ -20,6 +20,7 @@ from medmae.volumes.compression import write_gzip
 from MedMAESegmentLib.Application import newTemporaryFolder
 from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.SegmentationImport import LABELMAP
+from MedMAESegmentLib.Translation import tr as _
 from MedMAESegmentLib.VolumeExport import ijkToRas, voxels
 
 _SLAB = 16  # planes that are copied before the application may react again
@@ -192,7 +193,7 @@ def _place(array: np.ndarray, stored: np.ndarray, values: dict[int, int]) -> Non
 
 def _header(segmentation: slicer.vtkSegmentation, segments: Sequence[Any], grid: _Grid, count: int) -> str:
     """What Slicer writes before the voxels, of a file of one voxel in one layer or two."""
-    header, _voxels = _writtenBySlicer(_sketch(segmentation, segments, grid, count), isCropped=True)
+    header, _content = _writtenBySlicer(_sketch(segmentation, segments, grid, count), isCropped=True)
     own = f"Segmentation_ConversionParameters:={segmentation.SerializeAllConversionParameters()}"
     return re.sub(r"(?m)^Segmentation_ConversionParameters:=.*$", lambda _found: own, header)
 
@@ -221,7 +222,7 @@ def _sketch(segmentation: slicer.vtkSegmentation, segments: Sequence[Any], grid:
 def _voxel(grid: _Grid, value: int, segments: int) -> Any:
     """The labelmap of one voxel; those of all layers overlap, so that Slicer keeps them apart."""
     voxel = slicer.vtkOrientedImageData()
-    voxel.SetExtent(*(int(place) for place in grid.first for _side in range(2)))
+    voxel.SetExtent(*(int(place) for place in grid.first for _end in range(2)))
     voxel.AllocateScalars(vtk.VTK_UNSIGNED_CHAR if segments <= _MOST_BYTES else vtk.VTK_SHORT, 1)
     voxel.GetPointData().GetScalars().Fill(value)
     voxel.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grid.matrix))
@@ -234,7 +235,8 @@ def _completed(header: str, grid: _Grid, count: int, layers: Sequence[int]) -> s
     sizes = ([str(count)] if count > 1 else []) + [str(i), str(j), str(k)]
     header, found = re.subn(rf"(?m)^sizes: {'2 ' if count > 1 else ''}1 1 1$", f"sizes: {' '.join(sizes)}", header)
     if found != 1:
-        raise RuntimeError(f"Slicer wrote the header of a segmentation in an unknown way: {header[:300]}")
+        text = _("This version of Slicer writes segmentations in a way that MedMAE does not know:\n{header}")
+        raise RuntimeError(text.format(header=header[:300]))
     for number, layer in enumerate(layers):
         for key, text in (("Extent", f"0 {i - 1} 0 {j - 1} 0 {k - 1}"), ("Layer", layer), ("LabelValue", number + 1)):
             header = re.sub(rf"(?m)^Segment{number}_{key}:=.*$", f"Segment{number}_{key}:={text}", header)
@@ -251,7 +253,7 @@ def _writtenBySlicer(segmentationNode: slicer.vtkMRMLSegmentationNode, isCropped
         plain = folder / "plain.seg.nrrd"
         storage.SetFileName(str(plain))
         if not storage.WriteData(segmentationNode):
-            raise OSError(f"Slicer cannot write {plain}. Check free space and permissions.")
+            raise OSError(_("{file} cannot be written. Check free space and permissions.").format(file=plain))
         content = np.fromfile(plain, np.uint8)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

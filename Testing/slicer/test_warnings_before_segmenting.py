@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import slicer
 from conftest import OBLIQUE
+from panel_fixtures import LABELS, model_info
 
 
 @pytest.fixture
@@ -33,6 +34,31 @@ def _kinds(volumes, info, roi=None):
 
 def test_an_image_like_those_of_the_training_has_none(make_volume, info):
     assert _kinds([make_volume((20, 24, 28))], info) == {}
+
+
+def test_one_volume_for_several_channels_is_told(make_volume, info):
+    info = dataclasses.replace(info, channels=[{"name": name} for name in ("T1", "T2", "FLAIR")], training={},
+                               architecture={"name": "none", "arguments": {"channels": 3, "classes": 2}})
+    one, other = make_volume((20, 24, 28), name="one"), make_volume((20, 24, 28), name="other")
+    text = _kinds([one, other, one], info)["channels"]
+    assert text.startswith("one is chosen for T1, FLAIR, but the model abdomen was trained with another image for each")
+    assert "channels" not in _kinds([one, other, make_volume((20, 24, 28))], info)
+
+
+def test_the_panel_tells_that_one_volume_is_chosen_twice(open_panel, make_volume, installed, fake_worker):
+    one, other = make_volume(name="first"), make_volume(name="second")
+    installed(model_info("Brain", labels=LABELS, channels=["T1", "T2"]))
+    panel = open_panel("MedMAESegment")
+    panel.logic.worker = fake_worker
+    selector = panel._volumePage._channels._rows[1][1]
+    selector.setCurrentNode(one)
+    panel._volumePage._warnings.refresh()
+    text = "first is chosen for T1, T2, but the model Brain was trained with another image for each."
+    assert text in panel.ui.warningsLabel.text
+    assert [question.startswith(text) for question in panel._volumePage._warnings.questions()] == [True]
+    selector.setCurrentNode(other)
+    panel._volumePage._warnings.refresh()
+    assert text not in panel.ui.warningsLabel.text
 
 
 @pytest.mark.parametrize("where", ["node", "hierarchy", "quantity"])

@@ -12,10 +12,11 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from medmae.errors import BadInput
+from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Signal import Signal
 
-_SERIOUS = ("modality", "memory")
+_SERIOUS = ("channels", "modality", "memory")
 _DELAY_MS = 200
 
 
@@ -52,7 +53,7 @@ class WarningsBox(VTKObservationMixin):
             return
         self._key = key
         self.removeObservers()
-        for node in nodes:
+        for node in dict.fromkeys(nodes):
             for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLTransformableNode.TransformModifiedEvent):
                 self.addObserver(node, event, self._onModified)
         self._warnings, self._texts = [], []
@@ -70,7 +71,7 @@ class WarningsBox(VTKObservationMixin):
             self._warnings = list(self._examine())
             self._texts = [warning.text for warning in self._warnings]
         except (ValueError, BadInput) as error:
-            self._warnings, self._texts = [], [str(error)]
+            self._warnings, self._texts = [], [inWordsOfThePanel(str(error))]
         self._show()
 
     def questions(self) -> list[str]:
