@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from MedMAESegmentLib.Background import inBackground
 from MedMAESegmentLib.FollowedJob import ProgressCallback
 
+from medmae.jobs.targets import get_target
 from MedMAETrainLib.Computer import computerOf, thisComputer
 from MedMAETrainLib.Fingerprint import readFingerprint
 from MedMAETrainLib.Project import Project
@@ -52,8 +53,6 @@ class StartLogic:
         :param encoder, method, preset, device, target: as for `finetune`, as far as they are decided already.
         :raises medmae.errors.BadInput: there is no such encoder or target.
         """
-        from medmae.jobs.targets import get_target
-
         where = get_target(target) if target else None
         fingerprint, computer = inBackground(
             lambda: (readFingerprint(project), thisComputer(device) if where is None else computerOf(where)))
@@ -82,6 +81,8 @@ class StartLogic:
         :param choices: the others of `finetune` and `pretrain`, such as method, preset, steps, device, settings.
         :raises ValueError, medmae.errors.BadInput: see `finetune`.
         """
+        if target:
+            get_target(target)  # an unknown one is told before anything begins
         plan = self.planRun(kind, source, encoder, **choices)  # type: ignore[attr-defined] - of TrainLogic
         trial = Trial(plan, target, self.engineCommand if target is None else None)  # type: ignore[attr-defined]
         if progressCallback is not None:
