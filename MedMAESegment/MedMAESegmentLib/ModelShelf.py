@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,11 @@ class ModelShelf:
 
         return usable_name(name)
 
-    def freeName(self, name: str) -> str:
-        """A name like this one that is not taken."""
+    def freeName(self, name: str, taken: Collection[str] = ()) -> str:
+        """A name like this one that neither a model has nor is among those that are `taken`."""
         numbered = (f"{name} {number}" for number in itertools.count(2))
-        return name if not self.isInstalled(name) else next(one for one in numbered if not self.isInstalled(one))
+        return next(one for one in itertools.chain([name], numbered)
+                    if one not in taken and not self.isInstalled(one))
 
     def importModel(self, path: str | Path, name: str | None = None, replace: bool = False) -> str:
         """Install a model from a folder, a zip file or a finished run; its weights are verified.

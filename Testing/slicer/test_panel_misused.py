@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from panel_fixtures import model_info, until
+from panel_fixtures import FAKE_ENGINE, model_info, until
 from train_fixtures import A
 
 EVIL = "<img src='http://x/y.png'> & \"q\" 🙂"
@@ -254,3 +254,16 @@ def test_a_scene_whose_project_is_gone_does_not_leave_its_complaint_to_the_next_
         panel.exit()
         panel.enter()
         assert bool(panel.projectSection.problem) == isProblem and panel.project() is project
+
+
+def test_runs_that_are_queued_one_after_the_other_have_names_of_their_own(
+        panel, project, annotated, qt_application, engine):
+    panel.logic.engineCommand = FAKE_ENGINE
+    engine("work=30")
+    project.setLabel("<i>liver</i>", name="liver")
+    for _number in range(3):
+        show(panel, 1, qt_application)
+        panel.trainPage.ui.trainQueueButton.click()
+    assert sorted(run.name for run in panel.logic.runs()) == ["liver", "liver 2", "liver 3"]
+    for job in list(panel.logic.jobs):
+        job.cancel()

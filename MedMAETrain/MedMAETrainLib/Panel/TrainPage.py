@@ -219,7 +219,7 @@ class TrainPage:
         text = _("{project} encoder").format(project=project.name) if self.start.task == PRETRAINING else (
             " ".join(names[:3]) or project.name)
         shelf = ModelShelf()
-        return shelf.freeName(shelf.usableName(text) or "model")
+        return shelf.freeName(shelf.usableName(text) or "model", {job.modelName for job in self._logic.jobs})
 
     def _onStartChanged(self) -> None:
         self.settings.forget()  # values for one network are none for another
