@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -196,6 +197,18 @@ def test_a_killed_submission_and_a_cut_upload_go_on_and_a_hard_stop_leaves_no_pr
     assert stop(job, hard=True)
     assert processes_of(folder) == []
     assert follow(job).state in ("stopped", "interrupted")
+
+
+def test_a_run_whose_folder_was_deleted_there_begins_anew_when_it_is_resumed(
+        target: Target, tmp_path: Path, said: Callable[..., Any]) -> None:
+    dataset = write_pictures(tmp_path, {"training": 4})
+    job = load_job(said("finetune", "--dataset", str(dataset), *TINY, "--steps", "1", "--target", "gpu-box")["id"])
+    for _time in range(2):
+        wait_until(lambda: follow(job).state == "done")
+        shutil.rmtree(target.folder)
+        gone = follow(job)
+        assert gone.state == "interrupted" and "is not on gpu-box any more" in (gone.reason or "")
+        resume(job)
 
 
 def test_a_cut_connection_a_killed_follower_and_a_server_that_is_down_lose_nothing(

@@ -261,7 +261,7 @@ def _seen(job: Job, told: Mapping[str, Any]) -> Status:
     if told.get("missing"):
         where = telling.printable(str(job.folder))
         return Status("interrupted", reason=f"Its folder {where} is not on {job.target.name} any more.",
-                      remedy="Submit it again.", seen=time.time())
+                      remedy=f"Go on with: medmae job resume {job.id} (from the beginning)", seen=time.time())
     state = told["state"]
     record = {} if state["state"] in FINAL else telling.mapping(told.get("last"))
     counted = record if "stage" in record and "step" in record else state  # what comes before training counts itself

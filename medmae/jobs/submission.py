@@ -235,10 +235,15 @@ class _Work:
         self.log.report("code", 0, 0)
         code = ensure_code(transport, folder)
         python = ensure_environment(transport, folder, self.log.report)
-        if self.job.folder is None:
+        if self.job.folder is None or self._is_gone(transport):
             self._bring(transport, folder)
         self.log.report(STARTING, 0, 0)
         self._start(code, python)
+
+    def _is_gone(self, transport: Transport) -> bool:
+        """Whether somebody has deleted the folder of the run there; all that it needs is still here."""
+        asked = {self.job.id: {"run": self.job.folder, "have": None}}
+        return bool(transport.call("runs.poll", {"runs": asked})["runs"][self.job.id].get("missing"))
 
     def _bring(self, transport: Transport, folder: str) -> None:
         """Bring the data of the run to the target and make its folder there."""
