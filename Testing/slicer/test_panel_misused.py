@@ -267,3 +267,23 @@ def test_runs_that_are_queued_one_after_the_other_have_names_of_their_own(
     assert sorted(run.name for run in panel.logic.runs()) == ["liver", "liver 2", "liver 3"]
     for job in list(panel.logic.jobs):
         job.cancel()
+
+
+def test_a_computer_whose_answer_makes_no_sense_does_not_hold_up_the_dialog(panel, qt_application, monkeypatch):
+    from MedMAETrainLib.Panel import TargetCheck
+    from MedMAETrainLib.Panel.TargetsDialog import TargetsDialog
+
+    from medmae.jobs.target import Target
+    from medmae.jobs.targets import add_target
+
+    def garbled(_target):
+        yield {}["system"]
+
+    add_target(Target("gpu-box", "ssh", "nobody@localhost"))
+    monkeypatch.setattr(TargetCheck, "findings", garbled)
+    dialog = TargetsDialog()
+    dialog.onCheck()
+    until(qt_application, lambda: not dialog.check.isBusy)
+    assert "makes no sense" in dialog.check.label.text and dialog.checkButton.text == "Check"
+    assert dialog.editButton.enabled
+    dialog.onClose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from html import escape
@@ -22,6 +23,7 @@ from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
 
 LOOK_EVERY_MS = 100
+_log = logging.getLogger(__name__)
 UNKNOWN_KEY = "unknown host key"
 
 
@@ -126,6 +128,11 @@ class TargetCheck:
         except (TargetProblem, BadInput, OSError) as error:
             self.isReady = False
             self.say(inWordsOfThePanel(str(error)))
+        except (LookupError, TypeError, ValueError) as error:
+            _log.warning("An answer could not be understood", exc_info=True)
+            self.isReady = False
+            self.say(_("The answer makes no sense ({problem}). Try again; if that does not help, choose another folder "
+                       "there.").format(problem=f"{type(error).__name__}: {error}"))
         self.changed.emit()
 
     def _onChecked(self) -> None:
