@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,6 +163,12 @@ def _killRun(run: RunFolder) -> bool:
         return True
     if state["host"] != socket.gethostname():
         return False
+    process = state["pid"]
     with contextlib.suppress(ProcessLookupError):  # it has just ended
-        killTree(state["pid"] if os.name == "nt" else os.getpgid(state["pid"]))
+        if os.name == "nt":
+            killTree(process)
+        elif os.getpgid(process) == os.getsid(process):
+            killTree(os.getpgid(process))
+        else:  # of a shell, which may have begun a whole script in the same group
+            os.kill(process, signal.SIGKILL)
     return True

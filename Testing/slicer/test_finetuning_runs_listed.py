@@ -255,3 +255,22 @@ def test_a_slicer_that_is_killed_takes_no_run_with_it(logic, engine, tmp_path):
     assert [job.wait() for job in found] == ["first", "second"]
     assert [model.name for model in project.models] == ["first", "second"]
     assert json.loads((found[0].run.path / "slicer.json").read_text())["installed"] == "first"
+
+
+SCRIPT = """
+import subprocess, sys
+from pathlib import Path
+subprocess.run([sys.executable, *sys.argv[2:]])
+Path(sys.argv[1]).touch()
+"""
+
+
+def test_a_cancelled_run_of_a_script_does_not_take_the_script_along(logic, engine, tmp_path):
+    engine("work=60")
+    run = RunFolder.create(runs_folder() / "of-a-script", "finetune", {}, {"dataset": "none"})
+    script = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / "after", FAKE_ENGINE[1], run.path],
+                              process_group=0)  # as a shell does it
+    _until(lambda: run.state()["state"] == "running")
+    logic.cancelRun("of-a-script")
+    assert script.wait(20) == 0 and (tmp_path / "after").exists()
+    assert logic.runs()[0].status.state == "stopped"
