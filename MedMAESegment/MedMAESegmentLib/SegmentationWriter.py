@@ -85,7 +85,7 @@ def copiedSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, volumeN
     several grids is sampled on Slicer's common one, at the nearest voxels.
 
     Slicer's writer says what stands in the header, but gets one voxel of each layer only: of a large scan it would
-    take seconds on the main thread, and (5.12, 5.13) it moves what is drawn when the first segment is empty.
+    take seconds on the main thread, and in 5.13 it moves what is drawn when the first segment is empty.
 
     Raises:
         OSError: there is no room for temporary files; of what is returned: the file cannot be written.
