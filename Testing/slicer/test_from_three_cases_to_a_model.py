@@ -42,7 +42,7 @@ def test_here(user, volumes):
     user.createProject("Hippocampi")
     assert [row[1:3] for row in user.addScene()] == ROWS
     user.openTrainPage()
-    user.edit(Steps=20)
+    user.edit(Steps=30)
     entry = user.start("three hippocampi")
     assert entry.status.state in ("queued", "running") and entry.target == ""
     seen, ui = user.watch(), user.train.runsPage.ui
