@@ -64,8 +64,7 @@ class MedMAETrainParameterNode:
     method, preset - Of the network, when it is trained from scratch; empty: what suits the images.
     modelName - Of the finished model; empty: made from the names of the labels.
     computeOn - "auto", "cpu", "cuda:0" or "target:NAME".
-    steps - How long to train; 0: as recommended.
-    settings - Further settings that were edited, as JSON.
+    settings - Those of the recommended settings that were edited, as JSON.
     strategy - How the next case is chosen: "entropy" or "random".
     """
 
@@ -77,7 +76,6 @@ class MedMAETrainParameterNode:
     preset: str = ""
     modelName: str = ""
     computeOn: str = "auto"
-    steps: int = 0
     settings: str = ""
     strategy: str = "entropy"
 
