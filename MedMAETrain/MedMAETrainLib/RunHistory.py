@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 SCORES = {"validation_dice": "Dice", "validation_auc": "AUC"}  # what a validation is judged by, as users call it
 LOSS, RATE = "loss", "lr"
 _CURVES = (LOSS, RATE, *SCORES)
-_BYTES_AT_ONCE = 1 << 16
+_BYTES_AT_ONCE = 1 << 14
 _LARGEST = 1e300  # neither infinite nor too large to be drawn
 _LONGEST_LINE = 1 << 20  # what is longer was not written by a run
 
@@ -49,7 +49,8 @@ class Curve:
                 self._values[place] = value
                 return
         if self._count == len(self._steps):
-            self._steps, self._values = np.resize(self._steps, 2 * place + 2), np.resize(self._values, 2 * place + 2)
+            size = 2 * self._count
+            self._steps, self._values = np.resize(self._steps, size), np.resize(self._values, size)
         end = self._count
         self._steps[place + 1:end + 1] = self._steps[place:end]
         self._values[place + 1:end + 1] = self._values[place:end]

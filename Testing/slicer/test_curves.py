@@ -184,6 +184,13 @@ def test_a_curve_is_what_a_table_by_step_would_be(points):
     assert curve.steps.tolist() == sorted(table) and curve.values.tolist() == [table[step] for step in sorted(table)]
 
 
+def test_a_long_curve_may_come_backwards():
+    curve = Curve()
+    for step in range(600, 0, -1):
+        curve.put(step, -step)
+    assert list(curve.steps) == list(range(1, 601)) and list(curve.values) == [-step for step in range(1, 601)]
+
+
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=400), st.integers(1, 40))
 def test_thinning_keeps_both_ends_and_every_extreme(values, bins):
     array = np.array(values)
