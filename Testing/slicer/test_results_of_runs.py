@@ -82,8 +82,7 @@ def test_cases_of_a_project_are_one_click_away_the_worst_first(page, runs, proje
         {"image": "case-0002", "dice": {"liver": 0.5, "spleen": 0.7}}]}))
     select(page, qt_application, "liver")
     assert page.ui.runCasesLabel.text == "Mean Dice 0.750 of 3 cases for validation."
-    assert cases(page) == [["case-0002: CT of <b>1</b>", "0.600"], ["case-0001: CT of <b>0</b>", "0.900"],
-                           ["gone", "none"]]
+    assert cases(page) == [["CT of <b>1</b>", "0.600"], ["CT of <b>0</b>", "0.900"], ["gone", "none"]]
     tip = page.ui.runCasesTable.item(0, 0).toolTip()
     assert "spleen: 0.700" in tip and "Click to open" in tip and "&lt;b&gt;1" in tip
     page.ui.runCasesTable.cellClicked.emit(0, 1)
@@ -114,7 +113,7 @@ def test_a_cross_validation_tells_of_every_case_by_its_id(page, runs, project, q
     select(page, qt_application, "liver")
     assert page.ui.runCasesLabel.text == (
         "Mean Dice 0.500 of 2 cases; each was scored by a model that has not seen it.")
-    assert [case.split(":")[0] for case, _score in cases(page)] == ["case-0002", "case-0001"]
+    assert [case for case, _score in cases(page)] == ["CT of <b>1</b>", "CT of <b>0</b>"]
 
 
 def test_classified_cases_are_ordered_by_the_probability_of_the_truth(page, runs, qt_application):
@@ -320,7 +319,7 @@ def test_a_run_of_the_real_engine_is_shown_with_its_curves_pictures_and_cases(
     assert page.ui.runScoreLabel.text.startswith("Dice 0.") and "at step 4" in page.ui.runScoreLabel.text
     assert page.ui.runPicturesWidget.isVisible() and page.ui.runPictureStepLabel.text == "Step 4"
     assert not page.ui.runPictureLabel.pixmap.isNull()
-    assert [case.split(":")[0] for case, _score in cases(page)] == ["case-0004"]
+    assert [case for case, _score in cases(page)] == [project.case("case-0004").source.name]
     assert page.ui.runCasesLabel.text.endswith("of one case for validation.")
     assert [series.GetName() for series in page.curves.chart.seriesNodes][-1] == "Dice of the validation cases"
     assert page.ui.runUseButton.isVisible() and page.ui.runReportButton.enabled
