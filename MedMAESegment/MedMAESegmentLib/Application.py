@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import slicer
 
@@ -13,6 +14,20 @@ def processEvents() -> None:
     pump = getattr(getattr(slicer, "app", None), "processEvents", None)
     if pump is not None:
         pump()
+
+
+def newTimer() -> Any:
+    """A timer (qt.QTimer) that belongs to the application.
+
+    Python may find in any thread that nobody holds the owner of a timer any more. Were the timer Python's, it would be
+    deleted there, which Qt allows on the main thread only: an active one would later fire into freed memory.
+
+    Raises:
+        ImportError: there is no Qt, and so no event loop.
+    """
+    import qt
+
+    return qt.QTimer(qt.QCoreApplication.instance())
 
 
 def firstNode(*classNames: str) -> slicer.vtkMRMLNode | None:

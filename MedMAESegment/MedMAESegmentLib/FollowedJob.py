@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from MedMAESegmentLib.Application import processEvents
+from MedMAESegmentLib.Application import newTimer, processEvents
 from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Signal import Signal
 from MedMAESegmentLib.Translation import tr as _
@@ -63,12 +63,11 @@ class FollowedJob(ABC):
 
     def startFollowing(self) -> None:
         """Follow from the application's event loop; does nothing where there is none (use `wait` or `poll`)."""
-        try:
-            import qt
-        except ImportError:
-            return
         if self._timer is None and not self._ended:
-            self._timer = qt.QTimer()
+            try:
+                self._timer = newTimer()
+            except ImportError:
+                return
             self._timer.setInterval(self.pollIntervalMs)
             self._timer.timeout.connect(self._onTimer)
             self._timer.start()
@@ -77,6 +76,7 @@ class FollowedJob(ABC):
         """Stop following; the computation goes on."""
         if self._timer is not None:
             self._timer.stop()
+            self._timer.deleteLater()
             self._timer = None
 
     def wait(self) -> Any:

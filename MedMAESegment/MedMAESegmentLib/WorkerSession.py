@@ -13,7 +13,7 @@ import slicer
 
 from medmae.worker.child import LOG_FILE
 from medmae.worker.client import Request, WorkerClient
-from MedMAESegmentLib.Application import newTemporaryFolder
+from MedMAESegmentLib.Application import newTemporaryFolder, newTimer
 from MedMAESegmentLib.Interpreter import chosenInterpreter
 
 _LOG_CHARACTERS = 20000
@@ -103,12 +103,11 @@ class WorkerSession:
 
     def _followAbandoned(self) -> None:
         """A worker that does not obey is replaced by the client, which has to be asked for that: by a timer."""
-        try:
-            import qt
-        except ImportError:
-            return
         if self._timer is None and self._abandoned:
-            self._timer = qt.QTimer()
+            try:
+                self._timer = newTimer()
+            except ImportError:
+                return
             self._timer.setInterval(self.pollIntervalMs)
             self._timer.timeout.connect(self._onTimer)
             self._timer.start()
@@ -121,6 +120,7 @@ class WorkerSession:
     def _stopTimer(self) -> None:
         if self._timer is not None:
             self._timer.stop()
+            self._timer.deleteLater()
             self._timer = None
 
 

@@ -273,6 +273,18 @@ def test_the_open_case_is_marked_as_corrected_and_leaves_the_order(page, run, pr
     assert "Annotated since: 1." in page.ui.nextFinetuneButton.toolTip
 
 
+def test_only_the_case_that_the_button_names_is_marked(page, run, project, make_page):
+    run()
+    edit(*reversed(project.openCase("case-0003")))
+    make_page.settle(page)
+    edit(*reversed(project.openCase("case-0002")))  # the page has not heard of it yet
+    page.ui.nextCorrectedButton.click()
+    assert [project.case(case).state for case in ("case-0002", "case-0003")] == ["predicted", "predicted"]
+    assert "series" in page.ui.nextCorrectedButton.text
+    page.ui.nextCorrectedButton.click()
+    assert [project.case(case).state for case in ("case-0002", "case-0003")] == ["corrected", "predicted"]
+
+
 def test_a_correction_that_is_not_complete_is_explained(page, run, project, make_page):
     run()
     volume, segmentation = project.openCase("case-0002")

@@ -13,6 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from medmae.errors import BadInput
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.BatchJob import resultsOf
@@ -67,7 +68,7 @@ class BatchPage:
         self.ui = slicer.util.childWidgetVariables(widget)
         self.fields = BatchFields(self.ui, logic)
         self.table = CaseTable(self.ui.batchTable)
-        self._listTimer, self._updateTimer = qt.QTimer(), qt.QTimer()
+        self._listTimer, self._updateTimer = newTimer(), newTimer()
         self._listTimer.setInterval(LOOK_EVERY_MS)
         self._listTimer.timeout.connect(self._onListTimer)
         self._updateTimer.setInterval(UPDATE_AFTER_MS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import qt
 from slicer.i18n import tr as _
 
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.BatchCase import BatchCase
 from MedMAESegmentLib.FollowedJob import duration
 from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
@@ -38,7 +39,7 @@ class CaseTable:
         header.resizeSection(TIME, TIME_WIDTH)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(22)
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._fill)
         table.cellDoubleClicked.connect(lambda row, column: self.opened.emit(row))

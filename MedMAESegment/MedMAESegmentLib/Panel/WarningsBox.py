@@ -12,6 +12,7 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from medmae.errors import BadInput
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.ImageWarnings import ImageWarning
 from MedMAESegmentLib.Signal import Signal
@@ -39,7 +40,7 @@ class WarningsBox(VTKObservationMixin):
         self._accepted: set[str] = set()
         icon = ui.warningsFrame.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
         ui.warningsIcon.setPixmap(icon.pixmap(16, 16))
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self._onTimer)

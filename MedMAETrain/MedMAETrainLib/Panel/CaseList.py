@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
@@ -53,7 +54,7 @@ class CaseList:
         self._shortcut = qt.QShortcut(qt.QKeySequence(qt.Qt.Key_Delete), tree)
         self._shortcut.setContext(qt.Qt.WidgetShortcut)
         self._shortcut.activated.connect(self.removed.emit)
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._fill)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.Signal import Signal
 
@@ -27,7 +27,7 @@ class CaseThumbnails:
         self._tried: set[tuple[str, str]] = set()
         self._task: BackgroundTask[object] | None = None
         self._case: ProjectCase | None = None
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self._onTimer)
 

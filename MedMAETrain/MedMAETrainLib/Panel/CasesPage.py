@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 import slicer
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.EditorSetup import EditorSetup
 from MedMAESegmentLib.Panel.BatchResults import showSegmentation
 from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
@@ -48,7 +49,7 @@ class CasesPage:
         self.adding = CaseAdding(self.ui.casesAddButton, self.work, project)
         self.menu = CaseMenu(self.ui.casesChangeButton, self.work, project, lambda: self.list.selection)
         self._thumbnails = CaseThumbnails(project)
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(UPDATE_AFTER_MS)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.update)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import qt
+from MedMAESegmentLib.Application import newTimer
 from slicer.i18n import tr as _
 
 from MedMAETrainLib.Panel.Form import FormDialog
@@ -54,7 +55,7 @@ class DicomDialog(FormDialog):
         self.searchEdit.textChanged.connect(self.onSearch)
         self.tree.itemChanged.connect(self._onItemChanged)
         self._rows = self._listed(database())
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._fill)
         self._timer.start()

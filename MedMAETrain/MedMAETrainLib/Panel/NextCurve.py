@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from slicer.i18n import tr as _
@@ -33,7 +34,7 @@ class NextCurve:
         self._curve: LearningCurve | None = None
         self._key: Any = None
         self._chart = Chart(_("Score by annotated cases"), xTitle=_("Annotated cases"), yTitle=_("Score"))
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self._onTimer)
         table = ui.nextCurveTable

@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 import slicer
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.FileErrors import explained
 from MedMAESegmentLib.Panel.Choices import TARGET_PREFIX
 from MedMAESegmentLib.Panel.ComputeSelector import ComputeSelector
@@ -63,7 +64,7 @@ class NextPage:
         self.compute = ComputeSelector(self.ui.nextComputeComboBox)
         self.table, self.curve = NextTable(self.ui.nextTable), NextCurve(self.ui, logic.learningCurve)
         self.ui.nextStrategyComboBox.addItems([strategyName(strategy) for strategy in STRATEGIES])
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(UPDATE_AFTER_MS)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._refresh)
@@ -131,17 +132,21 @@ class NextPage:
             tellError(str(error))
             return
         if case is not None:
-            self.openCase.emit(case.id, self._model())
+            self._askToOpen(case.id)
 
     def onOpenSelected(self, clicked: bool = False) -> None:
         """Open the selected case."""
         if self.table.selection is not None:
-            self.openCase.emit(self.table.selection, self._model())
+            self._askToOpen(self.table.selection)
 
     def onCorrected(self, clicked: bool = False) -> None:
         """Save what is drawn on the open case; from now on it is trained on."""
         project, opened = self._project(), self._open
         if project is None or opened is None or self._isSaving:
+            return
+        now = openCaseOf(project)
+        if now is None or now.case.id != opened.case.id:  # another one than the button names was opened meanwhile
+            self._refresh()
             return
         self._isSaving = True  # the application lives on meanwhile
         self.ui.nextCorrectedButton.enabled = False
@@ -172,7 +177,11 @@ class NextPage:
         ui.nextStrategyComboBox.currentIndexChanged.connect(self._onStrategy)
         self.compute.changed.connect(self._onCompute)
         self.table.selected.connect(self._updateButtons)
-        self.table.opened.connect(lambda case: self.openCase.emit(case, self._model()))
+        self.table.opened.connect(self._askToOpen)
+
+    def _askToOpen(self, caseId: str) -> None:
+        self.openCase.emit(caseId, self._model())
+        self.update()  # what is open now
 
     def _strategy(self) -> str:
         return STRATEGIES[self.ui.nextStrategyComboBox.currentIndex]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import qt
 import slicer
+from MedMAESegmentLib.Application import newTimer
 from slicer.i18n import tr as _
 
 LOOK_EVERY_MS = 1000
@@ -45,7 +46,7 @@ class RunLog:
         layout.addLayout(buttons)
         self.dialog.setLayout(layout)
         self.closeButton.setDefault(True)
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self.update)
         self.dialog.finished.connect(lambda _result: self._timer.stop())

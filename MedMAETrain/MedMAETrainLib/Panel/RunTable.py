@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Panel.Dialogs import asPlainHtml
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
@@ -45,7 +46,7 @@ class RunTable:
             header.resizeSection(column, width)
         table.verticalHeader().hide()
         table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._fill)
         table.itemSelectionChanged.connect(self.selected.emit)

@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 import slicer
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Signal import Signal
 from slicer.i18n import tr as _
 
@@ -48,7 +49,7 @@ class RunsPage:
         self.openCase = self.details.cases.opened
         self.actions = RunActions(self.ui, logic, lambda: self.table.selection)
         self.curves = RunCurves()
-        self._lookTimer, self._readTimer, self._updateTimer = qt.QTimer(), qt.QTimer(), qt.QTimer()
+        self._lookTimer, self._readTimer, self._updateTimer = newTimer(), newTimer(), newTimer()
         self._lookTimer.setInterval(LOOK_EVERY_MS)
         self._lookTimer.timeout.connect(self._onLook)
         self._readTimer.setInterval(0)

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.EngineTexts import inWordsOfThePanel
 from MedMAESegmentLib.Panel import Dialogs as dialogs
@@ -43,7 +44,7 @@ class TargetCheck:
         self._found: list[Check] = []  # filled by the thread
         self._then: Callable[[Any], None] = lambda _result: None
         self._task: BackgroundTask[Any] | None = None
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self._onTimer)
         self.widget = qt.QWidget()

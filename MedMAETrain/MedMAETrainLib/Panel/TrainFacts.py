@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-import qt
+from MedMAESegmentLib.Application import newTimer
 from MedMAESegmentLib.Background import BackgroundTask
 from MedMAESegmentLib.Panel.Choices import TARGET_PREFIX
 from MedMAESegmentLib.Signal import Signal
@@ -29,7 +29,7 @@ class TrainFacts:
         self._isCancelled = threading.Event()
         self._computers: dict[str, Computer] = {}
         self._asking: dict[str, BackgroundTask[Computer]] = {}
-        self._timer = qt.QTimer()
+        self._timer = newTimer()
         self._timer.setInterval(LOOK_EVERY_MS)
         self._timer.timeout.connect(self._onTimer)
 
