@@ -280,7 +280,7 @@ def test_only_the_case_that_the_button_names_is_marked(page, run, project, make_
     edit(*reversed(project.openCase("case-0002")))  # the page has not heard of it yet
     page.ui.nextCorrectedButton.click()
     assert [project.case(case).state for case in ("case-0002", "case-0003")] == ["predicted", "predicted"]
-    assert "series" in page.ui.nextCorrectedButton.text
+    assert page.ui.nextCorrectedButton.text == "Mark MR 0 as corrected"
     page.ui.nextCorrectedButton.click()
     assert [project.case(case).state for case in ("case-0002", "case-0003")] == ["corrected", "predicted"]
 
