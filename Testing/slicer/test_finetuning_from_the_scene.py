@@ -45,6 +45,13 @@ def logic(installed):
         job.cancel()
 
 
+def close_slicer(logic):
+    """As if the first Slicer were gone: nobody follows its jobs any more."""
+    for job in logic.jobs:
+        job.stopFollowing()
+    logic.jobs.clear()
+
+
 @pytest.fixture
 def cases(make_volume, make_segmentation):
     volumes = [make_volume(name="DOE^JANE"), make_volume((7, 8, 10))]
@@ -99,7 +106,7 @@ def test_another_slicer_finds_the_run_and_installs_its_model(logic, engine, case
 
     engine("work=0.5", "progress")
     job = logic.finetune(cases, name="Abdomen")
-    logic.jobs.clear()  # the first Slicer is closed
+    close_slicer(logic)
     _until(lambda: job.run.state()["state"] == "running")
     job._process.waitForExit(10)
     again = TrainLogic().findRunning()
@@ -113,7 +120,7 @@ def test_a_run_of_an_earlier_slicer_can_be_ended(logic, engine, cases, tmp_path)
 
     engine(f"grandchild={tmp_path / 'pid'}", "work=60")
     job = logic.finetune(cases)
-    logic.jobs.clear()
+    close_slicer(logic)
     _until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     again = TrainLogic().findRunning()
     assert process_start(int((tmp_path / "pid").read_text())) is not None
@@ -166,7 +173,7 @@ def test_a_run_that_ended_while_slicer_was_closed_is_told_once(logic, engine, ca
 
     engine(plan)
     job = logic.finetune(cases)
-    logic.jobs.clear()  # the first Slicer is closed
+    close_slicer(logic)
     assert job._process.waitForExit(20)
     found = TrainLogic().findRunning()
     assert [found_job.poll() for found_job in found] == [True]

@@ -117,7 +117,9 @@ def test_the_queue_goes_on_with_another_slicer(logics, engine, cases):
     engine("progress", "work=0.3")
     before, after = logics
     first, *_others = _queued(before, cases, "a", "b", "c")
-    before.jobs.clear()  # the first Slicer is gone
+    for job in before.jobs:  # the first Slicer is gone
+        job.stopFollowing()
+    before.jobs.clear()
     found = after.findRunning()
     assert [job.modelName for job in found] == ["a", "b", "c"]
     _until(lambda: all(job.ended for job in found), *found)
