@@ -77,6 +77,7 @@ def test_with_another_computer(user, volumes, sshd, monkeypatch):
     assert b"anterior" in told and b"JANE" not in told and b"Hippocampi" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.remote
 def test_from_an_encoder_that_another_computer_has_trained(user, volumes, sshd, tmp_path, monkeypatch):
     import qt

@@ -64,6 +64,7 @@ def annotated(scene):
     return [chain.madeCase(seed) for seed in (1, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.remote
 def test_slicer_is_killed_and_the_next_one_shows_and_ends_both_runs(user, annotated, sshd, tmp_path, monkeypatch):
     from ssh_server import HOST
