@@ -49,6 +49,7 @@ def test_a_job_that_is_told_of_its_time_limit_is_requeued_and_goes_on_exactly(
     assert not list(tmp_path.rglob("pwned"))
 
 
+@pytest.mark.slow
 def test_a_job_that_is_preempted_and_then_loses_its_node_goes_on_exactly(
         slurm: SlurmCluster, tmp_path: Path, pictures: list[str], undisturbed: RunFolder) -> None:
     run = pretraining(tmp_path / "run", CONFIG, STEPS, images=pictures)

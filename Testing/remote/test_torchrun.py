@@ -87,6 +87,7 @@ def test_a_batch_that_processes_and_devices_cannot_share_evenly_gives_the_losses
     assert all(torch.equal(own[name], others[name]) for name in own)
 
 
+@pytest.mark.slow
 def test_from_two_processes_to_one_and_back_to_two_a_run_goes_on_as_if_nothing_had_happened(
         alone: RunFolder, tmp_path: Path) -> None:
     run = pretraining(tmp_path / "run", VIS, STEPS, corpus=str(alone.path / "corpus"))
@@ -125,6 +126,7 @@ def test_a_teacher_is_the_same_on_all_processes_and_reconstructions_are_those_of
         assert figures(two)[0][name] == pytest.approx(figures(one)[0][name], rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_finetuning_on_two_processes_that_accumulate_gives_the_losses_and_scores_of_one(tmp_path: Path) -> None:
     dataset = write_classified(tmp_path / "pictures", {"training": 10, "validation": 6})
     config = {"method": "vis-mae", "preset": "tiny", "steps": 4, "batch_size": 5, "validations": 2, "device": "cpu"}

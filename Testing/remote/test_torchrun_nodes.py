@@ -115,6 +115,7 @@ def test_a_killed_node_ends_the_run_and_two_nodes_continue_it(nodes: tuple[Node,
     assert run.state()["step"] > reached
 
 
+@pytest.mark.slow
 def test_a_node_that_falls_silent_ends_the_run_when_its_time_to_answer_is_over(nodes: tuple[Node, Node], corpus: str,
                                                                               tmp_path: Path) -> None:
     """A pulled cable closes no connection."""

@@ -79,6 +79,7 @@ def test_a_folder_goes_on_where_it_ended(computing, folder):
     assert [(case.state, case.wasDoneBefore) for case in cases] == [("done", False)] * 4
 
 
+@pytest.mark.slow
 def test_a_folder_is_segmented_elsewhere_and_goes_on_after_a_cancel_there_or_here(
         computing, folder, home, application, make_volume):
     from MedMAESegmentLib.FollowedJob import RunCancelled

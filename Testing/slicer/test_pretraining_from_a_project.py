@@ -99,6 +99,7 @@ def test_images_that_are_not_there_are_told_before_anything_begins(fake_logic, e
     assert not list(runs_folder().glob("*"))
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_is_where_finetuning_starts(logic, project):
     assert logic.startingPoints("pretraining") == logic.startingPoints() == []
     name = logic.pretrain(project, "my encoder", method="vis-mae", preset="tiny", steps=2, device="cpu", modality="CT",

@@ -301,6 +301,7 @@ def test_the_page_looks_by_itself_while_it_is_seen(page, runs, qt_application):
     assert len(page.table.entries) == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_the_real_engine_is_shown_with_its_curves_pictures_and_cases(
         page, project, qt_application, make_volume, make_segmentation):
     page.logic.engineCommand = [sys.executable, "-m", "medmae.run"]

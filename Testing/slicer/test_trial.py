@@ -59,6 +59,7 @@ def test_a_real_run_is_measured_and_nothing_of_it_is_left(starting_logic, small_
     assert left() == [] and starting_logic.runs() == [] and small_project.runs == ()
 
 
+@pytest.mark.slow
 def test_pretraining_is_measured_likewise_on_another_computer_and_removed_there(starting_logic, small_project):
     from medmae.jobs.job import list_jobs
     from medmae.jobs.target import Target
