@@ -23,6 +23,7 @@ def test_a_job_that_is_freed_in_another_thread_leaves_its_timer_to_the_applicati
     def timers():
         return len(qt_application.application.findChildren(qt.QTimer))
 
+    qt_application.processDeletions()  # of timers of earlier tests
     before = timers()
     job = Job()
     job.finished.connect(job.cancel)  # a cycle, as jobs make with those who follow them
@@ -49,6 +50,7 @@ def test_a_job_that_ends_takes_its_timer_along(qt_application):
         def cancel(self):
             pass
 
+    qt_application.processDeletions()  # of timers of earlier tests
     before = len(qt_application.application.findChildren(qt.QTimer))
     job = Job()
     job.startFollowing()
