@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drive_fixtures import sshd, user, volumes  # noqa: F401 - found by their names
-from model_fixtures import answering, home, models, section  # noqa: F401 - found by their names
+from model_fixtures import answering, home, models, scripting_models, section  # noqa: F401 - found by their names
 from panel_fixtures import (  # noqa: F401 - fixtures are found by their names
     LABELS,
     agree,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from panel_fixtures import model_info
@@ -10,6 +14,15 @@ from panel_fixtures import model_info
 LIVER = [{"name": "background", "value": 0}, {"name": "liver", "value": 1, "color": [0.9, 0.3, 0.2], "terminology": {
     "category": ["SCT", "123037004", "Anatomical Structure"], "type": ["SCT", "10200004", "Liver"]}}]
 FINDINGS = [{"name": "normal", "value": 0}, {"name": "pneumonia", "value": 1}]
+
+
+@pytest.fixture(scope="session")
+def scripting_models(tmp_path_factory):
+    """A folder with small models that compute, made once; tests that change them change a copy."""
+    folder = tmp_path_factory.mktemp("scripting-models")
+    subprocess.run([sys.executable, Path(__file__).with_name("make_scripting_models.py"), folder], check=True,
+                   env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return folder
 
 
 @pytest.fixture

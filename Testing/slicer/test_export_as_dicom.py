@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +17,13 @@ STUDY = {"PatientName": "Doe^Jane", "PatientID": "42", "StudyInstanceUID": "1.2.
 
 
 @pytest.fixture
-def logic(tmp_path, monkeypatch):
+def logic(scripting_models, tmp_path, monkeypatch):
     from MedMAESegmentLib.SegmentLogic import SegmentLogic
     from MedMAESegmentLib.WorkerSession import WorkerSession
 
     monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    subprocess.run([sys.executable, Path(__file__).with_name("make_scripting_models.py"), tmp_path / "home" / "models"],
-                   check=True, env=dict(os.environ))
+    shutil.copytree(scripting_models, tmp_path / "home" / "models")
     logic = SegmentLogic()
     logic.worker = WorkerSession()
     yield logic

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(scripting_models, tmp_path_factory):
     """A home with small models that compute."""
     home = tmp_path_factory.mktemp("home")
-    script = Path(__file__).with_name("make_scripting_models.py")
-    subprocess.run([sys.executable, script, home / "models"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    shutil.copytree(scripting_models, home / "models")
     return home
 
 
@@ -148,6 +146,7 @@ def test_a_folder_that_was_moved_with_its_results_is_told_before_anything_begins
     assert all(case.wasDoneBefore for case in computing.segmentAll(moved, "abdomen"))
 
 
+@pytest.mark.alone
 def test_a_folder_of_results_that_is_removed_in_the_middle_is_made_again(computing, folder, tmp_path):
     out = tmp_path / "out"
     job = computing.segmentAll(folder, "abdomen", out, waitForCompletion=False)
@@ -162,6 +161,7 @@ def test_a_folder_of_results_that_is_removed_in_the_middle_is_made_again(computi
     assert all(case.result.is_file() for case in cases if case.state == "done")
 
 
+@pytest.mark.alone
 def test_an_engine_that_is_killed_is_told_and_its_batch_goes_on(computing, folder, application):
     from MedMAESegmentLib.FollowedJob import RunFailed
 

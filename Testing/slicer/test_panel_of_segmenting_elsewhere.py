@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 from panel_fixtures import until
 
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder of small models."""
-    folder = tmp_path_factory.mktemp("trained")
-    subprocess.run([sys.executable, HERE / "make_scripting_models.py", folder], check=True, env=dict(os.environ))
-    return folder
-
 
 @pytest.fixture
-def panel(open_panel, trained, tmp_path, monkeypatch, make_volume):
+def panel(open_panel, scripting_models, tmp_path, monkeypatch, make_volume):
     """The panel with a volume, the model "abdomen" and the target "ward-7", which is a folder of this computer."""
     from medmae.jobs.target import Target
     from medmae.jobs.targets import add_target
@@ -34,7 +21,7 @@ def panel(open_panel, trained, tmp_path, monkeypatch, make_volume):
     monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "models").symlink_to(trained)
+    (tmp_path / "home" / "models").symlink_to(scripting_models)
     add_target(Target("ward-7", kind="local", folder=str(tmp_path / "there"), environment="python",
                       python=sys.executable, gpus=0))
     make_volume((20, 24, 28), name="DOE^JANE").SetAttribute("DICOM.PatientName", "DOE^JANE")
@@ -63,6 +50,7 @@ def _followed(panel, qt_application, seconds=120):
     return told, np.sort(np.diff(beats))
 
 
+@pytest.mark.alone
 def test_the_result_comes_back_and_nothing_stays_there(panel, qt_application, agree, application, tmp_path):
     before, volume = application.leftovers(), panel._parameterNode.inputVolume
     panel.ui.uncertaintyCheckBox.click()
@@ -88,6 +76,7 @@ def test_without_consent_nothing_leaves(panel, agree):
     assert panel.ui.segmentButton.text == "Segment" and panel.ui.statusLabel.text == ""
 
 
+@pytest.mark.alone
 def test_pressing_cancel_ends_it_there(panel, qt_application, agree, application, tmp_path):
     before = application.leftovers()
     agree(True)
@@ -117,10 +106,10 @@ def test_a_computer_that_cannot_be_reached_is_told_in_plain_words(panel, qt_appl
 
 
 def test_a_job_that_fails_there_says_why_and_stays_with_its_log(
-        panel, qt_application, agree, application, trained, tmp_path):
+        panel, qt_application, agree, application, scripting_models, tmp_path):
     before, models = application.leftovers(), tmp_path / "home" / "models"
     models.unlink()
-    shutil.copytree(trained, models)
+    shutil.copytree(scripting_models, models)
     (models / "abdomen" / "weights.safetensors").write_bytes(b"damaged")
     agree(True)
     panel.ui.segmentButton.click()

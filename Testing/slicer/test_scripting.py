@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -23,14 +24,12 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models(scripting_models, tmp_path_factory):
     """A home with the models that the examples name."""
     home = tmp_path_factory.mktemp("home")
-    here, environment = Path(__file__).parent, {**os.environ, "OMP_NUM_THREADS": "1"}
-    for arguments in (["make_scripting_models.py", home / "models"],
-                      ["make_tiny_model.py", home / "models" / "pictures", "vis-mae"]):
-        script, *further = arguments
-        subprocess.run([sys.executable, here / script, *further], check=True, env=environment)
+    shutil.copytree(scripting_models, home / "models")
+    subprocess.run([sys.executable, Path(__file__).with_name("make_tiny_model.py"), home / "models" / "pictures",
+                    "vis-mae"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return home
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
+
+pytestmark = pytest.mark.alone
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "remote"))
@@ -32,7 +34,7 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def logic(server, tmp_path, monkeypatch):
+def logic(server, scripting_models, tmp_path, monkeypatch):
     from MedMAESegmentLib.SegmentLogic import SegmentLogic
     from ssh_server import HOST
 
@@ -41,8 +43,7 @@ def logic(server, tmp_path, monkeypatch):
 
     monkeypatch.setenv("MEDMAE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    subprocess.run([sys.executable, HERE / "make_scripting_models.py", tmp_path / "home" / "models"], check=True,
-                   env=dict(os.environ))
+    shutil.copytree(scripting_models, tmp_path / "home" / "models")
     add_target(Target("gpu-box", kind="ssh", host=HOST, folder=str(tmp_path / "there"), environment="python",
                       python=sys.executable, gpus=0))
     return SegmentLogic()
