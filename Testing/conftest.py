@@ -19,7 +19,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ON_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 MAY_SKIP_ON_CI = ("gpu", "slicer_source")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-BESIDE_OTHERS = Path(__file__).resolve().parent / "unit"
+TESTS = Path(__file__).resolve().parent
+BESIDE_OTHERS = (TESTS / "unit", TESTS / "slicer")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,9 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What lies outside of unit is not even imported for the tests that run beside others."""
-    is_outside = collection_path.parent == BESIDE_OTHERS.parent and collection_path.is_dir()
-    return True if config.getoption("phase") == "together" and is_outside and collection_path != BESIDE_OTHERS else None
+    """What lies in other folders is not even imported for the tests that run beside others."""
+    is_outside = collection_path.parent == TESTS and collection_path.is_dir() and collection_path not in BESIDE_OTHERS
+    return True if config.getoption("phase") == "together" and is_outside else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None or BESIDE_OTHERS not in item.path.parents
+    return item.get_closest_marker("alone") is not None or not set(BESIDE_OTHERS) & set(item.path.parents)
 
 
 def pytest_configure(config: pytest.Config) -> None:

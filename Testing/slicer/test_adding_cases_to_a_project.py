@@ -299,6 +299,7 @@ def test_cancelling_leaves_the_project_as_it_was(project, make_volume, make_segm
     assert project.cases == () and list((project.path / "cases").iterdir()) == []
 
 
+@pytest.mark.alone
 def test_a_large_volume_never_holds_the_application_long(project, make_segmentation, monkeypatch):
     volume = slicer.util.addVolumeFromArray(
         np.random.default_rng(0).integers(-1000, 1000, (200, 512, 512)).astype(np.int16))

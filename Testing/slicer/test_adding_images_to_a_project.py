@@ -204,6 +204,7 @@ def test_without_a_database_that_is_told(project, monkeypatch):
         project.addDicom("1.2.3")
 
 
+@pytest.mark.alone
 def test_thousands_of_images_are_added_in_seconds(project, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()

@@ -23,6 +23,7 @@ def folder(tmp_path, make_volume):
     return tmp_path / "images"
 
 
+@pytest.mark.alone
 def test_a_folder_comes_back_under_its_own_names_and_the_event_loop_lives(
         logic, folder, application, monkeypatch):  # noqa: F811
     from medmae.jobs.job import list_jobs

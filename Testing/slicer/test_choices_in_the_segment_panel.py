@@ -277,6 +277,7 @@ def test_less_memory_than_is_needed_is_warned_about(open_panel, qt_application, 
     assert panel._volumePage._warnings.questions()
 
 
+@pytest.mark.alone
 def test_looking_for_warnings_never_holds_the_event_loop(open_panel, scene, installed):
     percentiles = [{"0.5": [-1, 0], "50": [0, 1], "99.5": [1, 2]}]
     installed(model_info("Abdomen", labels=LABELS, training={

@@ -96,6 +96,7 @@ def test_this_python_passes_its_own_examination():
     assert {check["name"] for check in report.checks} >= {"Python", "torch", "monai", "SimpleITK"}
 
 
+@pytest.mark.alone
 def test_one_that_never_answers_is_given_up_and_ended(doctor, tmp_path):
     begun = time.monotonic()
     report = Doctor.examine(Interpreter.Interpreter(doctor(f"echo $$ > {tmp_path}/pid; exec sleep 60")), timeout=0.5)

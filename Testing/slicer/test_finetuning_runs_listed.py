@@ -240,6 +240,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.alone
 def test_a_slicer_that_is_killed_takes_no_run_with_it(logic, engine, tmp_path):
     engine("progress", "work=1")
     slicer = subprocess.Popen([sys.executable, "-c", SLICER, HERE, HERE.parents[1] / "MedMAESegment",

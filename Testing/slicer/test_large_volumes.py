@@ -20,6 +20,7 @@ def logic(a_known_model, fake_worker):
     return logic
 
 
+@pytest.mark.alone
 def test_a_large_volume_is_handed_over_and_taken_back_in_a_second_each(
         logic, work_plan, scene, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def project(logic, tmp_path, make_volume, make_segmentation):  # noqa: F811 - mo
     project.close()
 
 
+@pytest.mark.alone
 def test_predictions_come_home_to_their_cases_and_the_event_loop_lives(project, monkeypatch):
     from medmae.jobs.job import list_jobs
 

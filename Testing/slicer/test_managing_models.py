@@ -263,6 +263,7 @@ def test_cancelled_dialogs_change_nothing(section, models, answering):
     assert section.says == [] and rows(section) == ["A new one", "Éponge pulmonaire", "Liver CT"]
 
 
+@pytest.mark.alone
 def test_the_application_stays_alive_while_a_large_file_is_copied(section, models, answering, tmp_path, monkeypatch,
                                                                   qt_application):
     import qt

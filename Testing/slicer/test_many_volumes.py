@@ -179,6 +179,7 @@ def test_a_result_that_somebody_has_changed_is_saved_as_it_is(
     assert sizes == [18, everything.sum()]
 
 
+@pytest.mark.alone
 def test_saving_a_large_result_does_not_hold_the_event_loop(make_volume, make_segmentation, tmp_path):
     from MedMAESegmentLib.SegmentationFile import SegmentationFile
 

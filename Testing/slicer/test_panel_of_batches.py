@@ -138,6 +138,7 @@ def test_a_result_is_shown_over_its_volume_alone(page, run, qt_application, make
     assert page._logic.getSegmentEditorNode().GetSegmentationNode() is nodes[0]
 
 
+@pytest.mark.alone
 def test_thousands_of_files_are_found_and_listed_without_holding_the_event_loop(
         page, qt_application, tmp_path):
     for number in range(4000):

@@ -179,6 +179,7 @@ def test_pictures_are_drawn_meanwhile_and_an_image_without_one_does_not_disturb(
     assert cases._thumbnails._waiting == {}  # it is not tried again and again
 
 
+@pytest.mark.alone
 def test_thousands_of_cases_are_shown_little_by_little(cases, livers, tmp_path, qt_application):
     (tmp_path / "many").mkdir()
     for number in range(1500):

@@ -190,6 +190,7 @@ def test_what_is_different_for_files_and_elsewhere_is_said(page, choose, run, fo
         "All images are one job on gpu-box; the results come when it has ended.")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("bad", ["none", "a.nrrd"])
 def test_an_engine_that_is_killed_is_told(page, choose, folder, plan, qt_application, application, bad):
     before = application.leftovers()

@@ -207,6 +207,7 @@ def test_whatever_a_model_says_of_itself_can_be_shown(
     assert comparison(info, info)
 
 
+@pytest.mark.alone
 def test_two_hundred_models_are_listed_searched_and_sorted_quickly(section, home):
     ranges = {"ranges": {name: [[float(n) for n in range(9)]] * 2 for name in "abcdef"}}
     labels = [LIVER[0], *({"name": f"structure {n}", "value": n} for n in range(1, 30))]
@@ -267,6 +268,7 @@ def test_absurd_figures_are_no_figures(section, home, told):
     assert max(map(len, texts)) <= 10 and section.info is not None
 
 
+@pytest.mark.alone
 def test_endless_names_neither_hold_the_panel_nor_widen_it(section, home, qt_application):
     write_model(home / "one", modality="M" * 10**6, licence="L" * 10**6, citation="C" * 10**6,
                 scores={"S" * 10**6: {"mean_dice": 0.5}}, training={"dataset": "D" * 10**6, "T" * 10**6: 1},

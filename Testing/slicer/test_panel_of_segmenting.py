@@ -176,6 +176,7 @@ def test_a_result_that_comes_while_another_module_is_open_is_shown_on_return(
     assert panel.ui.editButton.enabled and panel.ui.resultTable.visible
 
 
+@pytest.mark.alone
 def test_the_event_loop_is_never_held_while_the_child_works(panel, volume, qt_application, work_plan, result_file):
     work_plan("progress", "work=1", "progress", f"labels={result_file(volume)}")
     panel.ui.segmentButton.click()

@@ -269,6 +269,7 @@ def test_an_image_that_cannot_be_read_is_told_before_finetuning(train_page, qt_a
     assert train_page.ui.trainStartButton.enabled, "pretraining leaves it out"
 
 
+@pytest.mark.alone
 def test_a_large_project_holds_the_event_loop_for_moments_only(train_page, qt_application):
     project = train_page.opened[0]
     pattern = project.cases[0]

@@ -206,7 +206,8 @@ def test_the_dialog_of_computers_opens_and_what_it_adds_can_be_chosen(train_page
     assert train_page.request.target == "new-box" and train_page.node.computeOn == "target:new-box"
 
 
-def test_a_run_is_really_begun_on_another_computer(train_page, monkeypatch):
+@pytest.mark.alone
+def test_a_run_is_really_begun_on_another_computer(train_page, qt_application, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     add_target(Target("ward-7", kind="local", environment="python", python=sys.executable, gpus=0))
     train_page.update()
@@ -217,6 +218,7 @@ def test_a_run_is_really_begun_on_another_computer(train_page, monkeypatch):
     (job,) = train_page.jobs
     assert job.target == "ward-7" and "3 images and 3 segmentations" in train_page.says[0]
     job.cancel()
+    until(qt_application, lambda: job.ended, 120)  # or it computes beside the tests that follow
 
 
 def test_a_damaged_list_of_computers_keeps_nobody_from_computing_here(train_page, monkeypatch):

@@ -21,6 +21,8 @@ from medmae.jobs.target import Target
 from medmae.jobs.targets import add_target
 from medmae.models import load_info, resolve_model
 
+pytestmark = pytest.mark.alone
+
 HERE = Path(__file__).parent
 SHAPE = (200, 512, 512)
 

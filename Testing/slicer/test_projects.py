@@ -206,6 +206,7 @@ def test_a_moved_folder_finds_its_files_and_leaves_others_where_they_are(project
         assert moved.file(moved.case("case-0001").image) == Path("/images/1.nii.gz")
 
 
+@pytest.mark.alone
 def test_killed_at_any_moment_a_whole_project_is_left(project):
     """A process adds and changes cases as fast as it can and is killed again and again."""
     project.close()

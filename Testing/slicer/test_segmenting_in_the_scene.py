@@ -174,6 +174,7 @@ def test_progress_is_told_in_order_and_in_words(logic, work_plan, make_volume, r
     assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
 
 
+@pytest.mark.alone
 def test_a_blocking_call_keeps_the_application_alive(logic, work_plan, make_volume, result_file, application):
     volume = make_volume()
     work_plan("work=1", f"labels={result_file(volume)}")

@@ -19,6 +19,7 @@ def logic(monkeypatch):
     return SegmentLogic()
 
 
+@pytest.mark.alone
 def test_it_passes_in_half_a_minute_and_leaves_nothing(logic, application):
     before, begun = application.leftovers(), time.monotonic()
     SelfTest.segmentEndToEnd(TestCase(), logic)

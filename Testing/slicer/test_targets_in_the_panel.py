@@ -180,6 +180,7 @@ def test_a_damaged_list_is_told_and_nothing_is_written_over_it(dialog, fill, unc
     assert "was not changed" in said[-1] and targets_file().read_text() == "{"
 
 
+@pytest.mark.alone
 def test_each_failure_is_shown_with_its_remedy_and_the_loop_is_never_held(dialog, qt_application, monkeypatch):
     def slowly(target):
         yield Check("connection", "ok", "gpu-box answers")

@@ -98,6 +98,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.alone
 def test_slicer_is_killed_and_the_connection_lost_and_the_model_comes_home(
         logic, project, server, tmp_path, monkeypatch):
     project.close()

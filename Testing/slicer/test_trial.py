@@ -100,6 +100,7 @@ def test_a_trial_that_ends_without_a_step_says_so(starting_logic, small_project,
         trial.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["at once", "while it computes"])
 def test_a_cancelled_trial_leaves_nothing(starting_logic, small_project, engine, when):
     engine("progress", "work=60")

@@ -171,6 +171,7 @@ def test_a_file_that_cannot_be_written_is_explained(make_volume, make_segmentati
         writeSegmentation(tmp_path / "nowhere" / "x.seg.nrrd", node, lambda: None)
 
 
+@pytest.mark.alone
 def test_the_event_loop_is_never_held_for_long(make_volume, scene, tmp_path):
     shape = (100, 512, 512)
     volume = make_volume(shape)
@@ -192,6 +193,7 @@ def test_the_event_loop_is_never_held_for_long(make_volume, scene, tmp_path):
     assert sorted(turns)[-2] < 0.1  # a single longer turn is that of a busy machine
 
 
+@pytest.mark.alone
 def test_layers_of_a_large_result_are_copied_without_holding_the_event_loop(make_volume, make_segmentation, tmp_path):
     middle = np.s_[20:180, 100:400, 100:400]
     volume = make_volume((200, 512, 512), dtype="uint8")
