@@ -23,8 +23,6 @@ from medmae.jobs.problems import TargetProblem
 from medmae.jobs.target import Target
 from medmae.jobs.transport import connect
 
-pytestmark = pytest.mark.alone
-
 
 def silent(stage: str, done: int, total: int) -> None:
     """Take no reports."""
@@ -71,6 +69,7 @@ def environments(folder: Path) -> list[Path]:
     return [path for path in (folder / "environments").iterdir() if path.is_dir()]
 
 
+@pytest.mark.alone
 def test_an_environment_is_made_from_the_wheelhouse_and_found_again(wheelhouse: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a folder there"
     told: list[tuple[int, int]] = []
@@ -134,6 +133,7 @@ def test_a_full_disk_is_told(wheelhouse: Path, tmp_path: Path) -> None:
     assert environments(tmp_path / "there") == []
 
 
+@pytest.mark.alone
 def test_a_killed_installation_is_made_anew(wheelhouse: Path, tmp_path: Path) -> None:
     folder = tmp_path / "there"
     transport = connect(target(wheelhouse=str(wheelhouse)))

@@ -20,8 +20,6 @@ from medmae.errors import BadInput
 from medmae.jobs.launching import LaunchPlan, launch_script
 from medmae.jobs.target import Target
 
-pytestmark = pytest.mark.alone
-
 HOSTILE = "-rf ; rm -rf x $(touch pwned) `touch pwned` 'one' \"two\"\nline \\ & | < > * ? ~ # % {} ä 肝"
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 STAND_IN = """

@@ -25,8 +25,6 @@ from medmae.jobs.target import Target
 from medmae.jobs.there.processes import note_launched, processes_of, start_detached
 from medmae.run_folder import RunFolder
 
-pytestmark = pytest.mark.alone
-
 LOCAL = Target("local", gpus=0)
 BAD = {"dataset": "/no/such/dataset.json", "model": "/no/such/model", "split": "test"}
 
@@ -49,6 +47,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.alone
 def test_submitting_returns_at_once_and_the_job_goes_on_when_all_of_the_submitter_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os
@@ -140,11 +139,13 @@ def _output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def slow_target(tmp_path: Path) -> Target:
+def slow_target(tmp_path: Path, seconds: int = 20) -> Target:
     """A target that is called as a remote one, and takes its time."""
-    return Target("slow", "slurm", folder=str(tmp_path / "there"), python=sys.executable, preamble=("sleep 20",))
+    preamble = (f"sleep {seconds}",)
+    return Target("slow", "slurm", folder=str(tmp_path / "there"), python=sys.executable, preamble=preamble)
 
 
+@pytest.mark.alone
 def test_a_killed_submission_is_interrupted_and_a_stopped_one_stopped_and_both_go_on(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     wait_until(lambda: submission_of(job).pid)
@@ -164,14 +165,16 @@ def test_a_killed_submission_is_interrupted_and_a_stopped_one_stopped_and_both_g
     assert list_jobs() == []
 
 
+@pytest.mark.alone
 def test_a_stop_before_the_submission_has_begun_holds(tmp_path: Path) -> None:
-    job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
+    job = submit(slow_target(tmp_path, seconds=4), "evaluate", {}, BAD)  # not seen before the call, it is seen after
     assert submission_of(job).pid is None
     assert stop(job)
     wait_until(lambda: not processes_of(job.mirror / "submission"), 30)
     assert follow(job).state == "stopped"
 
 
+@pytest.mark.alone
 def test_a_stop_in_the_moment_in_which_the_run_begins_reaches_the_run(tmp_path: Path) -> None:
     job = submit(LOCAL, "evaluate", {}, BAD)
     wait_until(lambda: submission_of(job).is_over and follow(job).is_final and not processes_of(job.mirror))
@@ -187,6 +190,7 @@ def test_a_stop_in_the_moment_in_which_the_run_begins_reaches_the_run(tmp_path: 
     os.kill(started, signal.SIGKILL)
 
 
+@pytest.mark.alone
 def test_an_interrupt_only_ends_the_watching(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     watcher = subprocess.Popen([sys.executable, "-m", "medmae.cli", "job", "status", job.id, "--wait"],
@@ -200,6 +204,7 @@ def test_an_interrupt_only_ends_the_watching(tmp_path: Path) -> None:
     stop(job)
 
 
+@pytest.mark.alone
 def test_two_processes_do_not_submit_the_same_job(tmp_path: Path) -> None:
     job = submit(slow_target(tmp_path), "evaluate", {}, BAD)
     wait_until(lambda: submission_of(job).pid)

@@ -23,8 +23,6 @@ from medmae.volumes import Geometry, Volume, read_label
 from medmae.worker.client import WorkerClient, WorkerError
 from medmae.worker.model_store import ModelStore
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -311,6 +309,7 @@ def test_signals_end_it_cleanly(number):
         assert talk.process.wait(10) == 0
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_told_and_replaced(models):
     with WorkerClient() as client:
         client.wait(client.send("hello"), 60)
@@ -330,6 +329,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
         assert error.value.kind == "died"
 
 
+@pytest.mark.alone
 def test_a_worker_that_does_not_obey_a_cancellation_is_replaced_and_the_others_are_served(tmp_path):
     code = ("import os, sys, time, json\n"
             f"deaf = not os.path.exists({str(tmp_path / 'second')!r}); open({str(tmp_path / 'second')!r}, 'w')\n"
