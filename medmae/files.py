@@ -47,9 +47,16 @@ def _end_of(name: str) -> str:
     return os.fsencode(name)[-LONGEST_END:].decode(errors="ignore") if len(os.fsencode(name)) > LONGEST_END else name
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a process that was killed in the middle of writing left anywhere under `folder`."""
+def remove_partial(folder: Path, keep_records: bool = False) -> None:
+    """Remove what a process that was killed in the middle of writing left anywhere under `folder`.
+
+    Args:
+        folder: where.
+        keep_records: leave JSON files at its top, which other processes may be writing at this moment.
+    """
     for path in folder.rglob(f"{PARTIAL}*"):
+        if keep_records and path.parent == folder and path.suffix == ".json":
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -65,7 +65,8 @@ def execute(folder: Path | str) -> int:
         if run.state_file.exists() and run.state()["state"] != "queued":
             run.stop_file.unlink(missing_ok=True)
         run.write_state(state="running", reason=None, remedy=None)
-        remove_partial(run.path)  # of an earlier attempt that was killed
+        # Of an earlier attempt that was killed. Whoever submits or follows a job of this computer writes here, too.
+        remove_partial(run.path, keep_records=True)
     if spec["kind"] in APPLIES_MODEL:
         _begin_to_read(spec["inputs"].get("model"))
     with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):

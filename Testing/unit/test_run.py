@@ -15,6 +15,7 @@ from tiny_training_data import write_volumes
 
 from medmae import run as medmae_run
 from medmae.errors import BadInput
+from medmae.files import atomic_path
 from medmae.run_folder import RunFolder
 
 SMALL_GL = {"method": "gl-mae", "preset": "tiny", "batch_size": 2, "checkpoint_every": 2,
@@ -134,6 +135,14 @@ def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(tmp_path
     (run.path / ".partial-model" / "new").mkdir(parents=True)
     assert medmae_run.execute(run.path) == 0
     assert not list(run.path.rglob(".partial-*"))
+
+
+def test_what_others_are_writing_when_a_run_begins_stays_theirs(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "pretrain", {"steps": 0}, {"images": ["/nowhere"]})
+    with atomic_path(run.path / "status.json") as record:  # as one who follows the run does
+        record.write_text("{}")
+        assert medmae_run.execute(run.path) == 2
+    assert (run.path / "status.json").read_text() == "{}"
 
 
 def test_a_run_whose_state_was_lost_is_executed_again(tmp_path: Path) -> None:
