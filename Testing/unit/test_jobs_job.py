@@ -64,7 +64,7 @@ def started(tmp_path: Path) -> Iterator[Callable[[str], RunFolder]]:
         return run
 
     yield start
-    for run in begun:
+    for run in (each for each in begun if each.path.exists()):
         runs.kill({"run": str(run.path), "grace_s": 0}, CHANNEL)
 
 
@@ -138,6 +138,14 @@ def test_a_run_is_started_once_stops_when_asked_and_starts_again(started: Callab
     wait_until(lambda: not runs.stop({"run": str(run.path)}, CHANNEL)["asked"])  # when its process has ended as well
     assert begin(run, RUN)["started"]
     wait_until(lambda: state_of(run)["state"] == "running")
+
+
+def test_a_run_is_removed_once_it_is_done_although_its_process_takes_a_moment_to_end(
+        started: Callable[[str], RunFolder]) -> None:
+    run = started("from medmae.run_folder import RunFolder\nRunFolder('.').write_state(state='done')\n"
+                  "import time; time.sleep(1)")
+    wait_until(lambda: state_of(run)["state"] == "done")
+    assert runs.remove({"run": str(run.path)}, CHANNEL)["removed"] and not run.path.exists()
 
 
 def test_a_run_that_was_asked_to_stop_reads_as_stopping_until_it_has(started: Callable[[str], RunFolder]) -> None:

@@ -326,6 +326,7 @@ def remove(arguments: dict[str, Any], _channel: Channel) -> dict[str, Any]:
     run = RunFolder(arguments["run"])
     if not run.spec_file.is_file():
         return {"removed": False}
+    _wait_for_end(run)
     if is_under_way(run):
         raise BadInput("The run is under way. Stop it first.")
     shutil.rmtree(run.path)
