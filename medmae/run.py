@@ -69,12 +69,14 @@ def execute(folder: Path | str) -> int:
         remove_partial(run.path, keep_records=True)
     if spec["kind"] in APPLIES_MODEL:
         _begin_to_read(spec["inputs"].get("model"))
-    with _logging_to(run, is_main), _graceful_signals(run), _heartbeat(run, is_main):
-        code, outcome = _outcome(run, spec["kind"])
-        if is_main and outcome["state"] == "done":
-            _report(run, spec)
-    if is_main:
-        run.write_state(**outcome)
+    # A signal must not end the process before the state is written: torchrun sends one once it has missed another.
+    with _logging_to(run, is_main), _graceful_signals(run):
+        with _heartbeat(run, is_main):
+            code, outcome = _outcome(run, spec["kind"])
+            if is_main and outcome["state"] == "done":
+                _report(run, spec)
+        if is_main:
+            run.write_state(**outcome)
     return code
 
 

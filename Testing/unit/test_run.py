@@ -164,6 +164,26 @@ def test_a_fault_ends_with_code_1_and_a_traceback_in_the_log(tmp_path: Path, mon
     assert "Traceback" in run.log_file.read_text()
 
 
+def test_a_signal_that_comes_while_a_run_says_how_it_failed_does_not_keep_it_from_that(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pretraining(tmp_path / "run", tmp_path / "missing.json", SMALL_GL, 2)
+    ends: list[int] = []
+    write = RunFolder.write_state
+
+    def write_after_a_signal(folder: RunFolder, **changes: object) -> None:
+        if changes.get("state") == "failed":  # torchrun has just missed another process
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(folder, **changes)
+
+    monkeypatch.setattr(RunFolder, "write_state", write_after_a_signal)
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: ends.append(number))  # what would end the process
+    try:
+        assert medmae_run.execute(run.path) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.state()["state"] == "failed" and not ends
+
+
 def test_a_run_that_goes_on_elsewhere_is_not_started_twice(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "pretrain", {}, {})
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
