@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import NODE, PAIR, SlurmCluster
-from slurm_helpers import SlurmRun
+from slurm_helpers import SlurmRun, wait_for
 from torchrun_helpers import assert_equal_losses, figures, pretraining, write_pictures
 
 from medmae.run_folder import RunFolder
@@ -39,8 +39,9 @@ def test_a_job_that_is_told_of_its_time_limit_is_requeued_and_goes_on_exactly(
     job.wait_for_step(6)
     slurm.run("scancel", "--batch", "--signal=USR1", job.job)  # as Slurm does before the limit
     slurm.wait_for(job.job, "PENDING")
+    wait_for(lambda: "two minutes" in (job.poll()["state"]["reason"] or ""), job.said)  # once Slurm has looked at it
     poll = job.poll()
-    assert poll["state"]["state"] == "queued" and "two minutes" in poll["state"]["reason"]
+    assert poll["state"]["state"] == "queued"
     assert poll["slurm"]["jobs"][0]["restarts"] == 1
     assert len(figures(run)) < STEPS
     slurm.wait_for(job.job, "COMPLETED", "FAILED")

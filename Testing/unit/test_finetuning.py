@@ -38,7 +38,7 @@ def finetune(out: Path, dataset: Path, config: FinetuneConfig, **inputs: object)
 def test_a_few_steps_segment_blobs_better_than_nothing(tmp_path: Path) -> None:
     dataset = write_volumes(tmp_path, {"training": 2, "validation": 1})
     config = FinetuneConfig(method="gl-mae", preset="tiny", steps=30, ema=0.5, validations=1, learning_rate=3e-3,
-                            augmentation=AugmentationConfig(rotation_degrees=0, scale=(1, 1)))
+                            input_size=(32, 32, 32), augmentation=AugmentationConfig(rotation_degrees=0, scale=(1, 1)))
     run = finetune(tmp_path / "out", dataset, config)
     scores = read_json(run.path / "validation.json")
     assert scores["mean_dice"] > 0.3
